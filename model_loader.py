@@ -1,0 +1,186 @@
+"""Models from checkpoint files, and checkpoint files from models.
+
+The format is documented in `weights.checkpoint`.
+
+Differences from the original:
+    - No code from a file runs, and no weight is initialised that the file then overwrites.
+    - Class counts come from the weights, and preprocessing travels with them.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trn import MTRN, TRN
+from tsm import TSM
+from tsn import TSN
+from weights.checkpoint import (
+    MODEL_TYPES,
+    Checkpoint,
+    ModelSettings,
+    assign_weights,
+    read_checkpoint,
+    to_dictionary,
+)
+from weights.files import write_file
+
+__all__ = ["load_checkpoint", "make_model", "save_checkpoint", "settings_of"]
+
+_CLASSES: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
+_OPTIONS = {
+    "tsn": ("consensus_type",),
+    "trn": ("img_feature_dim",),
+    "mtrn": ("img_feature_dim", "classifier_pairing"),
+    "tsm": (
+        "consensus_type",
+        "shift_div",
+        "shift_place",
+        "shift_every",
+        "temporal_pool",
+        "non_local",
+    ),
+}
+"""Options that a model type has beyond those that all have."""
+
+
+def make_model(settings: ModelSettings) -> TSN:
+    """Build the model that settings describe, with fresh weights.
+
+    Args:
+        settings: what to build.
+
+    Returns:
+        The model, in training mode.
+
+    Raises:
+        ValueError: if the settings contradict each other.
+    """
+    if settings.model_type not in _CLASSES:
+        raise ValueError(f"model_type must be one of {MODEL_TYPES}, got {settings.model_type!r}")
+    options: dict[str, Any] = {
+        name: getattr(settings, name) for name in _OPTIONS[settings.model_type]
+    }
+    if settings.dropout is not None:
+        options["dropout"] = settings.dropout
+    model = _CLASSES[settings.model_type](
+        settings.num_class,
+        settings.num_segments,
+        settings.modality,
+        base_model=settings.arch,
+        new_length=settings.new_length,
+        before_softmax=settings.before_softmax,
+        pretrained=None,
+        **options,
+    )
+    if settings.preprocessing is not None:
+        model.preprocessing = settings.preprocessing
+    return model
+
+
+def settings_of(model: TSN) -> ModelSettings:
+    """The settings with which `make_model` builds such a model.
+
+    Args:
+        model: a TSN, TRN, MTRN or TSM.
+
+    Returns:
+        Its settings.
+    """
+    kinds = {"TRN": "trn", "TRNMultiscale": "mtrn"}
+    model_type = "tsm" if isinstance(model, TSM) else kinds.get(model.consensus_type, "tsn")
+    options = {name: getattr(model, name) for name in _OPTIONS[model_type] if hasattr(model, name)}
+    return ModelSettings(
+        model_type=model_type,
+        num_class=model.num_class,
+        num_segments=model.num_segments,
+        modality=model.modality,
+        arch=model.arch,
+        new_length=model.new_length,
+        dropout=model.dropout,
+        before_softmax=model.before_softmax,
+        preprocessing=model.preprocessing,
+        **options,
+    )
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], *, num_segments: int | None = None, trust: bool = False
+) -> TSN:
+    """Load a model from a checkpoint file.
+
+    No network is needed, no code from the file is run, and whatever device the weights were saved
+    from, they arrive on the CPU.
+
+    Example:
+        >>> from model_loader import load_checkpoint, save_checkpoint
+        >>> from tsn import TSN
+        >>> model = TSN((125, 352), 8, "RGB", base_model="resnet18", pretrained=None)
+        >>> path = save_checkpoint(model, "/tmp/tsn.pth.tar")
+        >>> load_checkpoint(path).num_class
+        (125, 352)
+
+    Args:
+        path: a file in the format of `weights.checkpoint`, in either serialisation of torch.
+        num_segments: T, for a file that does not record it.
+        trust: whether the file may run any code while it is read.
+
+    Returns:
+        The model in evaluation mode. Its attribute `load_report` says what was renamed, split or
+        left out, a sentence each.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        weights.files.CheckpointError: (a ValueError) if the file is not a checkpoint, could
+            run code, or holds weights that do not fit what it says of itself.
+    """
+    checkpoint = read_checkpoint(path, num_segments=num_segments, trust=trust)
+    with torch.device("meta"):  # nothing is initialised that the file then overwrites
+        model = make_model(checkpoint.settings)
+    assign_weights(model, checkpoint.state_dict, source=str(path))
+    model.load_report = checkpoint.report
+    return model.eval()
+
+
+def save_checkpoint(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    epoch: int | None = None,
+    args: Mapping[str, Any] | None = None,
+    optimizer: Mapping[str, Any] | None = None,
+    legacy: bool = False,
+) -> Path:
+    """Write a model to a checkpoint file that `load_checkpoint` and the original read.
+
+    Args:
+        model: a TSN, TRN, MTRN or TSM, or one wrapped in DataParallel or
+            DistributedDataParallel.
+        path: destination; an existing file is replaced, at once and whole.
+        epoch: number of the last epoch.
+        args: training options to record.
+        optimizer: `state_dict()` of the optimiser to record.
+        legacy: write the serialisation that PyTorch before 1.6 reads.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if the model is of another kind.
+        FileNotFoundError: if the folder does not exist.
+    """
+    wrapped = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    inner = model.module if isinstance(model, wrapped) else model
+    if not isinstance(inner, TSN):
+        raise ValueError(f"model must be a TSN, TRN, MTRN or TSM, got {type(inner).__name__}")
+    checkpoint = Checkpoint(
+        settings=settings_of(inner),
+        state_dict=inner.state_dict(),
+        epoch=epoch,
+        args=dict(args or {}),
+        optimizer=None if optimizer is None else dict(optimizer),
+    )
+    return write_file(to_dictionary(checkpoint), path, legacy=legacy)

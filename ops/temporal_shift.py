@@ -1,0 +1,182 @@
+"""The temporal shift, its insertion into a backbone, and temporal pooling.
+
+Source: Lin et al., "TSM: Temporal Shift Module for Efficient Video Understanding", 2019
+(arXiv:1811.08383).
+
+Differences from the original:
+    - Temporal pooling really pools; the original halves the number of segments without inserting
+      the pooling, and so returns twice as many predictions.
+    - `shift_every` says which residual blocks shift. The original derives it from the depth, in one
+      of its versions; weights of both kinds exist.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ops.backbones import ResNet
+from ops.bn_inception import BNInception
+
+__all__ = [
+    "SHIFT_PLACES",
+    "TemporalPool",
+    "TemporalShift",
+    "add_temporal_pool",
+    "add_temporal_shift",
+    "temporal_shift",
+]
+
+SHIFT_PLACES = ("block", "blockres")
+"""Where a residual block shifts: on its input altogether, or inside the residual branch alone."""
+
+
+def temporal_shift(x: Tensor, num_segments: int, shift_div: int = 8) -> Tensor:
+    """Move some channels one segment back, as many one segment forward, and leave the rest.
+
+    With fold = C // shift_div: channels [0, fold) take their value from the next segment (the last
+    segment gets zeros), [fold, 2 fold) from the previous one (the first gets zeros).
+
+    Args:
+        x: float (N*T, C, H, W), T = `num_segments`; the segments of a clip are neighbours.
+        num_segments: T.
+        shift_div: one part in `shift_div` of the channels moves each way.
+
+    Returns:
+        A new tensor of the same shape, dtype and memory format.
+    """
+    fold = x.shape[1] // shift_div
+    shifted = torch.empty_like(x)  # also keeps channels_last, which concatenation would lose
+    # (N*T, C, H, W) -> (N, T, C, H, W), views of both
+    source = x.unflatten(0, (-1, num_segments))
+    target = shifted.unflatten(0, (-1, num_segments))
+    target[:, :-1, :fold] = source[:, 1:, :fold]
+    target[:, -1, :fold] = 0
+    target[:, 1:, fold : 2 * fold] = source[:, :-1, fold : 2 * fold]
+    target[:, 0, fold : 2 * fold] = 0
+    target[:, :, 2 * fold :] = source[:, :, 2 * fold :]
+    return shifted
+
+
+class TemporalShift(nn.Module):
+    """Shift, then `net`: wraps a module so that its input is shifted through time.
+
+    Args:
+        net: module applied to the shifted (N*T, C, H, W).
+        num_segments: T.
+        shift_div: one part in `shift_div` of the channels moves each way.
+    """
+
+    def __init__(self, net: nn.Module, num_segments: int, shift_div: int = 8) -> None:
+        super().__init__()
+        self.net = net
+        self.num_segments = num_segments
+        self.shift_div = shift_div
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `net` to the shifted `x` (N*T, C, H, W)."""
+        return cast(Tensor, self.net(temporal_shift(x, self.num_segments, self.shift_div)))
+
+    def extra_repr(self) -> str:
+        """Show the options beside the wrapped module."""
+        return f"num_segments={self.num_segments}, shift_div={self.shift_div}"
+
+
+class TemporalPool(nn.Module):
+    """Halve the segments by a maximum over three neighbours, stride two, then apply `net`.
+
+    Args:
+        net: module applied to the pooled (N*T/2, C, H, W).
+        num_segments: T, even.
+    """
+
+    def __init__(self, net: nn.Module, num_segments: int) -> None:
+        super().__init__()
+        self.net = net
+        self.num_segments = num_segments
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `net` to `x` (N*T, C, H, W) pooled over time."""
+        # (N*T, C, H, W) -> (N, C, T, H, W)
+        clips = x.unflatten(0, (-1, self.num_segments)).transpose(1, 2)
+        pooled = F.max_pool3d(clips, (3, 1, 1), stride=(2, 1, 1), padding=(1, 0, 0))
+        # (N, C, T/2, H, W) -> (N*T/2, C, H, W)
+        return cast(Tensor, self.net(pooled.transpose(1, 2).flatten(0, 1)))
+
+
+def add_temporal_shift(
+    backbone: nn.Module,
+    num_segments: int,
+    *,
+    shift_div: int = 8,
+    shift_place: str = "blockres",
+    shift_every: int = 1,
+    temporal_pool: bool = False,
+) -> None:
+    """Make a backbone shift channels through time, in place.
+
+    A ResNet shifts in its residual blocks. BN-Inception shifts the input of every stage but the
+    first, eleven in all; its key names stay as they are.
+
+    Args:
+        backbone: an `ops.backbones.ResNet` or `BNInception`.
+        num_segments: T.
+        shift_div: one part in `shift_div` of the channels moves each way.
+        shift_place: "blockres" shifts the input of each block's first convolution and leaves the
+            shortcut as it is; "block" shifts the block's input. BN-Inception has no shortcuts, so
+            only "block" is possible there.
+        shift_every: 1 shifts in every block, k in blocks 0, k, 2k, ... of every stage.
+        temporal_pool: whether `add_temporal_pool` will follow, after which the stages from
+            `layer2` on see half as many segments.
+
+    Raises:
+        ValueError: for a backbone or a place where no shift is possible.
+    """
+    if isinstance(backbone, BNInception):
+        if shift_place != "block":
+            raise ValueError(
+                f"shift_place={shift_place!r} is not possible with BNInception, which has no "
+                f"residual blocks: use shift_place='block'"
+            )
+        if shift_every != 1 or temporal_pool:
+            raise ValueError(
+                f"shift_every={shift_every!r} and temporal_pool={temporal_pool!r} are for ResNets; "
+                f"BNInception takes shift_every=1 and temporal_pool=False"
+            )
+        backbone.before_stage = TemporalShift(nn.Identity(), num_segments, shift_div)
+        return
+    if not isinstance(backbone, ResNet):
+        raise ValueError(
+            f"base_model must be a ResNet or BNInception to be shifted, got "
+            f"{type(backbone).__name__}"
+        )
+    for index, stage in enumerate(backbone.stages()):
+        segments = num_segments // 2 if temporal_pool and index > 0 else num_segments
+        for position in range(0, len(stage), shift_every):
+            block = stage[position]
+            if shift_place == "block":
+                stage[position] = TemporalShift(block, segments, shift_div)
+            else:
+                block.conv1 = TemporalShift(cast(nn.Module, block.conv1), segments, shift_div)
+
+
+def add_temporal_pool(backbone: nn.Module, num_segments: int) -> None:
+    """Halve the segments in front of a ResNet's second stage, in place.
+
+    To be added after shifts and non-local blocks, whose key names then start with `layer2.net`.
+
+    Args:
+        backbone: an `ops.backbones.ResNet`.
+        num_segments: T, even.
+
+    Raises:
+        ValueError: if the backbone is not a ResNet or T is odd.
+    """
+    if not isinstance(backbone, ResNet):
+        raise ValueError(
+            f"temporal_pool needs a ResNet as base_model, got {type(backbone).__name__}"
+        )
+    if num_segments % 2:
+        raise ValueError(f"temporal_pool needs an even num_segments, got {num_segments}")
+    backbone.layer2 = TemporalPool(backbone.layer2, num_segments)

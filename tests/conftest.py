@@ -1,0 +1,15 @@
+"""Fixtures that several test files share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def epic_test_data() -> Path:
+    """Folder with real clips (`clips/`) and label files (`annotations/`), where there is one."""
+    folder = os.environ.get("EPIC_TEST_DATA")
+    if not folder:
+        pytest.skip("EPIC_TEST_DATA is unset: no real clips and label files")
+    return Path(folder)

@@ -1,0 +1,756 @@
+"""Frames to model input: the group transforms, and presets built from a model's own preprocessing.
+
+A group transform treats all frames of a clip alike: one scale, one crop, one toss of a coin. Each
+class named `Group...` takes either of two forms, and returns the form that it was given:
+
+- a list of PIL images of one size, all of mode RGB, or all of mode L, which is flow in the order
+  u0, v0, u1, v1, ...;
+- a uint8 tensor (frames, channels, H, W) on any device: 3 channels are RGB, 2 are u and v, 1 is u
+  and v in turn, exactly like a list of L images.
+
+Both forms give the same crops: to the bit where nothing is resized, within one grey level where
+something is (Pillow and PyTorch round differently). Resizing is bilinear and antialiased. Frames
+are never written to, but what comes back may share their memory. Whatever
+is random is drawn once per group from torch's global generator, so that `torch.manual_seed`
+reproduces it, the workers of a DataLoader differ, and both forms draw the same.
+
+Source: tsn-pytorch (Wang et al. 2016, arXiv:1608.00859); `GroupFullResSample` from TSM (Lin et al.
+2019, arXiv:1811.08383).
+
+Differences from the original:
+    - Tensors are accepted wherever lists are.
+    - Random numbers come from torch's generator; the original's come from Python's.
+    - `GroupNormalize` leaves its input alone; the original writes into it.
+    - `GroupMultiScaleCrop` does not snap a side to a length that the image does not have; the
+      original then pads with black.
+    - A crop larger than the image, frames of several sizes or modes, and flow inversion of RGB
+      frames are errors. The original pads with black, fails later, or inverts every other frame.
+    - `ToModelInput` and the presets at the end are new.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import Compose
+from torchvision.transforms.v2 import functional
+
+from weights.preprocessing import Preprocessing
+
+__all__ = [
+    "Frames",
+    "GroupCenterCrop",
+    "GroupFullResSample",
+    "GroupMultiScaleCrop",
+    "GroupNormalize",
+    "GroupOverSample",
+    "GroupRandomCrop",
+    "GroupRandomHorizontalFlip",
+    "GroupRandomSizedCrop",
+    "GroupScale",
+    "RequireModality",
+    "Stack",
+    "ToModelInput",
+    "ToTorchFormatTensor",
+    "evaluation_transform",
+    "training_transform",
+]
+
+Frames = list[Image.Image] | Tensor
+"""A list of PIL images, or a uint8 tensor (frames, channels, H, W); see the top of this file."""
+
+_FramesT = TypeVar("_FramesT", list[Image.Image], Tensor)
+_Size = int | Sequence[int]
+
+# Where crops lie, as (x, y) in quarters of the way that a crop can move.
+_CORNERS_AND_CENTRE = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2))
+_EDGES_AND_QUARTERS = ((0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))
+_LEFT_RIGHT_CENTRE = ((0, 2), (4, 2), (2, 2))
+
+_RGB_SCALES = (1, 0.875, 0.75, 0.66)
+_MOTION_SCALES = (1, 0.875, 0.75)
+
+# ToModelInput converts this many frames at a time, which stay in the processor's cache between
+# their steps; whole ten crops of eight frames would need another 48 MB, and more time.
+_FRAMES_AT_A_TIME = 4
+
+
+# Checks
+
+
+def _check_frames(owner: object, frames: object) -> None:
+    """Refuse what is not frames, in the name of the transform `owner`."""
+    name = type(owner).__name__
+    if isinstance(frames, Tensor):
+        if frames.dtype != torch.uint8:
+            raise TypeError(f"{name}: a tensor of frames must be uint8, got {frames.dtype}")
+        if frames.ndim != 4 or frames.shape[1] not in (1, 2, 3) or 0 in frames.shape:
+            raise ValueError(
+                f"{name}: expected a tensor of frames (frames, channels, H, W) with 3 channels "
+                f"(RGB), 2 (flow u, v) or 1 (flow u and v in turn), got {tuple(frames.shape)}"
+            )
+        return
+    if not isinstance(frames, list | tuple):
+        raise TypeError(
+            f"{name}: frames must be a list of PIL images or a uint8 tensor (frames, channels, H, "
+            f"W), got {type(frames).__name__}"
+        )
+    if not frames:
+        raise ValueError(f"{name}: expected at least one frame, got an empty list")
+    strangers = {type(frame).__name__ for frame in frames if not isinstance(frame, Image.Image)}
+    if strangers:
+        raise TypeError(f"{name}: a list of frames must hold PIL images, got {sorted(strangers)}")
+    modes = sorted({frame.mode for frame in frames})
+    if modes not in (["RGB"], ["L"]):
+        raise ValueError(
+            f"{name}: all images must have mode RGB, or all mode L (flow), got {modes}; convert "
+            "them with image.convert('RGB') or image.convert('L')"
+        )
+    sizes = sorted({frame.size for frame in frames})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{name}: all images must have one size, got (width, height) {sizes[0]} and {sizes[1]}"
+        )
+
+
+def _pair(owner: object, argument: str, size: _Size) -> tuple[int, int]:
+    """Both sides of `size`; a single number, also in a sequence, stands for both."""
+    try:
+        sides = [operator.index(side) for side in (size if isinstance(size, Sequence) else (size,))]
+    except TypeError:
+        sides = []
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise ValueError(
+            f"{type(owner).__name__}: {argument} must be a positive whole number of pixels or a "
+            f"pair of them, got {size!r}"
+        )
+    return sides[0], sides[-1]
+
+
+def _slack(owner: object, frames: Frames, crop_w: int, crop_h: int) -> tuple[int, int]:
+    """How far a crop can move to the right and down; refuses one that does not fit."""
+    w, h = _width_height(frames)
+    if crop_w > w or crop_h > h:
+        raise ValueError(
+            f"{type(owner).__name__}: a crop of {crop_w}x{crop_h} (width x height) does not fit "
+            f"into frames of {w}x{h}; enlarge them first, with GroupScale(size) or scale_size"
+        )
+    return w - crop_w, h - crop_h
+
+
+# What is done to frames, in either form
+
+
+def _width_height(frames: Frames) -> tuple[int, int]:
+    if isinstance(frames, Tensor):
+        return frames.shape[-1], frames.shape[-2]
+    return frames[0].size
+
+
+def _is_flow(frames: Frames) -> bool:
+    if isinstance(frames, Tensor):
+        return frames.shape[1] != 3
+    return frames[0].mode == "L"
+
+
+def _crop(frames: _FramesT, x: int, y: int, w: int, h: int) -> _FramesT:
+    """The same rectangle of every frame; of a tensor, a view."""
+    if isinstance(frames, Tensor):
+        return frames[..., y : y + h, x : x + w]
+    return [image.crop((x, y, x + w, y + h)) for image in frames]
+
+
+def _resize(frames: _FramesT, w: int, h: int) -> _FramesT:
+    if (w, h) == _width_height(frames):
+        return frames
+    if isinstance(frames, Tensor):
+        resized: Tensor = functional.resize(frames, [h, w], antialias=True)
+        return resized
+    return [image.resize((w, h), Image.Resampling.BILINEAR) for image in frames]
+
+
+def _mirror(frames: _FramesT, invert_u: bool) -> _FramesT:
+    """Every frame flipped left to right; `invert_u` turns the horizontal motion round as well."""
+    if isinstance(frames, Tensor):
+        flipped = frames.flip(-1)
+        if invert_u:
+            u = flipped[:, 0] if flipped.shape[1] == 2 else flipped[::2]
+            u.copy_(255 - u)
+        return flipped
+    mirrored = [ImageOps.mirror(image) for image in frames]
+    if invert_u:
+        mirrored[::2] = [ImageOps.invert(image) for image in mirrored[::2]]
+    return mirrored
+
+
+def _join(groups: list[_FramesT]) -> _FramesT:
+    first = groups[0]
+    if isinstance(first, Tensor):
+        return torch.cat(groups)
+    return [image for group in groups for image in group]
+
+
+def _offsets(
+    slack_w: int, slack_h: int, places: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    # Kept: the step is rounded down before it is multiplied, so "right" may end up to three pixels
+    # left of the edge. The published scores were measured so (test_offsets_are_rounded_down).
+    step_x, step_y = slack_w // 4, slack_h // 4
+    return [(x * step_x, y * step_y) for x, y in places]
+
+
+# Random numbers: the generator of the CPU, whatever device is the default or holds the frames.
+
+
+def _draw_below(count: int) -> int:
+    return int(torch.randint(count, (), device="cpu"))
+
+
+def _draw_between(low: float, high: float) -> float:
+    return float(torch.empty((), device="cpu").uniform_(low, high))
+
+
+# Group transforms
+
+
+class _GroupTransform:
+    """Checks the frames, then applies what the class does to them."""
+
+    def __call__(self, frames: _FramesT) -> _FramesT:
+        _check_frames(self, frames)
+        return self._apply(frames)
+
+    def _apply(self, frames: _FramesT) -> _FramesT:
+        raise NotImplementedError
+
+
+@dataclass
+class _SizedTransform(_GroupTransform):
+    size: _Size
+
+    def __post_init__(self) -> None:
+        _pair(self, "size", self.size)
+
+
+class GroupScale(_SizedTransform):
+    """Resize all frames.
+
+    Attributes:
+        size: length of the shorter side in pixels, the other one being int(size * longer /
+            shorter); or both sides as (height, width), as for torchvision's Resize.
+    """
+
+    def _apply(self, frames: _FramesT) -> _FramesT:
+        size_h, size_w = _pair(self, "size", self.size)
+        if not (isinstance(self.size, Sequence) and len(self.size) == 2):
+            w, h = _width_height(frames)
+            longer = int(size_w * max(w, h) / min(w, h))
+            size_w, size_h = (size_w, longer) if w <= h else (longer, size_h)
+        return _resize(frames, size_w, size_h)
+
+
+class GroupCenterCrop(_SizedTransform):
+    """Cut the centre out of all frames, where torchvision's CenterCrop does.
+
+    Attributes:
+        size: side of a square in pixels, or (height, width).
+    """
+
+    def _apply(self, frames: _FramesT) -> _FramesT:
+        crop_h, crop_w = _pair(self, "size", self.size)
+        slack_w, slack_h = _slack(self, frames, crop_w, crop_h)
+        return _crop(frames, round(slack_w / 2), round(slack_h / 2), crop_w, crop_h)
+
+
+class GroupRandomCrop(_SizedTransform):
+    """Cut one random rectangle out of all frames.
+
+    Attributes:
+        size: side of a square in pixels, or (height, width).
+    """
+
+    def _apply(self, frames: _FramesT) -> _FramesT:
+        crop_h, crop_w = _pair(self, "size", self.size)
+        slack_w, slack_h = _slack(self, frames, crop_w, crop_h)
+        x, y = _draw_below(slack_w + 1), _draw_below(slack_h + 1)
+        return _crop(frames, x, y, crop_w, crop_h)
+
+
+@dataclass
+class GroupRandomHorizontalFlip(_GroupTransform):
+    """Mirror all frames or none, with equal chances.
+
+    Attributes:
+        is_flow: whether the frames are flow, whose u images (in a list: the even ones) are
+            inverted, 255 - p, when they are mirrored. RGB frames are then refused.
+    """
+
+    is_flow: bool = False
+
+    def _apply(self, frames: _FramesT) -> _FramesT:
+        if self.is_flow and not _is_flow(frames):
+            raise ValueError(
+                "GroupRandomHorizontalFlip: is_flow=True wants images of mode L or a tensor with 1 "
+                "or 2 channels, got RGB frames; for them leave is_flow=False"
+            )
+        return _mirror(frames, invert_u=self.is_flow) if _draw_below(2) else frames
+
+
+@dataclass
+class _FixedCrops(_GroupTransform):
+    """Crops at fixed places, each as it is and then, with `flip`, mirrored."""
+
+    crop_size: _Size
+    scale_size: _Size | None
+    flip: bool = True
+
+    _places: ClassVar[Sequence[tuple[int, int]]]
+
+    def __post_init__(self) -> None:
+        _pair(self, "crop_size", self.crop_size)
+        if self.scale_size is not None:
+            _pair(self, "scale_size", self.scale_size)
+
+    def _apply(self, frames: _FramesT) -> _FramesT:
+        if self.scale_size is not None:
+            frames = GroupScale(self.scale_size)(frames)
+        crop_w, crop_h = _pair(self, "crop_size", self.crop_size)
+        slack_w, slack_h = _slack(self, frames, crop_w, crop_h)
+        # Mirrored once as a whole: a mirrored crop is a crop of the mirrored frame.
+        mirrored = _mirror(frames, invert_u=_is_flow(frames)) if self.flip else None
+        crops = []
+        for x, y in _offsets(slack_w, slack_h, self._places):
+            crops.append(_crop(frames, x, y, crop_w, crop_h))
+            if mirrored is not None:
+                crops.append(_crop(mirrored, slack_w - x, y, crop_w, crop_h))
+        return _join(crops)
+
+
+@dataclass
+class GroupOverSample(_FixedCrops):
+    """Ten crops: four corners and the centre, each followed by its mirror image.
+
+    The crops stand one behind the other, all frames of the first, then all frames of the second:
+    the first axis of the result is (crop, mirrored, frame). Mirrored flow has its u inverted.
+
+    Attributes:
+        crop_size: side of a square in pixels, or (width, height).
+        scale_size: what GroupScale does first, if anything; a pair is (height, width), as there.
+        flip: False leaves out the mirror images, so that there are five crops.
+    """
+
+    scale_size: _Size | None = None
+
+    _places = _CORNERS_AND_CENTRE
+
+
+class GroupFullResSample(_FixedCrops):
+    """Three crops at half height: left, right and centre, each followed by its mirror image.
+
+    With a crop as high as the frames, these cover the whole picture. Order as in GroupOverSample.
+
+    Attributes:
+        crop_size: side of a square in pixels, or (width, height).
+        scale_size: what GroupScale does first, or None; a pair is (height, width), as there.
+        flip: False leaves out the mirror images.
+    """
+
+    _places = _LEFT_RIGHT_CENTRE
+
+
+@dataclass
+class GroupMultiScaleCrop(_GroupTransform):
+    """Cut one rectangle of random size, shape and place out of all frames, and resize it.
+
+    The sides of the rectangle are int(s * shorter side of the frames) for two of the `scales`, or
+    those of `input_size` where they are less than 3 pixels away (and the frames are that large),
+    so that nothing is resized for next to nothing.
+
+    Attributes:
+        input_size: side of the resulting square in pixels, or (width, height).
+        scales: of the shorter side, above 0 and at most 1; None means 1, 0.875, 0.75, 0.66.
+        max_distort: how many places apart in `scales` width and height may be.
+        fix_crop: whether the place is one of the fixed ones instead of any.
+        more_fix_crop: whether there are 13 fixed places, rather than the corners and the centre.
+    """
+
+    input_size: _Size
+    scales: Sequence[float] | None = None
+    max_distort: int = 1
+    fix_crop: bool = True
+    more_fix_crop: bool = True
+
+    def __post_init__(self) -> None:
+        _pair(self, "input_size", self.input_size)
+        scales = _RGB_SCALES if self.scales is None else self.scales
+        if not scales or min(scales) <= 0 or max(scales) > 1:
+            raise ValueError(
+                f"GroupMultiScaleCrop: scales must be above 0 and at most 1, got {scales!r}"
+            )
+        if self.max_distort < 0:
+            raise ValueError(
+                f"GroupMultiScaleCrop: max_distort must be 0 or more, got {self.max_distort!r}"
+            )
+
+    def crop_sizes(self, w: int, h: int) -> list[tuple[int, int]]:
+        """The (width, height) of every crop that frames of `w` x `h` pixels may get."""
+        input_w, input_h = _pair(self, "input_size", self.input_size)
+        scales = _RGB_SCALES if self.scales is None else self.scales
+        sides = [max(1, int(min(w, h) * scale)) for scale in scales]
+        widths = [input_w if abs(s - input_w) < 3 and input_w <= w else s for s in sides]
+        heights = [input_h if abs(s - input_h) < 3 and input_h <= h else s for s in sides]
+        return [
+            (crop_w, crop_h)
+            for i, crop_h in enumerate(heights)
+            for j, crop_w in enumerate(widths)
+            if abs(i - j) <= self.max_distort
+        ]
+
+    def _apply(self, frames: _FramesT) -> _FramesT:
+        sizes = self.crop_sizes(*_width_height(frames))
+        crop_w, crop_h = sizes[_draw_below(len(sizes))]
+        slack_w, slack_h = _slack(self, frames, crop_w, crop_h)
+        if self.fix_crop:
+            places = _CORNERS_AND_CENTRE + (_EDGES_AND_QUARTERS if self.more_fix_crop else ())
+            x, y = _offsets(slack_w, slack_h, places)[_draw_below(len(places))]
+        else:
+            x, y = _draw_below(slack_w + 1), _draw_below(slack_h + 1)
+        input_w, input_h = _pair(self, "input_size", self.input_size)
+        return _resize(_crop(frames, x, y, crop_w, crop_h), input_w, input_h)
+
+
+class GroupRandomSizedCrop(_SizedTransform):
+    """Cut 8 to 100 % of the area at a ratio of 3/4 to 4/3 out of all frames, and resize it.
+
+    After ten draws that do not fit: GroupScale(size) and GroupRandomCrop(size).
+
+    Attributes:
+        size: side of the resulting square in pixels, or (height, width).
+    """
+
+    def _apply(self, frames: _FramesT) -> _FramesT:
+        w, h = _width_height(frames)
+        for _ in range(10):
+            area = w * h * _draw_between(0.08, 1)
+            ratio = _draw_between(3 / 4, 4 / 3)
+            crop_w, crop_h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if _draw_below(2):
+                crop_w, crop_h = crop_h, crop_w
+            if 0 < crop_w <= w and 0 < crop_h <= h:
+                x, y = _draw_below(w - crop_w + 1), _draw_below(h - crop_h + 1)
+                size_h, size_w = _pair(self, "size", self.size)
+                return _resize(_crop(frames, x, y, crop_w, crop_h), size_w, size_h)
+        return GroupRandomCrop(self.size)(GroupScale(self.size)(frames))
+
+
+# From frames to the input of a model
+
+
+def _arrays(images: list[Image.Image]) -> list[npt.NDArray[np.uint8]]:
+    """Every image as (H, W, channels)."""
+    return [np.atleast_3d(np.asarray(image)) for image in images]
+
+
+@dataclass
+class Stack:
+    """Put the channels of all frames behind one another.
+
+    Attributes:
+        roll: whether RGB frames become BGR, each for itself. Flow is left as it is.
+    """
+
+    roll: bool = False
+
+    @overload
+    def __call__(self, frames: list[Image.Image]) -> npt.NDArray[np.uint8]: ...
+    @overload
+    def __call__(self, frames: Tensor) -> Tensor: ...
+    def __call__(self, frames: Frames) -> npt.NDArray[np.uint8] | Tensor:
+        """Stack a group.
+
+        Args:
+            frames: PIL images or a uint8 tensor, see the top of this file.
+
+        Returns:
+            For a list, a uint8 array (H, W, frames * channels); for a tensor, a uint8 tensor
+            (frames * channels, H, W).
+        """
+        _check_frames(self, frames)
+        roll = self.roll and not _is_flow(frames)
+        if isinstance(frames, Tensor):
+            return (frames.flip(1) if roll else frames).flatten(0, 1)
+        arrays = _arrays(frames)
+        return np.concatenate([a[..., ::-1] if roll else a for a in arrays], axis=2)
+
+
+@dataclass
+class ToTorchFormatTensor:
+    """Turn what Stack returns into floating point.
+
+    Attributes:
+        div: whether to divide by 255.
+    """
+
+    div: bool = True
+
+    def __call__(self, stacked: npt.NDArray[np.uint8] | Tensor) -> Tensor:
+        """Convert.
+
+        Args:
+            stacked: uint8 array (H, W, channels) or uint8 tensor (channels, H, W).
+
+        Returns:
+            A float32 tensor (channels, H, W), 0..1 with `div`, otherwise 0..255.
+
+        Raises:
+            TypeError: for anything but uint8 arrays and tensors.
+            ValueError: for another number of dimensions than three.
+        """
+        kind = str(getattr(stacked, "dtype", type(stacked).__name__))
+        if kind not in ("uint8", "torch.uint8"):
+            raise TypeError(
+                f"ToTorchFormatTensor: expected a uint8 array or tensor from Stack, got {kind}"
+            )
+        if stacked.ndim != 3:
+            raise ValueError(
+                "ToTorchFormatTensor: expected an array (H, W, channels) or a tensor (channels, H, "
+                f"W), got {type(stacked).__name__} of shape {tuple(stacked.shape)}"
+            )
+        if isinstance(stacked, np.ndarray):
+            # Copied, since PyTorch takes neither read-only arrays nor negative strides.
+            stacked = torch.from_numpy(np.array(stacked.transpose(2, 0, 1), order="C"))
+        image = stacked.to(torch.float32)
+        return image.div_(255) if self.div else image
+
+
+def _check_statistics(owner: object, mean: Sequence[float], std: Sequence[float]) -> None:
+    lists = isinstance(mean, Sequence) and isinstance(std, Sequence)
+    if not (lists and mean and std and min(std) > 0):
+        raise ValueError(
+            f"{type(owner).__name__}: mean and std must be lists of at least one value each and "
+            f"std positive, got mean={mean!r}, std={std!r}"
+        )
+
+
+def _repeated(owner: object, argument: str, values: Sequence[float], channels: int) -> list[float]:
+    if channels % len(values):
+        raise ValueError(
+            f"{type(owner).__name__}: {channels} channels are not a multiple of the {len(values)} "
+            f"values of {argument}={values!r}"
+        )
+    return list(values) * (channels // len(values))
+
+
+@dataclass
+class GroupNormalize:
+    """Subtract the mean and divide by the standard deviation, channel by channel.
+
+    Attributes:
+        mean: repeated over the channels, so that three values serve any number of RGB frames.
+        std: likewise; may have another length than `mean`.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __post_init__(self) -> None:
+        _check_statistics(self, self.mean, self.std)
+
+    def __call__(self, stacked: Tensor) -> Tensor:
+        """Normalise a floating-point tensor (channels, H, W) into a new one.
+
+        Raises:
+            TypeError: for anything but a floating-point tensor.
+            ValueError: for another number of dimensions than three, or where the channels are not
+                a multiple of the values of `mean` or `std`.
+        """
+        if not isinstance(stacked, Tensor) or not stacked.is_floating_point():
+            what = getattr(stacked, "dtype", type(stacked).__name__)
+            raise TypeError(
+                "GroupNormalize: expected a floating-point tensor from ToTorchFormatTensor, got "
+                f"{what}"
+            )
+        if stacked.ndim != 3:
+            raise ValueError(
+                f"GroupNormalize: expected (channels, H, W), got {tuple(stacked.shape)}"
+            )
+        mean = _repeated(self, "mean", self.mean, stacked.shape[0])
+        std = _repeated(self, "std", self.std, stacked.shape[0])
+        subtracted = stacked - stacked.new_tensor(mean).view(-1, 1, 1)
+        return subtracted.div_(stacked.new_tensor(std).view(-1, 1, 1))
+
+
+@dataclass
+class ToModelInput:
+    """Stack, ToTorchFormatTensor and GroupNormalize in one: a single multiply-add per value.
+
+    Attributes:
+        mean: in units of `input_range`, repeated over the channels.
+        std: likewise.
+        input_space: "RGB" or "BGR", the order that RGB frames get; flow is left as it is.
+        input_range: what 0 and 255 become before the mean is subtracted.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    input_space: str = "RGB"
+    input_range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        _check_statistics(self, self.mean, self.std)
+        if self.input_space not in ("RGB", "BGR"):
+            raise ValueError(
+                f"ToModelInput: input_space must be 'RGB' or 'BGR', got {self.input_space!r}"
+            )
+
+    def __call__(self, frames: Frames) -> Tensor:
+        """Convert a group.
+
+        Args:
+            frames: PIL images or a uint8 tensor, see the top of this file.
+
+        Returns:
+            A float32 tensor (frames * channels, H, W) on the device of the frames.
+        """
+        _check_frames(self, frames)
+        if not isinstance(frames, Tensor):
+            frames = torch.from_numpy(np.stack(_arrays(frames))).permute(0, 3, 1, 2)
+        n, c, h, w = frames.shape
+        mean = _repeated(self, "mean", self.mean, n * c)
+        std = _repeated(self, "std", self.std, n * c)
+        # ((p / 255 * (high - low) + low) - mean) / std, as p * scale + shift
+        low, high = self.input_range
+        scales = [(high - low) / 255 / s for s in std]
+        shifts = [(low - m) / s for m, s in zip(mean, std, strict=True)]
+        output = torch.empty((n, c, h, w), dtype=torch.float32, device=frames.device)
+        scale, shift = output.new_tensor([scales, shifts]).view(2, n, c, 1, 1)
+        roll = self.input_space == "BGR" and not _is_flow(frames)
+        for first in range(0, n, _FRAMES_AT_A_TIME):
+            part = slice(first, first + _FRAMES_AT_A_TIME)
+            piece = frames[part].flip(1) if roll else frames[part]
+            torch.addcmul(shift[part], piece.to(torch.float32), scale[part], out=output[part])
+        return output.flatten(0, 1)
+
+
+# Presets
+
+
+@dataclass
+class RequireModality:
+    """Let frames of the right modality through and refuse others.
+
+    Attributes:
+        modality: "RGB" or "RGBDiff" (RGB frames), or "Flow" (u and v in pairs).
+    """
+
+    modality: str
+
+    def __post_init__(self) -> None:
+        if self.modality not in ("RGB", "Flow", "RGBDiff"):
+            raise ValueError(
+                f"RequireModality: modality must be 'RGB', 'Flow' or 'RGBDiff', got "
+                f"{self.modality!r}"
+            )
+
+    def __call__(self, frames: _FramesT) -> _FramesT:
+        """Return `frames` as they are, or raise a ValueError that says what is wanted."""
+        _check_frames(self, frames)
+        is_flow = _is_flow(frames)
+        if is_flow != (self.modality == "Flow"):
+            raise ValueError(
+                f"a model of modality {self.modality} got {'flow (or grey)' if is_flow else 'RGB'} "
+                "frames; RGB and RGBDiff want images of mode RGB or a tensor with 3 channels, Flow "
+                "wants images of mode L or a tensor with 2 channels or 1"
+            )
+        has_pairs = isinstance(frames, Tensor) and frames.shape[1] == 2
+        if is_flow and not has_pairs and len(frames) % 2:
+            raise ValueError(
+                f"flow must come in pairs u0, v0, u1, v1, ...; got {len(frames)} images"
+            )
+        return frames
+
+
+class _Model(Protocol):
+    """What the presets need to know about a model."""
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+    @property
+    def modality(self) -> str: ...
+
+
+def _to_model_input(model: _Model) -> ToModelInput:
+    expected = model.preprocessing
+    mean, std = expected.mean, expected.std
+    if model.modality == "RGBDiff":
+        # As in tsn-pytorch: the network takes differences of frames itself. A mean would cancel out
+        # in them, and a deviation of frames is not one of differences, so its first convolution
+        # was trained on differences of plain values.
+        mean, std = (0.0,), (1.0,)
+    return ToModelInput(mean, std, expected.input_space, expected.input_range)
+
+
+def evaluation_transform(model: _Model, crop_count: int = 1) -> Callable[[Frames], Tensor]:
+    """What turns frames into input for evaluating `model`, by the model's own preprocessing.
+
+    Args:
+        model: any model of this library.
+        crop_count: 1, the centre; 3, left, right and centre at the full height `scale_size`;
+            10, corners and centre with their mirror images.
+
+    Returns:
+        A callable that takes a list of PIL images or a uint8 tensor (see the top of this file) and
+        returns a float32 tensor (crops * frames * channels, H, W). With a batch axis,
+        `model(x.unsqueeze(0))`, it gives one prediction per crop.
+
+    Raises:
+        ValueError: for another `crop_count`, or an unknown `model.modality`.
+
+    Example:
+        >>> transform = evaluation_transform(model, crop_count=10)
+        >>> verbs, nouns = model(transform(frames).unsqueeze(0))  # (10, 125), (10, 352)
+    """
+    crop, scale = model.preprocessing.input_size, model.preprocessing.scale_size
+    crops: dict[int, list[_GroupTransform]] = {
+        1: [GroupScale(scale), GroupCenterCrop(crop)],
+        3: [GroupFullResSample(scale, scale, flip=False)],
+        10: [GroupOverSample(crop, scale)],
+    }
+    if crop_count not in crops:
+        raise ValueError(f"crop_count must be 1, 3 or 10, got {crop_count!r}")
+    transform: Callable[[Frames], Tensor] = Compose(
+        [RequireModality(model.modality), *crops[crop_count], _to_model_input(model)]
+    )
+    return transform
+
+
+def training_transform(model: _Model) -> Callable[[Frames], Tensor]:
+    """What turns frames into input for training `model`: random crops and flips of tsn-pytorch.
+
+    Args:
+        model: any model of this library.
+
+    Returns:
+        A callable like that of `evaluation_transform`, with one random crop: float32 (frames *
+        channels, H, W). Draws come from torch's global generator.
+
+    Raises:
+        ValueError: for an unknown `model.modality`.
+    """
+    scales = _RGB_SCALES if model.modality == "RGB" else _MOTION_SCALES
+    transform: Callable[[Frames], Tensor] = Compose(
+        [
+            RequireModality(model.modality),
+            GroupMultiScaleCrop(model.preprocessing.input_size, scales),
+            GroupRandomHorizontalFlip(is_flow=model.modality == "Flow"),
+            _to_model_input(model),
+        ]
+    )
+    return transform

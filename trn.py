@@ -1,0 +1,163 @@
+"""Temporal relation networks: TSN whose consensus reasons over ordered segments.
+
+Source: Zhou et al., "Temporal Relational Reasoning in Videos", 2018 (arXiv:1711.08496).
+
+Differences from the original: see `ops.relation`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from ops.relation import MultiScaleRelation
+from tsn import TSN
+
+__all__ = ["MTRN", "TRN"]
+
+
+class TRN(TSN):
+    """Single-scale temporal relation network.
+
+    Example:
+        >>> import torch
+        >>> model = torch.hub.load(
+        ...     ".", "TRN", (125, 352), 8, "RGB", base_model="resnet50", pretrained=None,
+        ...     source="local",
+        ... ).eval()
+        >>> verbs, nouns = model(torch.randn(1, 8 * 3, 224, 224))
+        >>> verbs.shape, nouns.shape
+        (torch.Size([1, 125]), torch.Size([1, 352]))
+
+    Published weights (`pretrained="epic-kitchens"`): 8 segments, 125 verbs and 352 nouns, with
+    base_model "resnet50" or "BNInception" and modality "RGB" or "Flow".
+
+    Paper: arXiv:1711.08496.
+
+    Args:
+        num_class: as for `tsn.TSN`, and so on for every argument but these.
+        num_segments: T, whose order the relation learns.
+        modality: "RGB", "Flow" or "RGBDiff".
+        base_model: name of the image network.
+        new_length: L, frames of a snippet.
+        before_softmax: must be true; relational heads have no scores of single segments.
+        dropout: probability with which features are dropped while training.
+        img_feature_dim: width to which features are reduced before they are related.
+        partial_bn: freeze every 2-D batch norm of the image network but the first.
+        pretrained: "epic-kitchens", "imagenet" or None.
+
+    Raises:
+        ValueError: as `tsn.TSN`.
+    """
+
+    def __init__(
+        self,
+        num_class: int | Sequence[int],
+        num_segments: int,
+        modality: str,
+        base_model: str = "resnet50",
+        new_length: int | None = None,
+        before_softmax: bool = True,
+        dropout: float = 0.7,
+        img_feature_dim: int = 256,
+        partial_bn: bool = True,
+        pretrained: str | None = "imagenet",
+    ) -> None:
+        super().__init__(
+            num_class,
+            num_segments,
+            modality,
+            base_model=base_model,
+            new_length=new_length,
+            consensus_type="TRN",
+            before_softmax=before_softmax,
+            dropout=dropout,
+            img_feature_dim=img_feature_dim,
+            partial_bn=partial_bn,
+            pretrained=pretrained,
+        )
+
+
+class MTRN(TSN):
+    """Multi-scale temporal relation network.
+
+    Example:
+        >>> import torch
+        >>> model = torch.hub.load(
+        ...     ".", "MTRN", (125, 352), 8, "RGB", base_model="resnet50", pretrained=None,
+        ...     source="local",
+        ... ).eval()
+        >>> verbs, nouns = model(torch.randn(1, 8 * 3, 224, 224))
+        >>> verbs.shape, nouns.shape
+        (torch.Size([1, 125]), torch.Size([1, 352]))
+
+    Published weights (`pretrained="epic-kitchens"`): 8 segments, 125 verbs and 352 nouns, with
+    base_model "resnet50" or "BNInception" and modality "RGB" or "Flow".
+
+    Paper: arXiv:1711.08496.
+
+    Args:
+        num_class: as for `tsn.TSN`, and so on for every argument but these.
+        num_segments: T, from 2 to 20.
+        modality: "RGB", "Flow" or "RGBDiff".
+        base_model: name of the image network.
+        new_length: L, frames of a snippet.
+        before_softmax: must be true; relational heads have no scores of single segments.
+        dropout: probability with which features are dropped while training.
+        img_feature_dim: width to which features are reduced before they are related.
+        partial_bn: freeze every 2-D batch norm of the image network but the first.
+        pretrained: "epic-kitchens", "imagenet" or None.
+        relation_sampling: what evaluation does: "expectation" takes the exact mean over all
+            relations, the same at every call; "random" draws three of each scale from torch's
+            generator, as the original does. Training always draws.
+        classifier_pairing: "published" pairs scales and classifiers as the published weights
+            were trained, "per-scale" as the TRN, mmaction2 and EPIC-KITCHENS-100 projects do.
+
+    Raises:
+        ValueError: as `tsn.TSN`, and for fewer than two segments.
+    """
+
+    def __init__(
+        self,
+        num_class: int | Sequence[int],
+        num_segments: int,
+        modality: str,
+        base_model: str = "resnet50",
+        new_length: int | None = None,
+        before_softmax: bool = True,
+        dropout: float = 0.7,
+        img_feature_dim: int = 256,
+        partial_bn: bool = True,
+        pretrained: str | None = "imagenet",
+        *,
+        relation_sampling: str = "expectation",
+        classifier_pairing: str = "published",
+    ) -> None:
+        # Plain values, wanted while the base class builds the network.
+        self.relation_sampling = relation_sampling
+        self.classifier_pairing = classifier_pairing
+        super().__init__(
+            num_class,
+            num_segments,
+            modality,
+            base_model=base_model,
+            new_length=new_length,
+            consensus_type="TRNMultiscale",
+            before_softmax=before_softmax,
+            dropout=dropout,
+            img_feature_dim=img_feature_dim,
+            partial_bn=partial_bn,
+            pretrained=pretrained,
+        )
+
+    def _make_relation(self) -> nn.Module:
+        return MultiScaleRelation(
+            self.img_feature_dim,
+            self.num_segments,
+            self._class_counts,
+            sampling=self.relation_sampling,
+            classifier_pairing=self.classifier_pairing,
+        )
+
+    def _trained_options(self) -> dict[str, Any]:
+        return {**super()._trained_options(), "classifier_pairing": "published"}

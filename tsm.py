@@ -1,0 +1,164 @@
+"""Temporal shift networks: TSN whose image network shifts channels through time.
+
+Source: Lin et al., "TSM: Temporal Shift Module for Efficient Video Understanding", 2019
+(arXiv:1811.08383).
+
+Differences from the original: see `ops.temporal_shift` and `ops.non_local`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from ops.non_local import add_non_local
+from ops.temporal_shift import SHIFT_PLACES, add_temporal_pool, add_temporal_shift
+from tsn import TSN, one_of, positive_integer
+
+__all__ = ["TSM"]
+
+
+class TSM(TSN):
+    """Temporal shift network.
+
+    Example:
+        >>> import torch
+        >>> model = torch.hub.load(
+        ...     ".", "TSM", (125, 352), 8, "RGB", base_model="resnet50", pretrained=None,
+        ...     source="local",
+        ... ).eval()
+        >>> verbs, nouns = model(torch.randn(1, 8 * 3, 224, 224))
+        >>> verbs.shape, nouns.shape
+        (torch.Size([1, 125]), torch.Size([1, 352]))
+
+    Published weights (`pretrained="epic-kitchens"`): 8 segments, 125 verbs and 352 nouns, with
+    base_model "resnet50" and modality "RGB" or "Flow".
+
+    Paper: arXiv:1811.08383.
+
+    Args:
+        num_class: as for `tsn.TSN`, and so on for every argument but these.
+        num_segments: T, through which channels shift.
+        modality: "RGB", "Flow" or "RGBDiff".
+        base_model: a ResNet, or "BNInception" with `shift_place="block"`.
+        new_length: L, frames of a snippet.
+        consensus_type: "avg", "max" or "identity".
+        before_softmax: whether the outputs are logits.
+        dropout: probability with which features are dropped while training.
+        partial_bn: freeze every 2-D batch norm of the image network but the first.
+        shift_div: one part in `shift_div` of the channels moves each way.
+        shift_place: "blockres" shifts inside the residual branch, "block" in front of the block.
+        fc_lr5: put the heads into optimiser groups with five times the learning rate.
+        temporal_pool: halve the segments in front of the second stage (ResNets, even T).
+        non_local: add non-local blocks to the second and third stage (ResNets).
+        pretrained: "epic-kitchens", "imagenet" or None.
+        shift_every: 1 shifts in every residual block; 2 in every second one, as the ResNet-101
+            and -152 weights of the TSM authors do.
+
+    Raises:
+        ValueError: as `tsn.TSN`, and where a shift, pooling or non-local block is not possible.
+    """
+
+    def __init__(
+        self,
+        num_class: int | Sequence[int],
+        num_segments: int,
+        modality: str,
+        base_model: str = "resnet50",
+        new_length: int | None = None,
+        consensus_type: str = "avg",
+        before_softmax: bool = True,
+        dropout: float = 0.8,
+        partial_bn: bool = True,
+        shift_div: int = 8,
+        shift_place: str = "blockres",
+        fc_lr5: bool = False,
+        temporal_pool: bool = False,
+        non_local: bool = False,
+        pretrained: str | None = "imagenet",
+        *,
+        shift_every: int = 1,
+    ) -> None:
+        # Plain values, wanted while the base class builds the network.
+        self.shift_div = positive_integer("shift_div", shift_div)
+        self.shift_place = one_of("shift_place", shift_place, SHIFT_PLACES)
+        self.shift_every = positive_integer("shift_every", shift_every)
+        self.temporal_pool = bool(temporal_pool)
+        self.non_local = bool(non_local)
+        self.fc_lr5 = bool(fc_lr5)
+        one_of("consensus_type", consensus_type, ("avg", "max", "identity"))
+        super().__init__(
+            num_class,
+            num_segments,
+            modality,
+            base_model=base_model,
+            new_length=new_length,
+            consensus_type=consensus_type,
+            before_softmax=before_softmax,
+            dropout=dropout,
+            partial_bn=partial_bn,
+            pretrained=pretrained,
+        )
+
+    def _build_modules(self, *, imagenet: bool) -> None:
+        super()._build_modules(imagenet=imagenet)
+        add_temporal_shift(
+            self.base_model,
+            self.num_segments,
+            shift_div=self.shift_div,
+            shift_place=self.shift_place,
+            shift_every=self.shift_every,
+            temporal_pool=self.temporal_pool,
+        )
+        if self.non_local:
+            add_non_local(self.base_model, self._feature_segments)
+        if self.temporal_pool:
+            add_temporal_pool(self.base_model, self.num_segments)
+
+    def _variant(self) -> str:
+        return "TSM"
+
+    def _trained_options(self) -> dict[str, Any]:
+        return {
+            "shift_div": 8,
+            "shift_place": "blockres",
+            "shift_every": 1,
+            "temporal_pool": False,
+            "non_local": False,
+        }
+
+    @property
+    def _feature_segments(self) -> int:
+        return self.num_segments // 2 if self.temporal_pool else self.num_segments
+
+    def _snippets(self, inputs: Tensor, segments: int) -> Tensor:
+        snippets = super()._snippets(inputs, segments)
+        if snippets.shape[0] % self.num_segments:
+            raise ValueError(
+                f"expected whole clips, since channels shift through their segments: a multiple "
+                f"of {self.num_segments} snippets, got {snippets.shape[0]}"
+            )
+        return snippets
+
+    def get_optim_policies(self) -> list[dict[str, Any]]:
+        """Parameter groups for an optimiser.
+
+        Returns:
+            As `tsn.TSN.get_optim_policies`, and the groups "custom_ops" (empty; the shift has no
+            parameters), "lr5_weight" and "lr10_bias", which hold the heads with `fc_lr5=True`.
+        """
+        groups = super().get_optim_policies()
+        weights: list[Tensor] = []
+        biases: list[Tensor] = []
+        if self.fc_lr5:
+            weights = [head.weight for head in self._heads()]
+            biases = [head.bias for head in self._heads()]
+            fast = {id(parameter) for parameter in weights + biases}
+            for group in groups:
+                group["params"] = [p for p in group["params"] if id(p) not in fast]
+        return [
+            *groups,
+            {"params": [], "lr_mult": 1, "decay_mult": 1, "name": "custom_ops"},
+            {"params": weights, "lr_mult": 5, "decay_mult": 1, "name": "lr5_weight"},
+            {"params": biases, "lr_mult": 10, "decay_mult": 0, "name": "lr10_bias"},
+        ]

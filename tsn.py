@@ -1,0 +1,512 @@
+"""Temporal segment networks, the base of every model here.
+
+Source: Wang et al., "Temporal Segment Networks: Towards Good Practices for Deep Action
+Recognition", 2016 (arXiv:1608.00859).
+
+Differences from the original:
+    - Partial batch norm holds from construction on, and `partialBN(False)` undoes it.
+    - `train()` and `eval()` return the model.
+    - `before_softmax=False` applies the softmax with one task too.
+    - RGBDiff works (the original cannot be built); flow and RGBDiff share one code path.
+    - Inputs are checked, and refused with the shape that was expected.
+"""
+
+import logging
+from collections.abc import Sequence
+from operator import index as as_index
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from ops.backbones import (
+    adapt_first_convolution,
+    canonical_name,
+    first_convolution,
+    make_backbone,
+)
+from ops.consensus import CONSENSUS_TYPES
+from ops.relation import MultiScaleRelation, TemporalRelation
+from weights.checkpoint import assign_weights, read_checkpoint
+from weights.download import fetch
+from weights.preprocessing import Preprocessing
+from weights.published import find_published
+
+__all__ = ["TSN"]
+
+_logger = logging.getLogger(__name__)
+
+_MODALITIES = {"RGB": 3, "Flow": 2, "RGBDiff": 3}
+"""Channels of one frame."""
+_RELATIONAL = {"TRN": "trn", "TRNMultiscale": "mtrn"}
+_PRETRAINED = ("epic-kitchens", "imagenet", None)
+
+Logits = Tensor | tuple[Tensor, ...]
+
+
+def one_of(argument: str, value: object, choices: Sequence[str]) -> str:
+    """The spelling in `choices` of a name given in any case."""
+    for choice in choices:
+        if isinstance(value, str) and value.lower() == choice.lower():
+            return choice
+    raise ValueError(f"{argument} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def positive_integer(argument: str, value: object) -> int:
+    """An integer of at least 1."""
+    try:
+        number = -1 if isinstance(value, bool) else as_index(cast(int, value))
+    except TypeError:
+        number = -1
+    if number < 1:
+        raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+    return number
+
+
+def _class_counts(num_class: object) -> int | tuple[int, int]:
+    if isinstance(num_class, Sequence) and not isinstance(num_class, str):
+        if len(num_class) != 2:
+            raise ValueError(
+                f"num_class must be a number of classes or a pair (verbs, nouns), got {num_class!r}"
+            )
+        verbs, nouns = (positive_integer("each of num_class", count) for count in num_class)
+        return verbs, nouns
+    return positive_integer("num_class", num_class)
+
+
+class TSN(nn.Module):
+    """Temporal segment network: an image network over T snippets of a clip, then a consensus.
+
+    Example:
+        >>> import torch
+        >>> model = torch.hub.load(
+        ...     ".", "TSN", (125, 352), 8, "RGB", base_model="resnet50", pretrained=None,
+        ...     source="local",
+        ... ).eval()
+        >>> verbs, nouns = model(torch.randn(1, 8 * 3, 224, 224))
+        >>> verbs.shape, nouns.shape
+        (torch.Size([1, 125]), torch.Size([1, 352]))
+
+    Published weights (`pretrained="epic-kitchens"`): 8 segments, 125 verbs and 352 nouns, with
+    base_model "resnet50" or "BNInception" and modality "RGB" or "Flow".
+
+    Paper: arXiv:1608.00859.
+
+    Args:
+        num_class: number of classes, or a pair (verbs, nouns) for two tasks.
+        num_segments: T, snippets of a clip.
+        modality: "RGB", "Flow" or "RGBDiff", in any case.
+        base_model: name of the image network, in any case (`ops.backbones.BACKBONES`, or any of
+            pretrainedmodels that ends in a `last_linear`).
+        new_length: L, frames of a snippet (flow: pairs of u and v). 1 for RGB, and 5 unless given
+            otherwise.
+        consensus_type: "avg", "max" or "identity"; "TRN" and "TRNMultiscale" make the relational
+            heads of `trn.TRN` and `trn.MTRN`.
+        before_softmax: whether the outputs are logits; if not, segments' probabilities are
+            averaged (consensus "avg" only).
+        dropout: probability with which features are dropped while training.
+        img_feature_dim: width to which features are reduced for the relational heads.
+        partial_bn: freeze every 2-D batch norm of the image network but the first.
+        pretrained: "epic-kitchens" for the published weights of exactly this configuration (with
+            other class counts, of everything but the heads), "imagenet" for those of the image
+            network, or None.
+
+    Attributes:
+        arch: canonical name of the image network.
+        feature_dim: D, width of `features`.
+        preprocessing: what the weights expect of the input; `input_mean`, `input_std`,
+            `input_size`, `crop_size`, `scale_size`, `input_space` and `input_range` show its parts.
+        frames_per_snippet: frames to load for a snippet: L, and one more for RGBDiff.
+
+    Raises:
+        ValueError: for any argument out of its range, and for combinations that cannot be; the
+            message names the argument and the valid choices.
+        weights.download.DownloadError: if weights are asked for and cannot be fetched.
+    """
+
+    num_class: int | tuple[int, int]
+    base_model: nn.Module
+    consensus: nn.Module
+    preprocessing: Preprocessing
+    feature_dim: int
+    load_report: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        num_class: int | Sequence[int],
+        num_segments: int,
+        modality: str,
+        base_model: str = "resnet50",
+        new_length: int | None = None,
+        consensus_type: str = "avg",
+        before_softmax: bool = True,
+        dropout: float = 0.7,
+        img_feature_dim: int = 256,
+        partial_bn: bool = True,
+        pretrained: str | None = "imagenet",
+    ) -> None:
+        super().__init__()
+        if pretrained not in _PRETRAINED:
+            raise ValueError(f"pretrained must be one of {_PRETRAINED}, got {pretrained!r}")
+        self.num_class = _class_counts(num_class)
+        self.num_segments = positive_integer("num_segments", num_segments)
+        self.modality = one_of("modality", modality, list(_MODALITIES))
+        self.arch = canonical_name(base_model)
+        if new_length is None:
+            new_length = 1 if self.modality == "RGB" else 5
+        self.new_length = positive_integer("new_length", new_length)
+        if self.modality == "RGB" and self.new_length != 1:
+            raise ValueError(f"new_length must be 1 for modality RGB, got {new_length!r}")
+        self.consensus_type = one_of(
+            "consensus_type", consensus_type, [*CONSENSUS_TYPES, *_RELATIONAL]
+        )
+        if not before_softmax and self.consensus_type != "avg":
+            raise ValueError(
+                f"before_softmax=False needs consensus_type='avg', got {consensus_type!r}"
+            )
+        self.before_softmax = bool(before_softmax)
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be a probability from 0 to 1, got {dropout!r}")
+        self.dropout = float(dropout)
+        self.img_feature_dim = positive_integer("img_feature_dim", img_feature_dim)
+        self._partial_bn = bool(partial_bn)
+
+        self._build(pretrained)
+        self.partialBN(partial_bn)
+
+    def _build(self, pretrained: str | None) -> None:
+        """Make the network, with the weights asked for."""
+        if pretrained == "epic-kitchens":
+            self._build_published()
+        else:
+            self._build_modules(imagenet=pretrained == "imagenet")
+
+    def _build_published(self) -> None:
+        """Make the network with the published weights of this configuration."""
+        published = find_published(
+            self._variant(),
+            self.arch,
+            self.modality,
+            num_segments=self.num_segments,
+            new_length=self.new_length,
+        )
+        for option, trained in self._trained_options().items():
+            if getattr(self, option) != trained:
+                raise ValueError(
+                    f"{option} must be {trained!r} for the published weights "
+                    f"{published.file_name}, got {getattr(self, option)!r}"
+                )
+        path = fetch(published.url, sha256_prefix=published.sha256_prefix)
+        state = read_checkpoint(path).state_dict
+        heads: tuple[str, ...] = ()
+        if self.num_class != published.num_class:
+            heads = ("fc_verb.", "fc_noun.", "consensus.classifiers.")
+            if self.consensus_type not in _RELATIONAL:
+                heads += ("new_fc.",)
+            state = {key: value for key, value in state.items() if not key.startswith(heads)}
+            _logger.warning(
+                "%s was trained on %s classes and %s were asked for: all weights but the heads' "
+                "were loaded, the heads start anew",
+                published.file_name,
+                published.num_class,
+                self.num_class,
+            )
+        with torch.device("meta"):  # nothing is initialised that the file then overwrites
+            self._build_modules(imagenet=False)
+        self.preprocessing = published.preprocessing
+        assign_weights(self, state, source=published.file_name, absent=heads)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and f"{name}.".startswith(heads):
+                module.to_empty(device="cpu")
+                module.reset_parameters()
+                self._initialise_head(name, module)
+
+    def _build_modules(self, *, imagenet: bool) -> None:
+        """Make image network, heads and consensus."""
+        self.base_model, preprocessing = make_backbone(self.arch, imagenet=imagenet)
+        self.preprocessing = preprocessing.for_modality(self.modality, self.new_length)
+        if self.modality != "RGB":
+            adapt_first_convolution(self.base_model, self.new_length * self._frame_channels)
+        classifier = cast(nn.Linear | nn.Conv2d, self.base_model.last_linear)
+        # A few architectures classify with a 1x1 convolution.
+        self.feature_dim = int(
+            classifier.in_features if isinstance(classifier, nn.Linear) else classifier.in_channels
+        )
+        self.base_model.last_linear = nn.Dropout(self.dropout)
+
+        counts = self._class_counts
+        if self.consensus_type in _RELATIONAL:
+            self.new_fc = nn.Linear(self.feature_dim, self.img_feature_dim)
+            self.consensus = self._make_relation()
+        else:
+            names = ("fc_verb", "fc_noun") if len(counts) == 2 else ("new_fc",)
+            for name, count in zip(names, counts, strict=True):
+                self.add_module(name, nn.Linear(self.feature_dim, count))
+            self.consensus = CONSENSUS_TYPES[self.consensus_type]()
+        for name, module in self.named_children():
+            if isinstance(module, nn.Linear):
+                self._initialise_head(name, module)
+
+    def _make_relation(self) -> nn.Module:
+        """The relational consensus that `consensus_type` names."""
+        relation = TemporalRelation if self.consensus_type == "TRN" else MultiScaleRelation
+        return relation(self.img_feature_dim, self.num_segments, self._class_counts)
+
+    @staticmethod
+    def _initialise_head(name: str, linear: nn.Linear) -> None:
+        """The model's own linear layers start small; those of a consensus as PyTorch has them."""
+        if "." not in name:
+            nn.init.normal_(linear.weight, 0, 0.001)
+            nn.init.zeros_(linear.bias)
+
+    def _variant(self) -> str:
+        """Name under which the table of published weights knows this kind of model."""
+        return {"TRN": "TRN", "TRNMultiscale": "MTRN"}.get(self.consensus_type, "TSN")
+
+    def _trained_options(self) -> dict[str, Any]:
+        """Options that change the arithmetic, with their values in the published weights."""
+        return {"img_feature_dim": 256} if self.consensus_type in _RELATIONAL else {}
+
+    @property
+    def _class_counts(self) -> tuple[int, ...]:
+        return self.num_class if isinstance(self.num_class, tuple) else (self.num_class,)
+
+    @property
+    def _frame_channels(self) -> int:
+        return _MODALITIES[self.modality]
+
+    @property
+    def _feature_segments(self) -> int:
+        """Segments that features have; fewer than `num_segments` after temporal pooling."""
+        return self.num_segments
+
+    @property
+    def frames_per_snippet(self) -> int:
+        """Frames (flow: pairs of u and v) to load for a snippet: L, or L + 1 for RGBDiff."""
+        return self.new_length + (self.modality == "RGBDiff")
+
+    @property
+    def input_mean(self) -> list[float]:
+        """Mean of the input, in the units of `input_range`."""
+        return list(self.preprocessing.mean)
+
+    @property
+    def input_std(self) -> list[float]:
+        """Standard deviation of the input, in the units of `input_range`."""
+        return list(self.preprocessing.std)
+
+    @property
+    def input_space(self) -> str:
+        """Order of the colour channels: "RGB" or "BGR"."""
+        return self.preprocessing.input_space
+
+    @property
+    def input_range(self) -> list[float]:
+        """What the 8-bit values 0 and 255 become before normalisation."""
+        return list(self.preprocessing.input_range)
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self.preprocessing.input_size
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the square crop in pixels; another name for `input_size`."""
+        return self.preprocessing.input_size
+
+    @property
+    def scale_size(self) -> int:
+        """Length in pixels of a frame's shorter side before cropping."""
+        return self.preprocessing.scale_size
+
+    def forward(self, inputs: Tensor) -> Logits:
+        """Classify clips.
+
+        Args:
+            inputs: float, in the model's own preprocessing, one of
+                (N, k*T*L*C, H, W), where k crops of a clip count as k clips;
+                (N, T, L*C, H, W);
+                (N, T, L, C, H, W).
+                L is `frames_per_snippet`, C 3 (flow: 2, in the order u, v), H and W best
+                `input_size`. Channels are frame-major: u0, v0, u1, v1, ...
+
+        Returns:
+            Logits (N*k, classes), with two tasks a tuple of verbs' and nouns'; probabilities with
+            `before_softmax=False`; (N*k, T, classes) with consensus "identity".
+
+        Raises:
+            ValueError: for any other shape, an empty batch, or a dtype that is not floating-point.
+        """
+        return self.logits(self._backbone(inputs, self.num_segments))
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Features of snippets, before heads and consensus.
+
+        Args:
+            inputs: as for `forward`, but with any number of snippets.
+
+        Returns:
+            float (snippets, D), D = `feature_dim`; the snippets of a clip are neighbours.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        return self._backbone(inputs, 1)
+
+    def logits(self, features: Tensor) -> Logits:
+        """Classify clips from their snippets' features.
+
+        Args:
+            features: float (N*T, D), as `features` returns them.
+
+        Returns:
+            As `forward`.
+
+        Raises:
+            ValueError: for any other shape or dtype.
+        """
+        segments = self._feature_segments
+        if features.ndim != 2 or features.shape[1] != self.feature_dim:
+            raise ValueError(
+                f"expected features (N*{segments}, {self.feature_dim}), got {_shape(features)}"
+            )
+        if features.shape[0] == 0 or features.shape[0] % segments:
+            raise ValueError(
+                f"expected features of whole clips, (N*{segments}, {self.feature_dim}) = N x "
+                f"{segments} segments, got {_shape(features)}"
+            )
+        if self.consensus_type in _RELATIONAL:
+            # (N*T, D) -> (N, T, img_feature_dim)
+            outputs = self.consensus(self.new_fc(features).unflatten(0, (-1, segments)))
+        else:
+            outputs = [self._agree(head(features)) for head in self._heads()]
+        return tuple(outputs) if isinstance(self.num_class, tuple) else cast(Tensor, outputs[0])
+
+    def _heads(self) -> list[nn.Linear]:
+        names = ("fc_verb", "fc_noun") if isinstance(self.num_class, tuple) else ("new_fc",)
+        return [cast(nn.Linear, getattr(self, name)) for name in names]
+
+    def _agree(self, scores: Tensor) -> Tensor:
+        """Consensus of segments' scores: (N*T, classes) to (N, classes)."""
+        scores = scores.unflatten(0, (-1, self._feature_segments))
+        if not self.before_softmax:
+            scores = scores.softmax(dim=-1)
+        return cast(Tensor, self.consensus(scores))
+
+    def _backbone(self, inputs: Tensor, segments: int) -> Tensor:
+        """Check the inputs, and run the image network on their snippets."""
+        snippets = self._snippets(inputs, segments)
+        if self.modality == "RGBDiff":
+            # (M, (L+1)*3, H, W) -> (M, L*3, H, W)
+            frames = snippets.unflatten(1, (-1, self._frame_channels))
+            snippets = (frames[:, 1:] - frames[:, :-1]).flatten(1, 2)
+        return cast(Tensor, self.base_model(snippets))
+
+    def _snippets(self, inputs: Tensor, segments: int) -> Tensor:
+        """Any documented layout, in clips of a multiple of `segments`, to (M, L*C, H, W)."""
+        frames, depth = self.frames_per_snippet, self._frame_channels
+        channels = frames * depth
+        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
+            kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+            raise ValueError(
+                f"inputs must be a floating-point tensor, got {kind}: "
+                f"transforms.evaluation_transform(model) turns 8-bit frames into one"
+            )
+        shape = inputs.shape
+        if inputs.ndim == 4:
+            fits = shape[1] % (segments * channels) == 0
+        elif inputs.ndim == 5:
+            fits = shape[2] == channels and segments in (1, shape[1])
+        elif inputs.ndim == 6:
+            fits = tuple(shape[2:4]) == (frames, depth) and segments in (1, shape[1])
+        else:
+            fits = False
+        if not fits:
+            t = segments if segments > 1 else "T"
+            product = segments * channels if segments > 1 else f"T*{channels}"
+            raise ValueError(
+                f"expected (N, {product}, H, W) = {t} segment{'s' * (t != 1)} x {frames} "
+                f"frame{'s' * (frames != 1)} x {depth} channels, (N, {t}, {channels}, H, W) or "
+                f"(N, {t}, {frames}, {depth}, H, W), got {_shape(inputs)}"
+            )
+        if 0 in shape:
+            raise ValueError(f"inputs must not be empty, got {_shape(inputs)}")
+        return inputs.reshape(-1, channels, *shape[-2:])
+
+    def partialBN(self, enable: bool = True) -> None:  # noqa: N802 - the original's name
+        """Freeze every 2-D batch norm of the image network but the first, or undo that.
+
+        Frozen layers use their running statistics while training too, and their scale and shift
+        get no gradient. It holds from now on, whenever the model is put in training mode.
+
+        Args:
+            enable: whether to freeze.
+        """
+        thaw = self._partial_bn and not enable
+        self._partial_bn = bool(enable)
+        for batch_norm in self._partial_batch_norms():
+            if enable or thaw:
+                batch_norm.train(self.training and not enable)
+                for parameter in batch_norm.parameters():
+                    parameter.requires_grad_(not enable)
+
+    def _partial_batch_norms(self) -> list[nn.BatchNorm2d]:
+        """The batch norms that `partialBN` freezes."""
+        modules = self.base_model.modules()
+        return [module for module in modules if isinstance(module, nn.BatchNorm2d)][1:]
+
+    def train(self, mode: bool = True) -> Self:
+        """Put the model in training (or evaluation) mode, partial batch norm respected."""
+        super().train(mode)
+        if mode and self._partial_bn:
+            self.partialBN(True)
+        return self
+
+    def get_optim_policies(self) -> list[dict[str, Any]]:
+        """Parameter groups for an optimiser.
+
+        Returns:
+            Groups, in the original's order, each with `params`, `name`, and the factors `lr_mult`
+            and `decay_mult` by which learning rate and weight decay are to be multiplied. What
+            partial batch norm froze is in none of them, everything else in exactly one.
+        """
+        groups: dict[str, list[nn.Parameter]] = {
+            "first_conv_weight": [],
+            "first_conv_bias": [],
+            "normal_weight": [],
+            "normal_bias": [],
+            "BN scale/shift": [],
+        }
+        _, first = first_convolution(self.base_model)
+        frozen: set[nn.Module] = set(self._partial_batch_norms()) if self._partial_bn else set()
+        for module in self.modules():
+            prefix = "first_conv" if module is first else "normal"
+            for name, parameter in module.named_parameters(recurse=False):
+                if module in frozen:
+                    continue
+                if parameter.ndim > 1:
+                    groups[f"{prefix}_weight"].append(parameter)
+                elif name == "bias" and getattr(module, "weight", parameter).ndim > 1:
+                    groups[f"{prefix}_bias"].append(parameter)
+                else:  # scale or shift of a normalisation, slope of an activation
+                    groups["BN scale/shift"].append(parameter)
+        first_rate = 5 if self.modality == "Flow" else 1
+        rates = {
+            "first_conv_weight": (first_rate, 1),
+            "first_conv_bias": (2 * first_rate, 0),
+            "normal_weight": (1, 1),
+            "normal_bias": (2, 0),
+            "BN scale/shift": (1, 0),
+        }
+        return [
+            {"params": parameters, "lr_mult": rate, "decay_mult": decay, "name": name}
+            for (name, parameters), (rate, decay) in zip(
+                groups.items(), rates.values(), strict=True
+            )
+        ]
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    """A shape that prints without torch.Size around it."""
+    return tuple(tensor.shape)

@@ -1,0 +1,76 @@
+"""What a network expects of its input: size, statistics, channel order and value range.
+
+Preprocessing belongs to the weights, not to the architecture: the same backbone trained by two
+projects may want two different inputs, and feeding it the wrong one is the most reported cause of
+"very low accuracy" in this family of models. It is therefore one value, which travels with the
+weights into the model (`model.preprocessing`) and from there into the presets of `transforms`.
+"""
+
+from dataclasses import dataclass, replace
+
+__all__ = ["FLOW_ZERO", "Preprocessing"]
+
+FLOW_ZERO = 128
+"""Grey level that stands for no motion in the published flow images."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How to turn 8-bit frames into the input of one network.
+
+    Attributes:
+        mean: one value per channel, or one for all channels, in the units of `input_range`.
+        std: likewise.
+        input_space: order of the colour channels, "RGB" or "BGR".
+        input_range: what the 8-bit values 0 and 255 become before `mean` is subtracted:
+            (0.0, 1.0) or (0.0, 255.0).
+        input_size: side of the square crop in pixels.
+        scale_size: length in pixels to which the shorter side is resized before cropping.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_space: str = "RGB"
+    input_range: tuple[float, float] = (0.0, 1.0)
+    input_size: int = 224
+    scale_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.input_space not in ("RGB", "BGR"):
+            raise ValueError(f"input_space must be 'RGB' or 'BGR', got {self.input_space!r}")
+        if self.input_range not in ((0.0, 1.0), (0.0, 255.0)):
+            raise ValueError(f"input_range must be (0, 1) or (0, 255), got {self.input_range!r}")
+        if min(self.input_size, self.scale_size) < 1:
+            raise ValueError(
+                f"input_size and scale_size must be positive numbers of pixels, got "
+                f"{self.input_size!r} and {self.scale_size!r}"
+            )
+        if not self.mean or not self.std or min(self.std) <= 0:
+            raise ValueError(
+                f"mean and std must have at least one value each and std be positive, got "
+                f"mean={self.mean!r}, std={self.std!r}"
+            )
+
+    def for_modality(self, modality: str, new_length: int) -> "Preprocessing":
+        """The same network's preprocessing when its first convolution sees another modality.
+
+        Args:
+            modality: "RGB", "Flow" or "RGBDiff".
+            new_length: frames (flow: pairs of u and v) in a snippet.
+
+        Returns:
+            For RGB, itself. For flow, one mean (the grey level of no motion) and one deviation
+            for all channels. For RGBDiff, statistics of one RGB frame followed by those of
+            `new_length` differences, as in tsn-pytorch (which for BN-Inception repeats the mean).
+        """
+        if modality == "Flow":
+            zero = FLOW_ZERO if self.input_range[1] == 255 else 0.5
+            std = round(sum(self.std) / len(self.std), 6)
+            return replace(self, mean=(float(zero),), std=(std,))
+        if modality == "RGBDiff":
+            if self.input_range[1] == 255:
+                return replace(self, mean=self.mean * (1 + new_length))
+            zeros, spread = (0.0,) * 3 * new_length, sum(self.std) / len(self.std) * 2
+            spread = round(spread, 6)
+            return replace(self, mean=self.mean + zeros, std=self.std + (spread,) * 3 * new_length)
+        return self
