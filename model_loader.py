@@ -8,6 +8,7 @@ Differences from the original:
 """
 
 import os
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from weights.checkpoint import (
     read_checkpoint,
     to_dictionary,
 )
-from weights.files import write_file
+from weights.files import CheckpointError, write_file
 
 __all__ = ["load_checkpoint", "make_model", "save_checkpoint", "settings_of"]
 
@@ -138,8 +139,11 @@ def load_checkpoint(
             run code, or holds weights that do not fit what it says of itself.
     """
     checkpoint = read_checkpoint(path, num_segments=num_segments, trust=trust)
-    with torch.device("meta"):  # nothing is initialised that the file then overwrites
-        model = make_model(checkpoint.settings)
+    try:
+        with torch.device("meta"):  # nothing is initialised that the file then overwrites
+            model = make_model(checkpoint.settings)
+    except ValueError as error:
+        raise CheckpointError(f"{path} describes a model that cannot be: {error}") from error
     assign_weights(model, checkpoint.state_dict, source=str(path))
     model.load_report = checkpoint.report
     return model.eval()
@@ -150,7 +154,7 @@ def save_checkpoint(
     path: str | os.PathLike[str],
     *,
     epoch: int | None = None,
-    args: Mapping[str, Any] | None = None,
+    args: Mapping[str, Any] | Namespace | None = None,
     optimizer: Mapping[str, Any] | None = None,
     legacy: bool = False,
 ) -> Path:
@@ -161,7 +165,7 @@ def save_checkpoint(
             DistributedDataParallel.
         path: destination; an existing file is replaced, at once and whole.
         epoch: number of the last epoch.
-        args: training options to record.
+        args: training options to record: plain values, paths and NumPy scalars.
         optimizer: `state_dict()` of the optimiser to record.
         legacy: write the serialisation that PyTorch before 1.6 reads.
 
@@ -169,18 +173,22 @@ def save_checkpoint(
         The path.
 
     Raises:
-        ValueError: if the model is of another kind.
+        ValueError: if the model is of another kind, or an option could not be read without running
+            code.
         FileNotFoundError: if the folder does not exist.
     """
     wrapped = (nn.DataParallel, nn.parallel.DistributedDataParallel)
     inner = model.module if isinstance(model, wrapped) else model
     if not isinstance(inner, TSN):
         raise ValueError(f"model must be a TSN, TRN, MTRN or TSM, got {type(inner).__name__}")
+    if optimizer is not None and not isinstance(optimizer, Mapping):
+        raise ValueError(f"optimizer must be its state_dict(), got {type(optimizer).__name__}")
     checkpoint = Checkpoint(
         settings=settings_of(inner),
-        state_dict=inner.state_dict(),
-        epoch=epoch,
-        args=dict(args or {}),
+        # From the CPU, so that machines without that accelerator can read the file.
+        state_dict={name: tensor.cpu() for name, tensor in inner.state_dict().items()},
+        epoch=None if epoch is None else int(epoch),
+        args=vars(args) if isinstance(args, Namespace) else dict(args or {}),
         optimizer=None if optimizer is None else dict(optimizer),
     )
     return write_file(to_dictionary(checkpoint), path, legacy=legacy)

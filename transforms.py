@@ -1,7 +1,7 @@
 """Frames to model input: the group transforms, and presets built from a model's own preprocessing.
 
 A group transform treats all frames of a clip alike: one scale, one crop, one toss of a coin. Each
-class named `Group...` takes either of two forms, and returns the form that it was given:
+of them, but for GroupNormalize, takes either of two forms and returns the form that it was given:
 
 - a list of PIL images of one size, all of mode RGB, or all of mode L, which is flow in the order
   u0, v0, u1, v1, ...;
@@ -10,9 +10,12 @@ class named `Group...` takes either of two forms, and returns the form that it w
 
 Both forms give the same crops: to the bit where nothing is resized, within one grey level where
 something is (Pillow and PyTorch round differently). Resizing is bilinear and antialiased. Frames
-are never written to, but what comes back may share their memory. Whatever
-is random is drawn once per group from torch's global generator, so that `torch.manual_seed`
-reproduces it, the workers of a DataLoader differ, and both forms draw the same.
+are never written to, but a result may share their memory. Whatever is random is drawn once per
+group from torch's global generator, so that `torch.manual_seed` reproduces it, the workers of a
+DataLoader differ, and both forms draw the same.
+
+What is not frames raises a TypeError (other types, tensors that are not uint8) or a ValueError
+(empty lists, several sizes or modes, other shapes, crops larger than the frames).
 
 Source: tsn-pytorch (Wang et al. 2016, arXiv:1608.00859); `GroupFullResSample` from TSM (Lin et al.
 2019, arXiv:1811.08383).

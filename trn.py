@@ -6,12 +6,12 @@ Differences from the original: see `ops.relation`.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from ops.relation import MultiScaleRelation
-from tsn import TSN
+from ops.relation import CLASSIFIER_PAIRINGS, RELATION_SAMPLINGS, MultiScaleRelation
+from tsn import TSN, one_of
 
 __all__ = ["MTRN", "TRN"]
 
@@ -133,9 +133,11 @@ class MTRN(TSN):
         relation_sampling: str = "expectation",
         classifier_pairing: str = "published",
     ) -> None:
-        # Plain values, wanted while the base class builds the network.
-        self.relation_sampling = relation_sampling
-        self.classifier_pairing = classifier_pairing
+        sampling = one_of("relation_sampling", relation_sampling, RELATION_SAMPLINGS)
+        # A plain value, wanted while the base class builds the network.
+        self.classifier_pairing = one_of(
+            "classifier_pairing", classifier_pairing, CLASSIFIER_PAIRINGS
+        )
         super().__init__(
             num_class,
             num_segments,
@@ -149,13 +151,23 @@ class MTRN(TSN):
             partial_bn=partial_bn,
             pretrained=pretrained,
         )
+        self.relation_sampling = sampling
+
+    @property
+    def relation_sampling(self) -> str:
+        """What evaluation does, "expectation" or "random"; may be set at any time."""
+        return cast(MultiScaleRelation, self.consensus).sampling
+
+    @relation_sampling.setter
+    def relation_sampling(self, value: str) -> None:
+        relation = cast(MultiScaleRelation, self.consensus)
+        relation.sampling = one_of("relation_sampling", value, RELATION_SAMPLINGS)
 
     def _make_relation(self) -> nn.Module:
         return MultiScaleRelation(
             self.img_feature_dim,
             self.num_segments,
             self._class_counts,
-            sampling=self.relation_sampling,
             classifier_pairing=self.classifier_pairing,
         )
 

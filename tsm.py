@@ -9,7 +9,7 @@ Differences from the original: see `ops.temporal_shift` and `ops.non_local`.
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ops.non_local import add_non_local
 from ops.temporal_shift import SHIFT_PLACES, add_temporal_pool, add_temporal_shift
@@ -131,12 +131,15 @@ class TSM(TSN):
     def _feature_segments(self) -> int:
         return self.num_segments // 2 if self.temporal_pool else self.num_segments
 
-    def _snippets(self, inputs: Tensor, segments: int) -> Tensor:
+    def _snippets(self, inputs: Tensor, segments: int | None) -> Tensor:
         snippets = super()._snippets(inputs, segments)
-        if snippets.shape[0] % self.num_segments:
+        count, items, t = snippets.shape[0], inputs.shape[0], self.num_segments
+        # Single snippets may stand in a row; longer items must not run into each other.
+        if segments is None and (count % t or (count != items and count // items % t)):
             raise ValueError(
-                f"expected whole clips, since channels shift through their segments: a multiple "
-                f"of {self.num_segments} snippets, got {snippets.shape[0]}"
+                f"expected whole clips, since channels shift through their segments: items of a "
+                f"multiple of {t} snippets, or a multiple of {t} items of one snippet, got "
+                f"{items} x {count // items} snippets in {tuple(inputs.shape)}"
             )
         return snippets
 

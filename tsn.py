@@ -12,7 +12,8 @@ Differences from the original:
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from numbers import Real
 from operator import index as as_index
 from typing import Any, Self, cast
 
@@ -27,6 +28,7 @@ from ops.backbones import (
 )
 from ops.consensus import CONSENSUS_TYPES
 from ops.relation import MultiScaleRelation, TemporalRelation
+from transforms import Frames, evaluation_transform, training_transform
 from weights.checkpoint import assign_weights, read_checkpoint
 from weights.download import fetch
 from weights.preprocessing import Preprocessing
@@ -60,6 +62,13 @@ def positive_integer(argument: str, value: object) -> int:
         number = -1
     if number < 1:
         raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+    return number
+
+
+def _probability(argument: str, value: object) -> float:
+    number = float(value) if isinstance(value, Real) else -1.0
+    if not 0 <= number <= 1:
+        raise ValueError(f"{argument} must be a probability from 0 to 1, got {value!r}")
     return number
 
 
@@ -165,9 +174,7 @@ class TSN(nn.Module):
                 f"before_softmax=False needs consensus_type='avg', got {consensus_type!r}"
             )
         self.before_softmax = bool(before_softmax)
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout must be a probability from 0 to 1, got {dropout!r}")
-        self.dropout = float(dropout)
+        self.dropout = _probability("dropout", dropout)
         self.img_feature_dim = positive_integer("img_feature_dim", img_feature_dim)
         self._partial_bn = bool(partial_bn)
 
@@ -178,8 +185,13 @@ class TSN(nn.Module):
         """Make the network, with the weights asked for."""
         if pretrained == "epic-kitchens":
             self._build_published()
-        else:
-            self._build_modules(imagenet=pretrained == "imagenet")
+            return
+        if pretrained == "imagenet":
+            # A rehearsal without memory: options that contradict each other are refused before
+            # anything is fetched.
+            with torch.device("meta"):
+                self._build_modules(imagenet=False)
+        self._build_modules(imagenet=pretrained == "imagenet")
 
     def _build_published(self) -> None:
         """Make the network with the published weights of this configuration."""
@@ -320,6 +332,21 @@ class TSN(nn.Module):
         """Length in pixels of a frame's shorter side before cropping."""
         return self.preprocessing.scale_size
 
+    def evaluation_transform(self, crop_count: int = 1) -> Callable[[Frames], Tensor]:
+        """What turns 8-bit frames into input for this model: `transforms.evaluation_transform`.
+
+        Args:
+            crop_count: 1, 3 or 10.
+
+        Returns:
+            A callable from frames to float32 (crops*T*L*C, H, W); add a batch axis for `forward`.
+        """
+        return evaluation_transform(self, crop_count)
+
+    def training_transform(self) -> Callable[[Frames], Tensor]:
+        """The same with random crops and flips: `transforms.training_transform`."""
+        return training_transform(self)
+
     def forward(self, inputs: Tensor) -> Logits:
         """Classify clips.
 
@@ -352,7 +379,7 @@ class TSN(nn.Module):
         Raises:
             ValueError: as `forward`.
         """
-        return self._backbone(inputs, 1)
+        return self._backbone(inputs, None)
 
     def logits(self, features: Tensor) -> Logits:
         """Classify clips from their snippets' features.
@@ -367,6 +394,7 @@ class TSN(nn.Module):
             ValueError: for any other shape or dtype.
         """
         segments = self._feature_segments
+        _require_floating_point("features", features, "model.features(inputs) returns such")
         if features.ndim != 2 or features.shape[1] != self.feature_dim:
             raise ValueError(
                 f"expected features (N*{segments}, {self.feature_dim}), got {_shape(features)}"
@@ -394,7 +422,7 @@ class TSN(nn.Module):
             scores = scores.softmax(dim=-1)
         return cast(Tensor, self.consensus(scores))
 
-    def _backbone(self, inputs: Tensor, segments: int) -> Tensor:
+    def _backbone(self, inputs: Tensor, segments: int | None) -> Tensor:
         """Check the inputs, and run the image network on their snippets."""
         snippets = self._snippets(inputs, segments)
         if self.modality == "RGBDiff":
@@ -403,28 +431,25 @@ class TSN(nn.Module):
             snippets = (frames[:, 1:] - frames[:, :-1]).flatten(1, 2)
         return cast(Tensor, self.base_model(snippets))
 
-    def _snippets(self, inputs: Tensor, segments: int) -> Tensor:
-        """Any documented layout, in clips of a multiple of `segments`, to (M, L*C, H, W)."""
+    def _snippets(self, inputs: Tensor, segments: int | None) -> Tensor:
+        """Any documented layout, of clips of `segments` (None: any number), to (M, L*C, H, W)."""
         frames, depth = self.frames_per_snippet, self._frame_channels
         channels = frames * depth
-        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-            kind = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
-            raise ValueError(
-                f"inputs must be a floating-point tensor, got {kind}: "
-                f"transforms.evaluation_transform(model) turns 8-bit frames into one"
-            )
+        _require_floating_point(
+            "inputs", inputs, "transforms.evaluation_transform(model) turns 8-bit frames into one"
+        )
         shape = inputs.shape
         if inputs.ndim == 4:
-            fits = shape[1] % (segments * channels) == 0
+            fits = shape[1] % ((segments or 1) * channels) == 0
         elif inputs.ndim == 5:
-            fits = shape[2] == channels and segments in (1, shape[1])
+            fits = shape[2] == channels and segments in (None, shape[1])
         elif inputs.ndim == 6:
-            fits = tuple(shape[2:4]) == (frames, depth) and segments in (1, shape[1])
+            fits = tuple(shape[2:4]) == (frames, depth) and segments in (None, shape[1])
         else:
             fits = False
         if not fits:
-            t = segments if segments > 1 else "T"
-            product = segments * channels if segments > 1 else f"T*{channels}"
+            t = segments or "T"
+            product = segments * channels if segments else f"T*{channels}"
             raise ValueError(
                 f"expected (N, {product}, H, W) = {t} segment{'s' * (t != 1)} x {frames} "
                 f"frame{'s' * (frames != 1)} x {depth} channels, (N, {t}, {channels}, H, W) or "
@@ -505,6 +530,12 @@ class TSN(nn.Module):
                 groups.items(), rates.values(), strict=True
             )
         ]
+
+
+def _require_floating_point(argument: str, value: object, remedy: str) -> None:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{argument} must be a floating-point tensor, got {kind}: {remedy}")
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

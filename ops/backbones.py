@@ -12,9 +12,10 @@ Differences from the original:
       that they were trained with.
 """
 
-from collections import OrderedDict
+import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -24,7 +25,9 @@ from torch import Tensor, nn
 from torchvision.models import resnet, vgg
 
 from ops.bn_inception import BNInception
+from weights.checkpoint import assign_weights
 from weights.download import fetch
+from weights.files import read_file
 from weights.preprocessing import Preprocessing
 
 __all__ = [
@@ -233,6 +236,7 @@ def make_backbone(name: str, *, imagenet: bool = False) -> tuple[nn.Module, Prep
     Raises:
         ValueError: for an unknown name.
         weights.download.DownloadError: if the weights cannot be fetched.
+        weights.files.CheckpointError: if the file in the cache does not hold them.
     """
     name = canonical_name(name)
     if name not in _CONSTRUCTORS:
@@ -248,31 +252,33 @@ def make_backbone(name: str, *, imagenet: bool = False) -> tuple[nn.Module, Prep
     with torch.device("meta"):  # nothing is initialised that the file then overwrites
         backbone = _CONSTRUCTORS[name]()
         backbone.last_linear = nn.Identity()
-    backbone.load_state_dict(state, assign=True)
-    return backbone, preprocessing
+    assign_weights(backbone, state, source=f"ImageNet for {name}")
+    return backbone.to(torch.empty(0).device), preprocessing
 
 
-def _imagenet_state(name: str) -> "OrderedDict[str, Tensor]":
+def _imagenet_state(name: str) -> dict[str, Tensor]:
     """ImageNet weights under our names, without the classifier."""
     if name == "BNInception":
         url = _pretrainedmodels().pretrained_settings["bninception"]["imagenet"]["url"]
     else:
         torchvision_name = "inception_v3" if name == "inceptionv3" else name
         url = torchvision.models.get_model_weights(torchvision_name)["IMAGENET1K_V1"].url
-    # Both follow torch.hub's convention: NAME-SHA256PREFIX.pth
-    digits = url.rpartition("-")[2].partition(".")[0]
-    path = fetch(url, sha256_prefix=digits)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    renamed: OrderedDict[str, Tensor] = OrderedDict()
-    for key, tensor in state.items():
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in read_file(_fetch(url)).items():
         if key.startswith(_CLASSIFIERS):
             continue
         for old, new in _RENAMED.items():
             if key.startswith(old):
                 key = new + key.removeprefix(old)
                 break
-        renamed[key] = tensor
+        # Batch norms in BN-Inception's file, made by PyTorch 0.1, are [1, C].
+        renamed[key] = tensor[0] if tensor.ndim == 2 and len(tensor) == 1 else tensor
     return renamed
+
+
+def _fetch(url: str) -> Path:
+    """The cached file of a URL in torch.hub's form, .../NAME-SHA256PREFIX.pth."""
+    return fetch(url, sha256_prefix=url.rpartition("-")[2].partition(".")[0])
 
 
 def _make_other(name: str, imagenet: bool) -> tuple[nn.Module, Preprocessing]:
@@ -282,9 +288,14 @@ def _make_other(name: str, imagenet: bool) -> tuple[nn.Module, Preprocessing]:
     # Some weights are published only after training on more classes ("imagenet+5k").
     source = "imagenet" if "imagenet" in all_settings else next(iter(all_settings))
     settings = all_settings[source]
-    backbone = library.__dict__[name](
-        num_classes=settings["num_classes"], pretrained=source if imagenet else None
-    )
+    if imagenet:
+        _fetch(settings["url"])  # into the cache, where the library looks before it downloads
+    with warnings.catch_warnings():
+        # It calls torchvision as one did before 0.13.
+        warnings.filterwarnings("ignore", module=r"torchvision\.models\._utils")
+        backbone = library.__dict__[name](
+            num_classes=settings["num_classes"], pretrained=source if imagenet else None
+        )
     size = int(settings["input_size"][-1])
     preprocessing = Preprocessing(
         mean=tuple(float(value) for value in settings["mean"]),

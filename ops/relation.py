@@ -122,10 +122,12 @@ class MultiScaleRelation(nn.Module):
             nn.Sequential(nn.ReLU(), nn.Linear(scale * num_features, bottleneck), nn.ReLU())
             for scale in self.scales
         )
+        # Data rather than a parameter: real even where the model is built on the meta device.
+        default = torch.empty(0).device
+        device = "cpu" if default.type == "meta" else default
         for scale in self.scales:
             relations = list(combinations(range(num_segments), scale))
-            # Data rather than a parameter: real even where the model is built on the meta device.
-            table = torch.tensor(relations, dtype=torch.int32, device="cpu")
+            table = torch.tensor(relations, dtype=torch.int32, device=device)
             self.register_buffer(f"_relations_{scale}", table, persistent=False)
 
     def relations(self, scale: int) -> Tensor:

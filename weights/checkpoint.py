@@ -23,13 +23,17 @@ Older files are understood as well: keys prefixed with `module.`, an `img_featur
 `non_local`.
 """
 
+import math
 import os
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from weights.files import CheckpointError, read_file
@@ -88,15 +92,17 @@ class Checkpoint:
         epoch: number of the last epoch, where the file tells.
         args: training options as plain values, empty where the file has none.
         optimizer: state of the optimiser, where the file has one.
-        report: what was renamed or left out while reading, a sentence each.
+        report: what was renamed or read otherwise than the file says it, a sentence each.
+        contents: the dictionary as the file holds it; empty where there is no file.
     """
 
     settings: ModelSettings
     state_dict: dict[str, Tensor]
     epoch: int | None = None
     args: dict[str, Any] = field(default_factory=dict)
-    optimizer: dict[str, Any] | None = None
+    optimizer: Any = None
     report: tuple[str, ...] = ()
+    contents: Mapping[Any, Any] = field(default_factory=dict, repr=False)
 
 
 def read_checkpoint(
@@ -116,11 +122,10 @@ def read_checkpoint(
         FileNotFoundError: if there is no such file.
         CheckpointError: if the file is no checkpoint or not a documented one.
     """
+    contents = read_file(path, trust=trust)
     try:
-        return parse_checkpoint(read_file(path, trust=trust), num_segments=num_segments)
+        return parse_checkpoint(contents, num_segments=num_segments)
     except CheckpointError as error:
-        if str(path) in str(error):
-            raise
         raise CheckpointError(f"{path}: {error}") from error
 
 
@@ -138,28 +143,28 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
         CheckpointError: if this is not the documented format.
     """
     if not isinstance(contents, Mapping) or "state_dict" not in contents:
-        held = sorted(map(str, contents)) if isinstance(contents, Mapping) else type(contents)
+        held = f" with {_names(contents)}" if isinstance(contents, Mapping) and contents else ""
         raise CheckpointError(
-            f"not a checkpoint: expected a dictionary with state_dict, got {held}"
+            f"not a checkpoint: expected a dictionary with state_dict, got {_kind(contents)}{held}"
         )
     if "model_type" not in contents:
         raise CheckpointError(
             f"the file does not say which model it is for: expected model_type and the other "
-            f"entries of this project's format, got {sorted(map(str, contents))}"
+            f"entries of this project's format, got {_names(contents)}"
         )
     report: list[str] = []
     state = _state_dict(contents["state_dict"], report)
     args = _plain_args(contents.get("args"))
-    settings = _settings(contents, args, state, num_segments)
+    settings = _settings(contents, args, state, num_segments, report)
     epoch = contents.get("epoch")
-    optimizer = contents.get("optimizer")
     return Checkpoint(
         settings=settings,
         state_dict=state,
-        epoch=None if epoch is None else int(epoch),
+        epoch=None if epoch is None else _whole("epoch", epoch),
         args=args,
-        optimizer=optimizer if isinstance(optimizer, dict) else None,
+        optimizer=contents.get("optimizer"),
         report=tuple(report),
+        contents=contents,
     )
 
 
@@ -172,6 +177,12 @@ def _state_dict(weights: Any, report: list[str]) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"state_dict must hold tensors under names, got {_kind(value)} under {name!r}"
             )
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            quantized = "quantized, " if value.is_quantized else ""
+            raise CheckpointError(
+                f"state_dict must hold dense tensors with values, got one that is {quantized}"
+                f"{value.layout}, on the device {value.device}, under {name!r}"
+            )
     prefix = "module."
     if all(name.startswith(prefix) for name in weights):
         report.append(f"removed the prefix {prefix!r} from all {len(weights)} names")
@@ -183,11 +194,72 @@ def _kind(value: object) -> str:
     return f"an empty {type(value).__name__}" if value == {} else type(value).__name__
 
 
+def _names(entries: Iterable[Any]) -> str:
+    return _summary(sorted(map(str, entries)))
+
+
+def _whole(name: str, value: Any) -> int:
+    number = _number(name, value)
+    if not number.is_integer():
+        raise CheckpointError(f"{name} must be a whole number, got {value!r}")
+    return int(number)
+
+
+def _number(name: str, value: Any) -> float:
+    """A finite number of a file: a plain or NumPy one, a tensor, or digits."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise CheckpointError(f"{name} must be a number, got {value!r}") from error
+    if not math.isfinite(number):
+        raise CheckpointError(f"{name} must be a finite number, got {value!r}")
+    return number
+
+
 def _plain_args(args: Any) -> dict[str, Any]:
     """Training options, whether a file holds them as a Namespace or as a dictionary."""
     if isinstance(args, Namespace):
         args = vars(args)
-    return {str(name): value for name, value in args.items()} if isinstance(args, Mapping) else {}
+    if not isinstance(args, Mapping):
+        return {}
+    try:
+        return {str(name): _plain(value) for name, value in args.items()}
+    except RecursionError as error:
+        raise CheckpointError("args holds values that are nested too deeply") from error
+
+
+def _plain(value: Any) -> Any:
+    """A value without paths and NumPy scalars, which not every system and version reads."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, tuple) and not isinstance(value, torch.Size):
+        return tuple(_plain(item) for item in value)
+    return value
+
+
+_PLAIN_TYPES = (type(None), bool, int, float, complex, str, bytes, Namespace, Tensor,
+                torch.Size, torch.dtype, torch.device)  # fmt: skip
+
+
+def _require_plain(name: str, value: Any) -> None:
+    """Refuse to write what `read_file` would refuse to read."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _require_plain(f"{name}[{key!r}]", item)
+    elif type(value) in (list, tuple, set):
+        for item in value:
+            _require_plain(f"an item of {name}", item)
+    elif type(value) not in _PLAIN_TYPES:
+        raise ValueError(
+            f"{name} must be a plain value (a number, a string, a path, a list or dictionary of "
+            f"these), which can be read without running code, got {value!r}"
+        )
 
 
 def _settings(
@@ -195,6 +267,7 @@ def _settings(
     args: Mapping[str, Any],
     state: Mapping[str, Tensor],
     num_segments: int | None,
+    report: list[str],
 ) -> ModelSettings:
     """What the file says of its model, checked against its weights where they tell."""
 
@@ -206,9 +279,7 @@ def _settings(
 
     def required(name: str) -> Any:
         if contents.get(name) is None:
-            raise CheckpointError(
-                f"the entry {name!r} is missing, got {sorted(map(str, contents))}"
-            )
+            raise CheckpointError(f"the entry {name!r} is missing, got {_names(contents)}")
         return contents[name]
 
     model_type = str(required("model_type")).lower()
@@ -216,16 +287,20 @@ def _settings(
     non_local = bool(entry("non_local", False))
     if model_type == "tsm-nl":
         model_type, non_local = "tsm", True
-    elif model_type == "tsn":
-        model_type = {"trn": "trn", "trnmultiscale": "mtrn"}.get(consensus.lower(), "tsn")
+    elif model_type == "tsn" and consensus.lower() in ("trn", "trnmultiscale"):
+        model_type = "trn" if consensus.lower() == "trn" else "mtrn"
+        report.append(f"took model_type 'tsn' with consensus_type {consensus!r} as {model_type!r}")
+    elif model_type == "tsm" and non_local:
+        report.append("took model_type 'tsm' with non_local as 'tsm-nl'")
     if model_type not in MODEL_TYPES:
         raise CheckpointError(
             f"model_type must be one of {(*MODEL_TYPES, 'tsm-nl')}, got {contents['model_type']!r}"
         )
-    segments = contents.get("segment_count", num_segments)
-    if segments is None:
+    recorded = contents.get("segment_count")
+    if recorded is None and num_segments is None:
         raise CheckpointError("the file does not record its number of segments: pass num_segments")
-    if num_segments is not None and int(segments) != num_segments:
+    segments = _whole("segment_count", num_segments if recorded is None else recorded)
+    if num_segments is not None and segments != num_segments:
         raise CheckpointError(
             f"num_segments is only for files that do not record it: this one says {segments}, "
             f"got {num_segments}"
@@ -235,21 +310,25 @@ def _settings(
     dropout = entry("dropout")
     relational = model_type in ("trn", "mtrn")
     shifting = model_type == "tsm"
+    if relational and contents.get("img_feature_dim") is None and "img_feature_dim" in args:
+        report.append("took img_feature_dim from the training options")
     return ModelSettings(
         model_type=model_type,
         num_class=_class_counts(model_type, state),
-        num_segments=int(segments),
+        num_segments=segments,
         modality=modality,
         arch=str(required("arch")),
         new_length=_new_length(modality, entry("new_length", args.get("flow_length")), state),
-        dropout=None if dropout is None else float(dropout),
+        dropout=None if dropout is None else _number("dropout", dropout),
         before_softmax=bool(contents.get("before_softmax", True)),
         consensus_type="avg" if relational else consensus,
-        img_feature_dim=int(entry("img_feature_dim", 256)) if relational else 256,
+        img_feature_dim=_whole(
+            "img_feature_dim", entry("img_feature_dim", 256) if relational else 256
+        ),
         classifier_pairing=str(contents.get("classifier_pairing", "published")),
-        shift_div=int(entry("shift_div", 8)) if shifting else 8,
+        shift_div=_whole("shift_div", entry("shift_div", 8) if shifting else 8),
         shift_place=str(entry("shift_place", "blockres")) if shifting else "blockres",
-        shift_every=int(contents.get("shift_every", 1)),
+        shift_every=_whole("shift_every", contents.get("shift_every", 1)),
         temporal_pool=bool(entry("temporal_pool", False)) and shifting,
         non_local=non_local and shifting,
         preprocessing=None if preprocessing is None else _preprocessing(preprocessing),
@@ -289,7 +368,7 @@ def _new_length(modality: str, recorded: Any, state: Mapping[str, Tensor]) -> in
     if modality.lower() == "rgb":
         return 1
     if recorded is not None:
-        return int(recorded)
+        return _whole("flow_length", recorded)
     first = next((value for value in state.values() if value.ndim == 4), None)
     if first is None:
         raise CheckpointError("the weights have no convolution")
@@ -300,19 +379,27 @@ def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
     """The documented format, as this module's docstring lists it.
 
     What the original reads stands where the original expects it: `args` always is a Namespace
-    with `flow_length` and `dropout`.
+    with `flow_length` and `dropout`. Paths and NumPy scalars in it become plain values.
 
     Args:
         checkpoint: what to write.
 
     Returns:
         A dictionary for `write_file`.
+
+    Raises:
+        ValueError: if `checkpoint.args` holds something that could not be read without running
+            code, such as a function.
     """
     settings = checkpoint.settings
-    args = dict(checkpoint.args)
-    args["flow_length"] = settings.new_length
+    args = Namespace()
+    vars(args).update(_plain_args(checkpoint.args))
+    _require_plain("args", vars(args))
+    # For RGB nobody reads it: what was recorded stays.
+    if settings.modality.lower() != "rgb" or "flow_length" not in args:
+        args.flow_length = settings.new_length
     if settings.dropout is not None:
-        args["dropout"] = settings.dropout
+        args.dropout = settings.dropout
     contents: dict[str, Any] = {
         "format_version": _FORMAT_VERSION,
         "model_type": "tsm-nl" if settings.non_local else settings.model_type,
@@ -320,7 +407,7 @@ def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
         "segment_count": settings.num_segments,
         "modality": settings.modality,
         "arch": settings.arch,
-        "args": Namespace(**args),
+        "args": args,
         "new_length": settings.new_length,
         "before_softmax": settings.before_softmax,
         "state_dict": OrderedDict(checkpoint.state_dict),
@@ -350,17 +437,17 @@ def assign_weights(
     source: str,
     absent: tuple[str, ...] = (),
 ) -> None:
-    """Give a model its weights without copying them.
+    """Give a model its weights, without copying those that have a storage of their own.
 
     Args:
         model: usually on the meta device; its parameters are replaced.
-        state: weights under the model's names. Floating-point tensors of another precision are
-            converted to the model's.
+        state: weights under the model's names, not to be used any more. Those of another precision
+            are converted to the model's.
         source: where the weights come from, for the error.
         absent: prefixes of names that `state` need not have.
 
     Raises:
-        CheckpointError: if names or shapes differ, with a summary of which.
+        CheckpointError: if names, shapes or kinds of numbers differ, with a summary of which.
     """
     wanted = model.state_dict()
     # Files written before PyTorch 0.4.1 do not count batches; batch norm starts at zero then.
@@ -372,10 +459,16 @@ def assign_weights(
         and not name.endswith("num_batches_tracked")
     ]
     unexpected = [name for name in state if name not in wanted]
+    common = [name for name in wanted if name in state]
     misshapen = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in state and state[name].shape != wanted[name].shape
+        for name in common
+        if state[name].shape != wanted[name].shape
+    ]
+    mistyped = [
+        f"{name} {state[name].dtype} instead of {wanted[name].dtype}"
+        for name in common
+        if wanted[name].is_floating_point() and not state[name].is_floating_point()
     ]
     problems = [
         f"{len(names)} {what}: {_summary(names)}"
@@ -383,6 +476,7 @@ def assign_weights(
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", misshapen),
+            ("of another type", mistyped),
         )
         if names
     ]
@@ -391,11 +485,23 @@ def assign_weights(
             f"the weights of {source} do not fit a {type(model).__name__} of its settings; "
             f"{'; '.join(problems)}"
         )
-    converted = {}
+    own: dict[str, Tensor] = {}
+    storages: set[int] = set()
     for name, tensor in state.items():
-        dtype = wanted[name].dtype
-        converted[name] = tensor if tensor.dtype == dtype else tensor.to(dtype)
-    model.load_state_dict(converted, strict=False, assign=True)
+        # Detached, since a parameter given for a buffer would become one of the model's.
+        tensor = tensor.detach().to(wanted[name].dtype)
+        storage = tensor.untyped_storage()
+        # A view of something larger would keep that alive, and what two names share would be
+        # trained twice.
+        if (
+            not tensor.is_contiguous()
+            or storage.nbytes() != tensor.nbytes
+            or storage.data_ptr() in storages
+        ):
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        storages.add(tensor.untyped_storage().data_ptr())
+        own[name] = tensor
+    model.load_state_dict(own, strict=False, assign=True)
 
 
 def _summary(names: list[str]) -> str:

@@ -1,0 +1,48 @@
+# Everything on a fresh machine with Python 3.11 (or newer) and make:
+#   make demo   virtual environment, dependencies, the four models on a clip
+#   make test   the same with the developers' tools, and the tests
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint pillow-simd clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python demo.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Pillow-SIMD is built from source (a C compiler and the headers of zlib and libjpeg are needed).
+# It takes the place of Pillow, under the same module name.
+pillow-simd: $(VENV)/.installed
+	$(BIN)/pip uninstall --yes pillow
+	$(BIN)/pip install --no-binary :all: pillow-simd
+	$(BIN)/python -c "import PIL; assert '.post' in PIL.__version__, PIL.__version__; \
+	print('Pillow-SIMD', PIL.__version__, 'is in use')"
+
+$(VENV)/bin/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and \
+	f'Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}: \
+	make PYTHON=python3.11 ...')"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python requirements.txt
+	$(BIN)/pip install --requirement requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(BIN)/pip install --requirement requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png

@@ -1,0 +1,976 @@
+"""Where frames come from: video files, folders of images, arrays; and the frames of one clip.
+
+Every source answers `len(source)` and `source.read(indices)`, so that models, data sets and the
+predictor never ask what a clip is stored as. `load_clip` joins a source with the sampling of TSN
+(arXiv:1608.00859) and its relatives, whose formulas are in `data.sampling`.
+
+Frame i of a video file is the i-th frame that comes out when the file is decoded from its start,
+which is presentation order, whatever its timestamps say. Timestamps only ever save work: see
+`VideoFile`. Edit lists and the rotation that phones record (multiples of 90 degrees, not mirrored)
+are applied; pixels are assumed to be square; colours follow the matrix that the stream names.
+
+How EPIC-KITCHENS stores its clips:
+- RGB frames `PXX/PXX_YY/frame_%010d.jpg`, numbered from 1, 60 per second (videos `PXX_1YY`: 50).
+- Flow `PXX/PXX_YY/{u,v}/frame_%010d.jpg`, 8 bits, 128 meaning no motion; every second RGB frame in
+  the videos of 2018 and every frame in `PXX_1YY`: RGB number f is flow number (f - 1) // stride + 1.
+- Labelled frame numbers are int(60 t) (`PXX_1YY`: int(50 t)) of the time t in seconds, whatever
+  the rate of the video file (29.97, 47.95, 59.94 and 90 occur). In a folder of frames, number f is
+  index f - 1; in a video file it is `VideoFile.index_at(f / 60)`.
+"""
+
+import logging
+import os
+import re
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain, islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from data.sampling import segment_indices
+
+__all__ = [
+    "Clip",
+    "FlowFolder",
+    "FrameArray",
+    "FrameFolder",
+    "FrameImages",
+    "FrameRange",
+    "FrameSource",
+    "VideoFile",
+    "load_clip",
+    "open_frames",
+]
+
+logger = logging.getLogger(__name__)
+
+_RGB_LAYOUTS = (
+    "a video file, a folder of numbered images (frame_0000000001.jpg, img_00001.jpg, ...; "
+    "jpg, jpeg or png), a uint8 array or tensor (frames, H, W, 3) or (frames, 3, H, W), or a list "
+    "of PIL images"
+)
+_FLOW_LAYOUTS = (
+    "a folder with sub-folders u/ and v/ of numbered images, a folder of images x_00001.jpg and "
+    "y_00001.jpg (or flow_x_ and flow_y_, or u_ and v_), a uint8 array or tensor "
+    "(frames, H, W, 2) or (frames, 2, H, W), or a list of mode L PIL images u, v, u, v, ..."
+)
+
+
+class FrameSource(ABC):
+    """Frames that can be counted and read by index.
+
+    Attributes:
+        name: what messages call it, such as its path.
+        channels: 3 for RGB, 2 for flow (u, then v).
+        fps: frames per second where known, else None.
+    """
+
+    name: str
+    channels: int
+    fps: float | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of frames (flow: of pairs of u and v), at least 1."""
+
+    @abstractmethod
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        """Index and uint8 frame (C, H, W) for ascending, distinct, valid indices.
+
+        A frame may come more than once; the last one counts.
+        """
+
+    def read(self, indices: Sequence[int] | NDArray[np.integer[Any]] | Tensor) -> Tensor:
+        """Reads frames; each one is decoded once and nothing but the result is kept.
+
+        Args:
+            indices: one-dimensional, in any order, duplicates allowed, each in 0 ... len - 1.
+
+        Returns:
+            uint8 tensor (len(indices), C, H, W), RGB or (u, v), in the order asked for.
+
+        Raises:
+            ValueError: for indices outside the clip, frames of different sizes, or frames that
+                cannot be decoded.
+        """
+        wanted = _checked_indices(indices, len(self), self.name)
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(wanted):
+            places.setdefault(index, []).append(place)
+        frames: Tensor | None = None
+        for index, frame in self._frames(sorted(places)):
+            if frames is None:
+                frames = frame.new_empty((len(wanted), *frame.shape))
+            if frame.shape != frames.shape[1:]:
+                raise ValueError(
+                    f"{self.name}: frames must have one size, but frame {index} is "
+                    f"{_size(frame)} where another one is {_size(frames)} (width x height)"
+                )
+            frames[places[index]] = frame
+        assert frames is not None  # there is at least one index, and every index has a frame
+        return frames
+
+
+class FrameRange(FrameSource):
+    """Frames start ... stop - 1 of another source, such as one labelled segment of a long video.
+
+    Args:
+        source: where the frames come from.
+        start: index of the first frame.
+        stop: index behind the last frame; the end of the source if None.
+
+    Raises:
+        ValueError: if the range is empty or reaches outside the source.
+    """
+
+    def __init__(self, source: FrameSource, start: int = 0, stop: int | None = None) -> None:
+        stop = len(source) if stop is None else stop
+        if not 0 <= start < stop <= len(source):
+            raise ValueError(
+                f"start and stop must satisfy 0 <= start < stop <= {len(source)}, the number of "
+                f"frames in {source.name}, got start={start}, stop={stop}"
+            )
+        self.name, self.channels, self.fps = source.name, source.channels, source.fps
+        self._source, self._range = source, range(start, stop)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        start = self._range.start
+        for index, frame in self._source._frames([start + index for index in indices]):
+            yield index - start, frame
+
+
+# --- video files ---------------------------------------------------------------------------------
+
+_TIMESTAMPED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+"""Containers that store when each frame is shown, rather than leaving it to be guessed."""
+
+_ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video")
+"""Codecs whose packets, in these containers, each hold one frame to show (VP8's may hide it)."""
+
+_NOT_VIDEO = ("concat", "dash", "hls,applehttp", "image2", "imf", "sdp", "tty")
+"""What FFmpeg also opens: lists of other files, single pictures, and text drawn as pictures."""
+
+_DEEPEST_REORDERING = 16
+"""Frames by which presentation order may differ from file order: the limit of H.264 and HEVC."""
+
+_UNKNOWN = np.iinfo(np.int64).min
+"""Stands for a timestamp or a file position that is not known."""
+
+
+class VideoFile(FrameSource):
+    """A video file, read with PyAV: its first video stream that is not a cover picture.
+
+    Opening reads the packets once without decoding them. Where the container states when each
+    frame is shown, and nothing looks wrong, the number and order of the frames follow from that, and
+    are checked by decoding the first ones. Everything else is decoded once and counted: timestamps
+    that are missing, duplicated or guessed (AVI, raw streams), headers that announce another number
+    of frames, damaged ends. So open a file once to read many clips from it; it holds no file handle
+    and can be pickled.
+
+    Reading jumps to the last key frame before a frame wherever that decodes less than going on
+    does. Packets are numbered, and a frame carries the number of its packet out of the decoder, so
+    that a jump which does not give the frames that decoding from the start gives (intra refresh,
+    wrong key frame marks, damaged data) is noticed, and the file decoded from its start instead.
+    There, a frame that cannot be decoded shows the one before it, as in a player.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if no frame of video can be decoded from it.
+        ImportError: if PyAV is not installed.
+    """
+
+    channels = 3
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.name = str(path)
+        if not self.path.exists():
+            raise FileNotFoundError(f"{self.name}: no such file")
+        with _Decoder(self.path) as decoder:
+            stream = decoder.stream
+            self._packets = _Packets(decoder.container, stream)
+            announced_frames: int = stream.frames
+            announced_seconds = (decoder.container.duration or 0) / 1_000_000
+            rates = stream.average_rate, stream.guessed_rate
+
+        order = self._packets.frame_order()
+        if announced_frames not in (0, len(self._packets)):
+            order = None
+        if order is None or not self._begins_with(order):
+            order = self._decoded_order()
+        if not order.size:
+            raise ValueError(
+                f"{self.name}: no frame of video can be decoded from this file; accepted are "
+                f"{_RGB_LAYOUTS}"
+            )
+        self._length = int(order.size)
+        self._frame_of_packet, self._starts = self._packets.starting_points(order)
+        self._times = self._packets.times(order)
+        rate = rates[0 if self._times is not None else 1] or rates[0]
+        self.fps = float(rate) if rate else None
+        self._warn_if_cut_off(announced_frames, announced_seconds)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def index_at(self, seconds: float) -> int:
+        """The frame on the screen at a time, found through timestamps, not through a frame rate.
+
+        Args:
+            seconds: time since the first frame, at least 0; times after the end give the last frame.
+
+        Returns:
+            Frame index. Only where timestamps cannot be used, a constant frame rate is assumed.
+
+        Raises:
+            ValueError: for a negative time, or a file with neither timestamps nor a frame rate.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"seconds must be at least 0, got {seconds!r}")
+        if self._times is not None:
+            # Timestamps are rounded to ticks (in Matroska 1 ms): exact times must not miss them.
+            tick = self._packets.tick
+            tolerance = tick / 2 if tick * (self.fps or 0) < 0.2 else 1e-6
+            index = int(np.searchsorted(self._times, seconds + tolerance, side="right")) - 1
+        elif self.fps:
+            index = int(min((seconds + 1e-6) * self.fps, self._length))
+        else:
+            raise ValueError(f"{self.name}: neither timestamps nor a frame rate can be used")
+        return min(index, self._length - 1)
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        if any(self._start_before(index) for index in indices):
+            try:
+                yield from self._frames_from_key_frames(indices)
+                return
+            except _UnexpectedFrame as error:
+                logger.info("%s: decoded from its start, because %s", self.name, error)
+        yield from self._frames_from_start(indices)
+
+    def _frames_from_key_frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        """Decodes as little as possible; raises `_UnexpectedFrame` unless every frame is right."""
+        start, jumps = 0, 0
+        with _Decoder(self.path, self._packets) as decoder:
+            frames = self._expected_frames(decoder, start)
+            try:
+                for wanted in indices:
+                    if self._start_before(wanted) > decoder.next_packet:
+                        start, jumps = self._start_before(wanted), jumps + 1
+                        decoder.jump(start)
+                        frames = self._expected_frames(decoder, start)
+                    for index, frame in frames:
+                        if index == wanted:
+                            yield index, _to_tensor(frame)
+                            break
+                    else:
+                        raise _UnexpectedFrame(f"frame {wanted} is missing")
+            except _UnexpectedFrame:
+                self._starts = self._starts[self._starts != start]
+                raise
+            finally:
+                logger.debug(
+                    "%s: %d frames read, %d decoded, %d jumps",
+                    self.name, len(indices), decoder.decoded, jumps,
+                )  # fmt: skip
+
+    def _expected_frames(self, decoder: "_Decoder", start: int) -> Iterator[tuple[int, Any]]:
+        """Index and frame from a starting packet on, without gaps, else `_UnexpectedFrame`."""
+        first = max(int(self._frame_of_packet[start]), 0)
+        expected = first
+        for number, frame in decoder.frames():
+            index = self._index_of(number)
+            if index < first:
+                continue  # stored behind the key frame, shown before it, and in need of the skipped
+            if index != expected:
+                raise _UnexpectedFrame(f"frame {index} came out where {expected} was expected")
+            if start and index == first and not frame.key_frame:
+                raise _UnexpectedFrame(f"frame {index} is marked as a key frame and is none")
+            yield index, frame
+            expected += 1
+
+    def _frames_from_start(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        """Decodes from the start of the file and makes the best of what is damaged."""
+        waiting, index, last, missing = deque(indices), -1, None, 0
+        with _Decoder(self.path) as decoder:
+            for number, frame in decoder.frames():
+                index = max(index + 1, self._index_of(number))
+                while waiting and waiting[0] < index:
+                    missing += 1
+                    yield waiting.popleft(), _to_tensor(frame if last is None else last)
+                if waiting and waiting[0] == index:
+                    yield waiting.popleft(), _to_tensor(frame)
+                if not waiting:
+                    break
+                last = frame
+            logger.debug(
+                "%s: %d frames read, %d decoded, 0 jumps", self.name, len(indices), decoder.decoded
+            )
+        if waiting and last is None:
+            raise ValueError(f"{self.name}: no frame of video can be decoded from this file")
+        for wanted in waiting:
+            missing += 1
+            yield wanted, _to_tensor(last)
+        if missing:
+            logger.warning(
+                "%s: %d of %d frames cannot be decoded, and show the frame before them",
+                self.name, missing, len(indices),
+            )  # fmt: skip
+
+    def _start_before(self, index: int) -> int:
+        """The packet from which decoding gives the frame with the least work; 0 is the start."""
+        starts = self._starts
+        position = int(np.searchsorted(self._frame_of_packet[starts], index, side="right")) - 1
+        return int(starts[position]) if position >= 0 else 0
+
+    def _index_of(self, number: int | None) -> int:
+        """Frame index of a packet, -1 for one without a frame to show."""
+        known = number is not None and 0 <= number < len(self._packets)
+        return int(self._frame_of_packet[number]) if known else -1
+
+    def _begins_with(self, order: NDArray[np.int64]) -> bool:
+        """Whether the decoder gives the first frames in this order."""
+        head = order[: 2 * _DEEPEST_REORDERING].tolist()
+        try:
+            with _Decoder(self.path, self._packets) as decoder:
+                numbers = [number for number, _ in islice(decoder.frames(), len(head))]
+        except _UnexpectedFrame:
+            return False
+        return numbers == head
+
+    def _decoded_order(self) -> NDArray[np.int64]:
+        """The packet number of every frame that can be decoded, -1 where it was lost."""
+        with _Decoder(self.path) as decoder:
+            numbers = [-1 if number is None else number for number, _ in decoder.frames()]
+        return np.array(numbers, dtype=np.int64)
+
+    def _warn_if_cut_off(self, announced_frames: int, announced_seconds: float) -> None:
+        shown = self._length + int(self._packets.discarded.sum())
+        if announced_frames > shown:
+            logger.warning(
+                "%s: only %d of the %d frames that its header announces can be decoded",
+                self.name, shown, announced_frames,
+            )  # fmt: skip
+        elif not announced_frames and self._times is not None:
+            end = float(self._times[-1])
+            if announced_seconds - end > max(1.0, 0.05 * announced_seconds):
+                logger.warning(
+                    "%s: its video ends after %.1f of the %.1f seconds that its header announces",
+                    self.name, end, announced_seconds,
+                )  # fmt: skip
+
+
+class _UnexpectedFrame(Exception):  # noqa: N818 - never leaves this module: a reason to start over
+    """Decoding from a key frame does not give what decoding from the start would give."""
+
+
+class _Packets:
+    """What reading a video's packets without decoding them tells, in file order.
+
+    Attributes:
+        intact: whether reading ended where the file does, with no packet marked as damaged.
+        discarded: bool, packets that the file says to decode and not to show (edit lists).
+        sizes: int64, bytes.
+        tick: seconds between two timestamps.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        av = _import_av()
+        rows: list[tuple[int, ...]] = []
+        self.intact = True
+        try:
+            for packet in container.demux(stream):
+                if packet.size:  # the others are dropped frames of AVI, and the end of the file
+                    times = (packet.pts, packet.dts, packet.pos)
+                    flags = (packet.is_keyframe, packet.is_discard, packet.is_corrupt, packet.size)
+                    rows.append((*(_UNKNOWN if time is None else time for time in times), *flags))
+        except av.FFmpegError:
+            self.intact = False
+        columns = np.array(rows, dtype=np.int64).reshape(-1, 7).T
+        self._pts, self._dts, self._positions = columns[:3]
+        self._keys, self.discarded, damaged = columns[3:6].astype(bool)
+        self.sizes = columns[6]
+        self.intact = self.intact and not damaged.any()
+        self._keys &= ~damaged
+        self.tick = float(stream.time_base)
+
+        codec = stream.codec_context.codec
+        self._timestamped = container.format.name in _TIMESTAMPED_CONTAINERS
+        self._intra_only = bool(getattr(codec, "intra_only", False))
+        self._one_frame_each = self._intra_only or (
+            self._timestamped and codec.canonical_name in _ONE_FRAME_PER_PACKET
+        )
+
+    def __len__(self) -> int:
+        return int(self.sizes.size)
+
+    def frame_order(self) -> NDArray[np.int64] | None:
+        """Packet numbers in presentation order, None where only decoding can tell."""
+        shown = np.flatnonzero(~self.discarded)
+        if not self.intact or not self._one_frame_each or not shown.size:
+            return None
+        if self._intra_only:
+            return shown
+        # A first packet that is no key frame, or is shown late, leaves frames without a reference.
+        if (self._pts == _UNKNOWN).any() or not self._keys[0] or self._pts.argmin() != 0:
+            return None
+        sorting = np.argsort(self._pts[shown], kind="stable")
+        if (np.diff(self._pts[shown][sorting]) == 0).any():
+            return None
+        if np.abs(sorting - np.arange(sorting.size)).max() > _DEEPEST_REORDERING:
+            return None  # time jumps back somewhere
+        return shown[sorting]
+
+    def starting_points(
+        self, order: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Frame index of each packet (-1: not shown), and the packets that decoding can start at.
+
+        Those are key frames behind which, in the file, no frame belongs that is shown before one
+        stored in front of them.
+        """
+        frame_of_packet = np.full(len(self), -1, dtype=np.int64)
+        known = order >= 0
+        frame_of_packet[order[known]] = np.flatnonzero(known)
+        if not known.all() or np.unique(order).size < order.size:
+            return frame_of_packet, np.empty(0, dtype=np.int64)
+        latest_before = np.maximum.accumulate(np.concatenate(([-1], frame_of_packet[:-1])))
+        keys = self._keys | self._intra_only
+        return frame_of_packet, np.flatnonzero(keys & (frame_of_packet > latest_before))
+
+    def times(self, order: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Seconds since the first frame at which each one is shown, None if they are not sound."""
+        pts = self._pts[order]
+        if (order < 0).any() or (pts == _UNKNOWN).any() or (np.diff(pts) <= 0).any():
+            return None
+        seconds: NDArray[np.float64] = (pts - pts[0]) * self.tick
+        return seconds
+
+    def seek_time(self, number: int) -> int | None:
+        """Timestamp to seek to for a packet; None to skip packets instead, which always works."""
+        # Containers index decoding times; where those are guessed, a seek may land earlier.
+        time = self._dts[number] if self._dts[number] != _UNKNOWN else self._pts[number]
+        return int(time) if self._timestamped and time != _UNKNOWN else None
+
+    def number_of(self, packet: Any) -> int | None:
+        """Number of a packet met after seeking, recognised by its place in the file and size."""
+        if packet.pos is None:
+            return None
+        same = np.flatnonzero((self._positions == packet.pos) & (self.sizes == packet.size))
+        return int(same[0]) if same.size == 1 else None
+
+
+class _Decoder:
+    """One pass over a video: packets in file order go in, frames in presentation order come out.
+
+    Behind damage decoding goes on, and conceals it as FFmpeg does.
+
+    Args:
+        path: the video file.
+        expected: the packets it should have; where others come, `_UnexpectedFrame` is raised.
+
+    Attributes:
+        next_packet: number of the packet that is decoded next.
+        decoded: number of frames that came out so far.
+    """
+
+    def __init__(self, path: Path, expected: _Packets | None = None) -> None:
+        self._errors: type[Exception] = _import_av().FFmpegError
+        self._open = ExitStack()
+        self._path, self._expected = path, expected
+        self.container, self.stream = _open_video(path)
+        self._open.enter_context(self.container)
+        self._packets = self._demuxed()
+        self._strict_codec: Any = None
+        self.next_packet = 0
+        self.decoded = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def frames(self) -> Iterator[tuple[int | None, Any]]:
+        """Packet number and frame, from the next packet to the end of the file."""
+        for packet in self._packets:
+            number, self.next_packet = self.next_packet, self.next_packet + 1
+            if self._expected is not None and (
+                number >= len(self._expected) or packet.size != self._expected.sizes[number]
+            ):
+                raise _UnexpectedFrame(f"packet {number} has changed")
+            # Decoders carry timestamps through reordering, and unlike the file's these are sound.
+            packet.pts = packet.dts = number
+            yield from self._decode(packet)
+        yield from self._decode(None)
+
+    def jump(self, number: int) -> None:
+        """Makes a key frame ahead the next packet, and forgets the frames still in the decoder."""
+        assert self._expected is not None
+        time = self._expected.seek_time(number)
+        if time is not None:
+            try:
+                self.container.seek(time, stream=self.stream)
+            except self._errors as error:
+                raise _UnexpectedFrame(f"packet {number} cannot be sought ({error})") from error
+            self._packets = self._demuxed()
+            landed = next(self._packets, None)
+            found = None if landed is None else self._expected.number_of(landed)
+            if found is None or found > number:
+                raise _UnexpectedFrame(f"packet {number} cannot be found")
+            self._packets, self.next_packet = chain([landed], self._packets), found
+        key = next(islice(self._packets, number - self.next_packet, None), None)
+        if key is None or not self._is_sound(key):
+            raise _UnexpectedFrame(f"packet {number} is damaged")
+        self._packets, self.next_packet = chain([key], self._packets), number
+        self.stream.codec_context.flush_buffers()
+
+    def _is_sound(self, key: Any) -> bool:
+        """Whether a key frame decodes alone without errors.
+
+        Damage in it would be concealed with the frames before it, and so depend on the jump. Other
+        packets need no test: what is concealed in them comes from this side of the jump.
+        """
+        if self._strict_codec is None:
+            container, stream = _open_video(self._path)
+            self._open.enter_context(container)
+            self._strict_codec = stream.codec_context
+            self._strict_codec.options = {"err_detect": "explode"}
+        try:
+            frames = self._strict_codec.decode(key) + self._strict_codec.decode(None)
+        except self._errors:
+            frames = []
+        self._strict_codec.flush_buffers()
+        return bool(frames) and not any(frame.is_corrupt for frame in frames)
+
+    def _demuxed(self) -> Iterator[Any]:
+        try:
+            for packet in self.container.demux(self.stream):
+                if packet.size:  # an empty one would end decoding
+                    yield packet
+        except self._errors:
+            return  # a damaged end; `_Packets` has taken note of it
+
+    def _decode(self, packet: Any) -> list[tuple[int | None, Any]]:
+        try:
+            frames = self.stream.codec_context.decode(packet)
+        except self._errors:
+            return []
+        self.decoded += len(frames)
+        return [(frame.pts, frame) for frame in frames]
+
+
+def _open_video(path: Path) -> tuple[Any, Any]:
+    """A PyAV container and its video stream."""
+    av = _import_av()
+    try:
+        # "file:" and the white list keep names from being taken for network addresses.
+        container = av.open(
+            f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="ignore"
+        )
+    except av.FFmpegError as error:
+        raise ValueError(
+            f"{path}: not a video file that can be read ({error.strerror}); accepted are "
+            f"{_RGB_LAYOUTS}"
+        ) from error
+    container_name = container.format.name
+    cover = av.stream.Disposition.attached_pic
+    for stream in container.streams.video:
+        picture = container_name in _NOT_VIDEO or container_name.endswith("_pipe")
+        if not (picture or stream.disposition & cover or stream.codec_context is None):
+            return container, stream
+    container.close()
+    raise ValueError(
+        f"{path}: a file of kind {container_name!r} without a video stream that can be decoded; "
+        f"accepted are {_RGB_LAYOUTS}"
+    )
+
+
+def _to_tensor(frame: Any) -> Tensor:
+    """uint8 RGB tensor (3, H, W) of a PyAV frame, turned upright."""
+    pixels = frame.to_ndarray(format="rgb24")
+    quarter_turns, rest = divmod(getattr(frame, "rotation", 0), 90)  # counter-clockwise
+    if rest == 0:
+        pixels = np.rot90(pixels, quarter_turns)
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(
+            "reading video files needs PyAV: install the package `av` (pip install av)"
+        ) from error
+    return av
+
+
+# --- folders of images ---------------------------------------------------------------------------
+
+_IMAGE_NAME = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)\.(?:jpg|jpeg|png)", re.IGNORECASE)
+_RGB_PREFIXES = ("frame_", "img_")
+_FLOW_PREFIXES = (("x_", "y_"), ("flow_x_", "flow_y_"), ("u_", "v_"))
+
+
+class FrameFolder(FrameSource):
+    """RGB images in one folder, in the order of the numbers that end their names.
+
+    Flow images (x_, y_, ...) beside them are left alone, and names that begin with frame_ or img_
+    are preferred to others. Index 0 is the lowest number; gaps between numbers are passed over.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+        ValueError: if it has no numbered RGB images, or several kinds of them.
+    """
+
+    channels = 3
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = str(path)
+        groups = _numbered_images(path)
+        flow = [prefix for pair in _FLOW_PREFIXES for prefix in pair if groups.pop(prefix, None)]
+        preferred = {prefix: groups[prefix] for prefix in _RGB_PREFIXES if prefix in groups}
+        images = _only_group(path, preferred or groups)
+        if not images:
+            hint = f" (but flow images {flow[0]}*, which modality 'Flow' reads)" if flow else ""
+            raise ValueError(f"{path}: no numbered RGB images{hint}; accepted are {_RGB_LAYOUTS}")
+        self._files = [images[number] for number in sorted(images)]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        for index in indices:
+            yield index, _image_tensor(self._files[index], "RGB")
+
+
+class FlowFolder(FrameSource):
+    """Flow images u and v: in sub-folders u/ and v/, or side by side under two prefixes.
+
+    The prefixes are x_ and y_, flow_x_ and flow_y_, or u_ and v_. Values are 8-bit grey levels, 128
+    for no motion; images of another mode than L are converted.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+        ValueError: if it has no flow images, or u and v do not have the same numbers.
+    """
+
+    channels = 2
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = str(path)
+        groups = _numbered_images(path)
+        layouts = {
+            pair: (groups.get(pair[0], {}), groups.get(pair[1], {}))
+            for pair in _FLOW_PREFIXES
+            if groups.keys() & set(pair)
+        }
+        folders = [os.path.join(path, half) for half in ("u", "v")]
+        if any(os.path.isdir(folder) for folder in folders):
+            u, v = (
+                _only_group(folder, _numbered_images(folder)) if os.path.isdir(folder) else {}
+                for folder in folders
+            )
+            layouts["u/", "v/"] = u, v
+        if len(layouts) != 1:
+            found = " and ".join(f"{u}*, {v}*" for u, v in layouts) or "no flow images"
+            raise ValueError(f"{path}: has {found}; accepted is one of: {_FLOW_LAYOUTS}")
+
+        (((u_name, v_name), (u, v)),) = layouts.items()
+        for name, lost in ((u_name, v.keys() - u.keys()), (v_name, u.keys() - v.keys())):
+            if lost or not u:
+                numbers = f": {', '.join(map(str, sorted(lost)[:5]))}{', ...' * (len(lost) > 5)}"
+                raise ValueError(
+                    f"{path}: flow needs u and v of the same numbers, but {u_name}* has {len(u)} "
+                    f"images and {v_name}* has {len(v)}; {name}* lacks {len(lost)} numbers{numbers}"
+                )
+        self._files = [(u[number], v[number]) for number in sorted(u)]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        for index in indices:
+            u, v = self._files[index]
+            yield index, _join_flow(_image_tensor(u, "L"), _image_tensor(v, "L"), u)
+
+
+def _numbered_images(folder: str | os.PathLike[str]) -> dict[str, dict[int, str]]:
+    """Paths of a folder's images, by lower-case prefix and number."""
+    groups: dict[str, dict[int, str]] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = _IMAGE_NAME.fullmatch(entry.name)
+            if name is None or entry.name.startswith(".") or not entry.is_file():
+                continue
+            group = groups.setdefault(name["prefix"].lower(), {})
+            if group.setdefault(int(name["number"]), entry.path) != entry.path:
+                other = group[int(name["number"])]
+                raise ValueError(f"{entry.path} has the same number as {other}: remove one of them")
+    return groups
+
+
+def _only_group(
+    folder: str | os.PathLike[str], groups: dict[str, dict[int, str]]
+) -> dict[int, str]:
+    """The images of the only prefix; {} if there is none."""
+    if len(groups) > 1:
+        kinds = ", ".join(f"{prefix}*" for prefix in sorted(groups))
+        raise ValueError(f"{folder}: must hold the images of one clip, but has several: {kinds}")
+    return next(iter(groups.values()), {})
+
+
+def _image_tensor(source: str | Image.Image, mode: str) -> Tensor:
+    """uint8 tensor (C, H, W) of an image file or an image, converted to mode "RGB" or "L"."""
+    try:
+        image = Image.open(source) if isinstance(source, str) else source
+        if image.mode[0] in "IF":  # converting would clip, not scale
+            raise ValueError(f"has mode {image.mode}")
+        pixels = np.array(image.convert(mode))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{source}: not an 8-bit image that can be read ({error})") from error
+    # (H, W) or (H, W, 3) -> (C, H, W)
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+
+
+def _join_flow(u: Tensor, v: Tensor, name: str) -> Tensor:
+    """(2, H, W) from two (1, H, W)."""
+    if u.shape != v.shape:
+        raise ValueError(f"{name}: u is {_size(u)} and v {_size(v)} pixels (width x height)")
+    return torch.cat((u, v))
+
+
+# --- what is in memory already -------------------------------------------------------------------
+
+
+class FrameArray(FrameSource):
+    """Frames in a uint8 NumPy array or tensor, which stays where it is (frames too: its device).
+
+    Args:
+        frames: uint8, (frames, C, H, W) or (frames, H, W, C). Where both could be meant (H or W
+            equals C), channels come first.
+        channels: C, 3 for RGB, 2 for flow.
+
+    Raises:
+        ValueError: for another dtype or shape, or no frames.
+    """
+
+    def __init__(self, frames: NDArray[Any] | Tensor, channels: int = 3) -> None:
+        self.name = "array of frames"
+        self.channels = channels
+        shape = tuple(frames.shape)
+        if frames.dtype not in (torch.uint8, np.uint8):
+            raise ValueError(
+                f"clip must be a uint8 array with values 0 ... 255, got {frames.dtype} of shape "
+                f"{shape}; convert it first (and multiply by 255 where it holds 0 ... 1)"
+            )
+        if len(shape) != 4 or channels not in (shape[1], shape[3]) or 0 in shape:
+            raise ValueError(
+                f"clip must be an array (frames, {channels}, H, W) or (frames, H, W, {channels}) "
+                f"of at least one frame and pixel, got shape {shape}"
+            )
+        self._array = frames
+        self._channels_last = shape[1] != channels
+
+    def __len__(self) -> int:
+        return int(self._array.shape[0])
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        for index in indices:
+            frame = self._array[index]
+            if isinstance(frame, np.ndarray):  # copied, for it may be read-only or mirrored
+                frame = torch.from_numpy(np.array(frame, order="C"))
+            yield index, frame.permute(2, 0, 1) if self._channels_last else frame
+
+
+class FrameImages(FrameSource):
+    """Frames in a list of PIL images: RGB ones, or for flow u, v, u, v, ... of mode L.
+
+    Args:
+        images: the list; RGB frames of another mode are converted.
+        channels: 3 for RGB, 2 for flow.
+
+    Raises:
+        ValueError: for an empty list, other things than images, or flow that is not pairs of mode L.
+    """
+
+    def __init__(self, images: Sequence[Image.Image], channels: int = 3) -> None:
+        self.name = "list of images"
+        self.channels = channels
+        self._images = list(images)
+        other = next((image for image in images if not isinstance(image, Image.Image)), None)
+        if other is not None or not self._images:
+            what = "an empty one" if other is None else f"one with a {type(other).__name__}"
+            raise ValueError(f"clip must be a list of PIL images, got {what}")
+        if channels == 2:
+            modes = sorted({image.mode for image in self._images})
+            if modes != ["L"] or len(self._images) % 2:
+                raise ValueError(
+                    "a flow clip must be a list of mode L images u, v, u, v, ..., got "
+                    f"{len(self._images)} images of mode {', '.join(modes)}"
+                )
+
+    def __len__(self) -> int:
+        return len(self._images) // (1 if self.channels == 3 else 2)
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        for index in indices:
+            if self.channels == 3:
+                yield index, _image_tensor(self._images[index], "RGB")
+            else:
+                u, v = self._images[2 * index : 2 * index + 2]
+                yield index, _join_flow(_image_tensor(u, "L"), _image_tensor(v, "L"), self.name)
+
+
+# --- from a clip to what a model sees ------------------------------------------------------------
+
+_CHANNELS = {"RGB": 3, "Flow": 2, "RGBDiff": 3}
+
+Clip: TypeAlias = (
+    str | os.PathLike[str] | FrameSource | Tensor | NDArray[Any] | Sequence[Image.Image]
+)
+"""What `open_frames` takes: a path, a source, or frames in memory."""
+
+
+def open_frames(clip: Clip, modality: str = "RGB") -> FrameSource:
+    """The frames of a clip, whatever it is stored as.
+
+    Args:
+        clip: path of a video file or of a folder of images, a uint8 array or tensor, a list of PIL
+            images, or a `FrameSource`, which is returned as it is.
+        modality: "RGB", "Flow" or "RGBDiff" (which reads RGB frames), in any case.
+
+    Returns:
+        A source with 3 channels, or 2 for flow.
+
+    Raises:
+        FileNotFoundError: for a path where there is nothing.
+        ValueError: for anything that cannot be read as a clip of this modality.
+        ImportError: for a video file, if PyAV is not installed.
+    """
+    channels = _CHANNELS[_canonical_modality(modality)]
+    if isinstance(clip, FrameSource):
+        if clip.channels != channels:
+            raise ValueError(
+                f"modality {modality!r} needs frames of {channels} channels, but {clip.name} has "
+                f"{clip.channels}"
+            )
+        return clip
+    if isinstance(clip, np.ndarray | Tensor):
+        return FrameArray(clip, channels)
+    if isinstance(clip, list | tuple):
+        return FrameImages(clip, channels)
+    layouts = _RGB_LAYOUTS if channels == 3 else _FLOW_LAYOUTS
+    if not isinstance(clip, str | os.PathLike):
+        raise ValueError(f"clip must be {layouts}, got a {type(clip).__name__}")
+    if not os.path.exists(clip):
+        raise FileNotFoundError(f"{clip}: no such file or folder")
+    if os.path.isdir(clip):
+        return FrameFolder(clip) if channels == 3 else FlowFolder(clip)
+    if channels == 2:
+        raise ValueError(
+            f"{clip}: a flow model cannot read a single file, since flow must be computed "
+            f"beforehand; accepted are {_FLOW_LAYOUTS}"
+        )
+    return VideoFile(clip)
+
+
+def load_clip(
+    clip: Clip,
+    *,
+    num_segments: int,
+    new_length: int = 1,
+    modality: str = "RGB",
+    mode: str = "test",
+    generator: torch.Generator | None = None,
+    start: int | None = None,
+    stop: int | None = None,
+) -> Tensor:
+    """The frames of a clip that a model sees; no others are kept in memory.
+
+    Args:
+        clip: see `open_frames`.
+        num_segments: T, the model's.
+        new_length: L, the model's frames per snippet; RGBDiff reads one more.
+        modality: "RGB", "Flow" or "RGBDiff", in any case.
+        mode: how to sample, see `data.sampling`.
+        generator: what random modes draw from; torch's global one if None.
+        start: index of the first frame that belongs to the clip; 0 if None.
+        stop: index behind the last one; the number of frames if None.
+
+    Returns:
+        uint8 tensor (T * L', C, H, W), snippet after snippet, with L' = L, or L + 1 for RGBDiff,
+        and C = 3 (RGB), or 2 for flow (u, v). The modes "twice" and "dense-test" give twice and
+        ten times as many frames.
+
+    Raises:
+        FileNotFoundError: for a path where there is nothing.
+        ValueError: for a clip that cannot be read, a range outside it, and wrong options.
+
+    Example:
+        >>> frames = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)
+        >>> load_clip(frames, num_segments=8).shape
+        torch.Size([8, 3, 256, 456])
+    """
+    source = open_frames(clip, modality)
+    if start is not None or stop is not None:
+        source = FrameRange(source, start or 0, stop)
+    differences = _canonical_modality(modality) == "RGBDiff"
+    if new_length < 1:
+        raise ValueError(f"new_length must be a positive integer, got {new_length!r}")
+    indices = segment_indices(
+        len(source), num_segments, new_length + differences, mode=mode, generator=generator
+    )
+    return source.read(indices.flatten())
+
+
+def _canonical_modality(modality: str) -> str:
+    for known in _CHANNELS:
+        if isinstance(modality, str) and modality.lower() == known.lower():
+            return known
+    raise ValueError(f"modality must be one of {', '.join(_CHANNELS)}, got {modality!r}")
+
+
+def _checked_indices(
+    indices: Sequence[int] | NDArray[np.integer[Any]] | Tensor, length: int, name: str
+) -> list[int]:
+    array = indices.cpu().numpy() if isinstance(indices, Tensor) else np.asarray(indices)
+    if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
+        raise ValueError(
+            f"indices must be one-dimensional integers, at least one of them, got shape "
+            f"{array.shape} and dtype {array.dtype}"
+        )
+    if array.min() < 0 or array.max() >= length:
+        wrong = array[(array < 0) | (array >= length)][0]
+        raise ValueError(f"{name}: indices must be in 0 ... {length - 1}, got {wrong}")
+    values: list[int] = array.tolist()
+    return values
+
+
+def _size(frame: Tensor) -> str:
+    return f"{frame.shape[-1]} x {frame.shape[-2]}"

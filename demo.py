@@ -1,0 +1,337 @@
+"""See the four models classify a clip: decode, sample, crop, features, logits, labels, picture.
+
+    python demo.py                                         a made-up clip, random weights
+    python demo.py --clip CLIP --checkpoint FILE           a real clip, real labels
+    python demo.py tsm --clip CLIP --pretrained epic-kitchens --fetch-classes
+
+Without arguments nothing is downloaded. The picture shows the frames that the models saw beside
+the most probable classes.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.labels import ClassNames, fetch_class_names, read_class_names
+from data.made_up import make_flow, make_video
+from data.video import FrameSource, open_frames
+from model_loader import load_checkpoint, settings_of
+from predictor import Label, Prediction, Predictor
+from trn import MTRN, TRN
+from tsm import TSM
+from tsn import TSN
+
+__all__ = ["main"]
+
+_EPIC_KITCHENS_55 = (125, 352)
+_MODELS: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
+
+# Title, frames (T * frames per snippet, C, H, W), T, and what the model says.
+_Row = tuple[str, Tensor, int, Prediction]
+
+# Command-line option -> the model types that have it, the constructor's name for it.
+_ALL = ("tsn", "trn", "mtrn", "tsm", "tsm-nl")
+_OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
+    "arch": (_ALL, "base_model"),
+    "flow_length": (_ALL, "new_length"),
+    "dropout": (_ALL, "dropout"),
+    "trn_img_feature_dim": (("trn", "mtrn"), "img_feature_dim"),
+    "tsn_consensus_type": (("tsn",), "consensus_type"),
+    "tsm_shift_div": (("tsm", "tsm-nl"), "shift_div"),
+    "tsm_shift_place": (("tsm", "tsm-nl"), "shift_place"),
+    "tsm_temporal_pool": (("tsm", "tsm-nl"), "temporal_pool"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Classify a clip with TSN, TRN, MTRN and TSM, and draw what they say."
+    )
+    parser.add_argument(
+        "model_type", nargs="?", choices=_ALL, help="which model (default: the first four in turn)"
+    )
+    clip = parser.add_argument_group("clip")
+    clip.add_argument(
+        "--clip",
+        type=Path,
+        help="video file, folder of RGB frames, or folder of flow images (default: a made-up clip)",
+    )
+    clip.add_argument("--start", type=int, help="first frame of the clip")
+    clip.add_argument("--stop", type=int, help="frame behind the last of the clip")
+    clip.add_argument(
+        "--batch-size",
+        type=int,
+        default=1,
+        metavar="N",
+        help="cut the clip into N equal parts and classify them in one batch (default: 1)",
+    )
+    clip.add_argument("--crops", type=int, choices=(1, 3, 10), default=1, help="crops of each part")
+    weights = parser.add_argument_group("weights (default: random)")
+    weights.add_argument("--pretrained", choices=("epic-kitchens", "imagenet"))
+    weights.add_argument("--checkpoint", type=Path, help="file with a model and its weights")
+    names = parser.add_argument_group("class names (default: numbers)")
+    names.add_argument("--verb-classes", type=Path, metavar="CSV", help="EPIC_verb_classes.csv")
+    names.add_argument("--noun-classes", type=Path, metavar="CSV", help="EPIC_noun_classes.csv")
+    names.add_argument(
+        "--fetch-classes",
+        action="store_true",
+        help="download both files (CC BY-NC 4.0) once into torch.hub's directory",
+    )
+    model = parser.add_argument_group("model (default: the model's own, or the checkpoint's)")
+    model.add_argument("--arch", help="image network, such as resnet50 or BNInception")
+    model.add_argument("--modality", help="RGB, Flow or RGBDiff (default: RGB)")
+    model.add_argument("--flow-length", type=int, help="frames in a snippet of flow or RGBDiff")
+    model.add_argument("--dropout", type=float)
+    model.add_argument("--segment-count", type=int, help="segments of a clip (default: 8)")
+    model.add_argument("--trn-img-feature-dim", type=int)
+    model.add_argument("--tsn-consensus-type", choices=("avg", "max", "identity"))
+    model.add_argument("--tsm-shift-div", type=int)
+    model.add_argument("--tsm-shift-place", choices=("block", "blockres"))
+    model.add_argument("--tsm-temporal-pool", action="store_true", default=None)
+    output = parser.add_argument_group("output")
+    output.add_argument("--print-model", action="store_true", help="print the model's layers")
+    output.add_argument(
+        "--output", type=Path, default=Path("demo.png"), help="picture (default: demo.png)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo.
+
+    Args:
+        argv: command line without the program's name; None: that of the process.
+
+    Returns:
+        Exit status: 0, or 1 after an error, which is printed in one line.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            _run(arguments, Path(folder))
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"demo.py: error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(arguments: argparse.Namespace, folder: Path) -> None:
+    if not arguments.output.parent.is_dir():
+        raise FileNotFoundError(f"--output: no such folder: {arguments.output.parent}")
+    if arguments.batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
+    names = _class_names(arguments)
+    models = _models(arguments)
+    modality = models[0][1].modality
+    clip = arguments.clip
+    if clip is None:
+        clip = make_flow(folder) if modality == "Flow" else make_video(folder / "clip.mp4")
+        print("No --clip given: the clip is a made-up one, a disc crossing the picture.")
+    source = open_frames(clip, modality)
+    parts = _parts(source, arguments)
+    print(f"Clip: {arguments.clip or 'made up'}, {len(source)} frames, modality {modality}")
+
+    rows: list[_Row] = []
+    for title, model in models:
+        if arguments.print_model:
+            print(model)
+        predictor = Predictor(
+            model, names if isinstance(model.num_class, tuple) else None, crop_count=arguments.crops
+        )
+        clips = [predictor.load(source, start=start, stop=stop) for start, stop in parts]
+        for part, (frames, prediction) in enumerate(
+            zip(clips, predictor.predict(clips), strict=True), start=1
+        ):
+            name = title if len(parts) == 1 else f"{title}, part {part} of {len(parts)}"
+            rows.append((name, frames, model.num_segments, prediction))
+            print(f"\n{name}\n{prediction}")
+    if arguments.checkpoint is None and arguments.pretrained != "epic-kitchens":
+        what = "The heads' weights" if arguments.pretrained else "The weights"
+        caution = f"{what} are random: the labels mean nothing."
+        print(f"\n{caution} Real ones come with --checkpoint or --pretrained epic-kitchens.")
+    else:
+        caution = ""
+    _draw(rows, caution, arguments.output)
+    print(f"\nPicture: {arguments.output}")
+
+
+def _class_names(arguments: argparse.Namespace) -> ClassNames | None:
+    files = (arguments.verb_classes, arguments.noun_classes)
+    if arguments.fetch_classes and any(files):
+        raise ValueError("--fetch-classes and --verb-classes/--noun-classes exclude each other")
+    if arguments.fetch_classes:
+        return fetch_class_names()
+    if any(files):
+        if not all(files):
+            raise ValueError("--verb-classes and --noun-classes are needed together")
+        return read_class_names(*files)
+    return None
+
+
+def _models(arguments: argparse.Namespace) -> list[tuple[str, TSN]]:
+    """The models that the command line asks for, with their titles."""
+    if arguments.checkpoint is not None:
+        if arguments.pretrained:
+            raise ValueError("--checkpoint and --pretrained exclude each other")
+        model = load_checkpoint(arguments.checkpoint)
+        _check_contradictions(arguments, model)
+        return [(_title(model), model)]
+    if arguments.model_type is not None:
+        model = _make(arguments.model_type, arguments)
+        return [(_title(model), model)]
+    models = []
+    refusals = []
+    for model_type in _MODELS:
+        try:
+            model = _make(model_type, arguments)
+        except ValueError as error:
+            refusals.append(f"{model_type}: {error}")
+        else:
+            models.append((_title(model), model))
+    if not models:
+        raise ValueError(refusals[0].partition(": ")[2])
+    for refusal in refusals:
+        print(f"Skipped {refusal}")
+    return models
+
+
+def _title(model: TSN) -> str:
+    settings = settings_of(model)
+    return f"{settings.model_type.upper()} {model.arch} {model.modality}"
+
+
+def _make(model_type: str, arguments: argparse.Namespace) -> TSN:
+    """A model from the command line; unset options stay the model's own."""
+    options: dict[str, Any] = {}
+    for option, (model_types, name) in _OPTIONS.items():
+        value = getattr(arguments, option)
+        if value is None:
+            continue
+        if model_type in model_types:
+            options[name] = value
+        elif arguments.model_type is not None:
+            flag = option.replace("_", "-")
+            raise ValueError(f"--{flag} is for {' and '.join(model_types)}, not for {model_type}")
+    if model_type == "tsm-nl":
+        options["non_local"] = True
+    return _MODELS[model_type.removesuffix("-nl")](
+        _EPIC_KITCHENS_55,
+        8 if arguments.segment_count is None else arguments.segment_count,
+        arguments.modality or "RGB",
+        pretrained=arguments.pretrained,
+        **options,
+    )
+
+
+def _check_contradictions(arguments: argparse.Namespace, model: TSN) -> None:
+    """Refuse options that say something else than the checkpoint."""
+    settings = settings_of(model)
+    model_type = "tsm-nl" if settings.non_local else settings.model_type
+    pairs = {
+        "model_type": (arguments.model_type, model_type),
+        "--modality": (arguments.modality, settings.modality),
+        "--segment-count": (arguments.segment_count, settings.num_segments),
+    }
+    for option, (model_types, name) in _OPTIONS.items():
+        has = getattr(model, "arch" if name == "base_model" else name, None)
+        recorded = has if model_type in model_types else f"no such option ({model_type})"
+        pairs["--" + option.replace("_", "-")] = (getattr(arguments, option), recorded)
+    for option, (wanted, recorded) in pairs.items():
+        if wanted is not None and str(wanted).lower() != str(recorded).lower():
+            raise ValueError(
+                f"{option} {wanted} contradicts the checkpoint {arguments.checkpoint}, which has "
+                f"{recorded}: leave it out"
+            )
+
+
+def _parts(source: FrameSource, arguments: argparse.Namespace) -> list[tuple[int, int]]:
+    """Ranges of frames that the clip is cut into."""
+    start = 0 if arguments.start is None else arguments.start
+    stop = len(source) if arguments.stop is None else arguments.stop
+    if not 0 <= start < stop <= len(source):
+        raise ValueError(
+            f"--start and --stop must satisfy 0 <= start < stop <= {len(source)} frames, got "
+            f"{start} and {stop}"
+        )
+    count = arguments.batch_size
+    if count > stop - start:
+        raise ValueError(f"--batch-size {count} is more than the clip's {stop - start} frames")
+    borders = [start + (stop - start) * index // count for index in range(count + 1)]
+    return list(pairwise(borders))
+
+
+def _sheet(frames: Tensor, snippets: int, columns: int = 4) -> np.ndarray[Any, Any]:
+    """First frame of each snippet, in rows with white gaps: uint8 (H', W', 3)."""
+    first = frames[:: len(frames) // snippets]
+    if first.shape[1] == 2:  # flow: u in red, v in green, no motion grey
+        first = torch.cat([first, torch.full_like(first[:, :1], 128)], dim=1)
+    columns = min(columns, snippets)
+    rows = -(-snippets // columns)
+    t, c, h, w = first.shape
+    sheet = first.new_full((rows * columns, c, h + 6, w + 6), 255)
+    sheet[:t, :, :h, :w] = first
+    # (rows * columns, C, H, W) -> (rows, H, columns, W, C) -> (rows * H, columns * W, C)
+    image = sheet.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
+    return np.asarray(image.flatten(2, 3).flatten(0, 1).cpu())
+
+
+def _draw(rows: Sequence[_Row], caution: str, path: Path) -> None:
+    """Draw the sampled frames beside bars of the most probable classes, and write a picture."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the picture needs the package matplotlib: pip install matplotlib"
+        ) from error
+    figure = Figure(figsize=(16, 2.4 * len(rows) + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    if caution:
+        figure.suptitle(caution, color="firebrick")
+    widest = max(len(labels) for *_, prediction in rows for labels in vars(prediction).values())
+    for axes, (title, frames, segments, prediction) in zip(
+        figure.subplots(len(rows), 4, squeeze=False, width_ratios=(3, 1, 1, 1)), rows, strict=True
+    ):
+        axes[0].imshow(_sheet(frames, segments))
+        axes[0].set_title(f"{title}: sampled frames", loc="left", fontsize=10)
+        axes[0].set_axis_off()
+        kinds = {
+            "verbs": prediction.verbs,
+            "nouns": prediction.nouns,
+            "actions": prediction.actions,
+        }
+        if prediction.classes:
+            kinds = {"classes": prediction.classes}
+        for axis in axes[1 + len(kinds) :]:
+            axis.set_axis_off()
+        for axis, (kind, labels) in zip(axes[1:], kinds.items(), strict=False):
+            _bars(axis, kind, labels, widest)
+    figure.savefig(path, dpi=80)
+
+
+def _bars(axis: Any, kind: str, labels: Sequence[Label], count: int) -> None:
+    """Horizontal bars, most probable on top, the names inside so that they never overlap."""
+    values = [100 * label.probability for label in labels]
+    positions = range(len(labels))
+    axis.barh(positions, values, color="steelblue", alpha=0.5)
+    for position, label in zip(positions, labels, strict=True):
+        axis.text(0.02, position, label.name, va="center", fontsize=8,
+                  transform=axis.get_yaxis_transform())  # fmt: skip
+    axis.set_ylim(count - 0.5, -0.5)
+    axis.set_yticks([])
+    axis.set_xlim(0, max([*values, 1e-9]) * 1.05)
+    axis.set_title(f"{kind} (%)", fontsize=10)
+    axis.tick_params(labelsize=8)
+    axis.locator_params(axis="x", nbins=4)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""A clip in, named verbs, nouns and actions out.
+
+Example:
+    >>> from model_loader import load_checkpoint
+    >>> from predictor import Predictor
+    >>> predictor = Predictor(load_checkpoint("tsm.pth.tar"), crop_count=10)
+    >>> prediction = predictor("clip.mp4")
+    >>> print(prediction)
+
+Source of the action score: the EPIC-KITCHENS challenges rank actions by the product of the
+probabilities of their verb and noun.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.labels import ClassNames, index_names
+from data.video import load_clip
+from transforms import evaluation_transform
+from tsn import TSN
+
+__all__ = ["Label", "Prediction", "Predictor"]
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class with its probability.
+
+    Attributes:
+        name: of the class; for an action, of its verb and noun.
+        classes: its class id; for an action, those of its verb and noun.
+        probability: from 0 to 1.
+    """
+
+    name: str
+    classes: tuple[int, ...]
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of a clip, most probable first.
+
+    A model with one task has `classes` alone; one with two has `verbs`, `nouns` and `actions`.
+    """
+
+    verbs: tuple[Label, ...] = ()
+    nouns: tuple[Label, ...] = ()
+    actions: tuple[Label, ...] = ()
+    classes: tuple[Label, ...] = ()
+
+    def __str__(self) -> str:
+        """A table: a line for each class, with its probability in percent."""
+        lines = []
+        for title in ("verbs", "nouns", "actions", "classes"):
+            labels: tuple[Label, ...] = getattr(self, title)
+            for rank, label in enumerate(labels):
+                heading = title if rank == 0 else ""
+                lines.append(f"{heading:<8} {100 * label.probability:7.3g} %  {label.name}")
+        return "\n".join(lines)
+
+
+class Predictor:
+    """A model, its preprocessing and the names of its classes.
+
+    Args:
+        model: a TSN, TRN, MTRN or TSM; it is put in evaluation mode. Clips are processed on the
+            device that it is on.
+        class_names: names of the verbs and nouns (`data.labels`), or for a model with one task a
+            sequence of names. Plain indices unless given.
+        crop_count: 1 (the centre), 3 (full height) or 10 (corners, centre, and their mirror
+            images); the crops' logits are averaged.
+
+    Raises:
+        ValueError: if the names' number is not the model's number of classes, or for another
+            crop count.
+    """
+
+    def __init__(
+        self,
+        model: TSN,
+        class_names: ClassNames | Sequence[str] | None = None,
+        *,
+        crop_count: int = 1,
+    ) -> None:
+        self.model = model.eval()
+        self.transform = evaluation_transform(model, crop_count)
+        self.crop_count = crop_count
+        self._names = _task_names(class_names, model.num_class)
+
+    def load(self, clip: Any, *, start: int | None = None, stop: int | None = None) -> Tensor:
+        """The frames of a clip that the model sees.
+
+        Args:
+            clip: whatever `data.video.open_frames` takes: a video file, a folder of frames or
+                flow images, an array or tensor, a list of images.
+            start: first frame of the clip; None, the first there is.
+            stop: frame behind the last of the clip; None, to the end.
+
+        Returns:
+            uint8 (T * frames per snippet, channels, H, W).
+        """
+        return load_clip(
+            clip,
+            num_segments=self.model.num_segments,
+            new_length=self.model.new_length,
+            modality=self.model.modality,
+            start=start,
+            stop=stop,
+        )
+
+    def __call__(
+        self, clip: Any, *, start: int | None = None, stop: int | None = None, top_k: int = 5
+    ) -> Prediction:
+        """Classify a clip.
+
+        Args:
+            clip: as for `load`.
+            start: as for `load`.
+            stop: as for `load`.
+            top_k: how many classes to return.
+
+        Returns:
+            The most probable verbs, nouns and actions (with one task: classes).
+
+        Raises:
+            FileNotFoundError: if the clip does not exist.
+            ValueError: if it holds no frames of the model's kind.
+        """
+        return self.predict([self.load(clip, start=start, stop=stop)], top_k=top_k)[0]
+
+    def predict(self, clips: Sequence[Tensor], *, top_k: int = 5) -> list[Prediction]:
+        """Classify several clips in one batch.
+
+        Args:
+            clips: frames of each clip, as `load` returns them.
+            top_k: how many classes to return.
+
+        Returns:
+            A prediction for each clip.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k must be a positive number of classes, got {top_k!r}")
+        probabilities = self.probabilities(clips)
+        return [
+            self._prediction([task[index] for task in probabilities], top_k)
+            for index in range(len(clips))
+        ]
+
+    @torch.inference_mode()
+    def probabilities(self, clips: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Probabilities of all classes.
+
+        Args:
+            clips: frames of each clip, as `load` returns them.
+
+        Returns:
+            float32 (clips, classes) on the CPU, a tensor for each task.
+        """
+        if not clips:
+            raise ValueError("clips must hold at least one clip, got none")
+        first = next(self.model.parameters())
+        # 8-bit frames travel to the accelerator; cropping and normalising happen there.
+        inputs = torch.stack([self.transform(clip.to(first.device)) for clip in clips])
+        outputs = self.model(inputs.to(first.dtype))
+        tasks = outputs if isinstance(outputs, tuple) else (outputs,)
+        return tuple(self._average(scores, len(clips)) for scores in tasks)
+
+    def _average(self, scores: Tensor, clips: int) -> Tensor:
+        """Scores of crops (and of segments, where the consensus is none) to probabilities."""
+        # (clips * crops, ..., classes) -> (clips, classes)
+        mean = scores.float().reshape(clips, -1, scores.shape[-1]).mean(dim=1)
+        # Without `before_softmax` the scores are probabilities already.
+        return (mean.softmax(dim=-1) if self.model.before_softmax else mean).cpu()
+
+    def _prediction(self, probabilities: list[Tensor], top_k: int) -> Prediction:
+        best = [
+            _best(task, names, top_k)
+            for task, names in zip(probabilities, self._names, strict=True)
+        ]
+        if len(best) == 1:
+            return Prediction(classes=best[0])
+        # An action is among the k best only if its verb and its noun are.
+        candidates = [
+            Label(
+                f"{verb.name} {noun.name}",
+                verb.classes + noun.classes,
+                verb.probability * noun.probability,
+            )
+            for verb in best[0]
+            for noun in best[1]
+        ]
+        actions = sorted(candidates, key=lambda label: -label.probability)[:top_k]
+        return Prediction(verbs=best[0], nouns=best[1], actions=tuple(actions))
+
+
+def _best(probabilities: Tensor, names: Sequence[str], top_k: int) -> tuple[Label, ...]:
+    """The most probable classes of one task, from probabilities (classes,)."""
+    values, classes = probabilities.topk(min(top_k, len(names)))
+    return tuple(
+        Label(names[index], (index,), value)
+        for value, index in zip(values.tolist(), classes.tolist(), strict=True)
+    )
+
+
+def _task_names(
+    class_names: ClassNames | Sequence[str] | None, num_class: int | tuple[int, int]
+) -> list[Sequence[str]]:
+    """A sequence of names for each task, checked against the model's class counts."""
+    counts = num_class if isinstance(num_class, tuple) else (num_class,)
+    if class_names is None:
+        if len(counts) == 1:
+            return [[f"class {index}" for index in range(counts[0])]]
+        class_names = index_names(counts)
+    if isinstance(class_names, ClassNames):
+        names: list[Sequence[str]] = [class_names.verbs, class_names.nouns]
+    else:
+        names = [class_names]
+    found = tuple(len(task) for task in names)
+    if found != counts:
+        raise ValueError(
+            f"class_names must name the model's {counts} classes, got names of {found}"
+        )
+    return names

@@ -1,0 +1,176 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import demo
+from data.made_up import make_flow, make_video
+from model_loader import save_checkpoint
+from trn import TRN
+from tsm import TSM
+from tsn import TSN
+
+FAST = ["--arch", "resnet18", "--segment-count", "2"]
+
+
+def run(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    status = demo.main([*arguments, "--output", str(folder / "demo.png")])
+    captured = capsys.readouterr()
+    assert status == 0, captured.err
+    return captured.out
+
+
+def error(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    status = demo.main([*arguments, "--output", str(folder / "demo.png")])
+    captured = capsys.readouterr()
+    assert status == 1
+    assert captured.err.startswith("demo.py: error: ")
+    assert captured.err.count("\n") == 1
+    assert not (folder / "demo.png").exists()
+    return captured.err
+
+
+def test_all_four_models_classify_a_made_up_clip(tmp_path, capsys) -> None:
+    text = run(FAST, tmp_path, capsys)
+    for title in ("TSN", "TRN", "MTRN", "TSM"):
+        assert f"\n{title} resnet18 RGB\nverbs" in text
+    assert "The weights are random: the labels mean nothing." in text
+    assert len(re.findall(r"^ +\S+ %|^\w+ +\S+ %", text, re.M)) == 4 * 3 * 5
+    with Image.open(tmp_path / "demo.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    assert min(pixels.shape[:2]) > 500
+    disc = np.abs(pixels.astype(int) - (250, 200, 40)).max(axis=-1) < 30
+    assert disc.sum() > 1000  # the frames are in the picture
+
+
+def test_as_a_program_from_another_folder(tmp_path) -> None:
+    program = Path(demo.__file__)
+    command = [sys.executable, str(program), "tsn", *FAST]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "Picture: demo.png" in result.stdout
+    assert (tmp_path / "demo.png").stat().st_size > 1000
+
+
+def test_flow(tmp_path, capsys) -> None:
+    options = ["tsn", *FAST, "--modality", "flow", "--flow-length", "3"]
+    assert "TSN resnet18 Flow" in run(options, tmp_path, capsys)
+    (tmp_path / "flow").mkdir()
+    clip = make_flow(tmp_path / "flow", 7)
+    text = run([*options, "--clip", str(clip), "--crops", "3"], tmp_path, capsys)
+    assert "7 frames" in text
+    assert "made-up" not in text
+
+
+def test_batch_is_parts_of_the_clip(tmp_path, capsys) -> None:
+    clip = make_video(tmp_path / "clip.mp4", 20)
+    options = ["trn", *FAST, "--clip", str(clip), "--start", "2", "--stop", "14"]
+    text = run([*options, "--batch-size", "3"], tmp_path, capsys)
+    for part in (1, 2, 3):
+        assert f"TRN resnet18 RGB, part {part} of 3" in text
+
+
+def test_options_reach_the_models(tmp_path, capsys) -> None:
+    options = ["--dropout", "0.25", "--print-model"]
+    shift = ["--tsm-shift-div", "4", "--tsm-shift-place", "block", "--tsm-temporal-pool"]
+    text = run(["tsm-nl", *FAST, *options, *shift], tmp_path, capsys)
+    assert "Dropout(p=0.25" in text
+    assert "shift_div=4" in text
+    assert "NonLocalBlock" in text
+    assert "TemporalPool" in text
+    text = run(["mtrn", *FAST, "--print-model", "--trn-img-feature-dim", "16"], tmp_path, capsys)
+    assert "out_features=16" in text
+    text = run(["tsn", *FAST, "--print-model", "--tsn-consensus-type", "max"], tmp_path, capsys)
+    assert "MaxConsensus" in text
+
+
+def test_combinations_that_cannot_be_are_skipped(tmp_path, capsys) -> None:
+    text = run(["--arch", "bninception", "--segment-count", "1"], tmp_path, capsys)
+    assert "Skipped tsm: shift_place='blockres' is not possible with BNInception" in text
+    assert "Skipped mtrn: num_segments" in text
+    assert "TSN BNInception RGB" in text
+    assert "\nTSM" not in text
+
+
+def test_checkpoint_and_class_names_give_labels(tmp_path, capsys) -> None:
+    model = TSM((2, 3), 2, "RGB", base_model="resnet18", pretrained=None)
+    path = save_checkpoint(model, tmp_path / "tsm.pth.tar")
+    for kind, names in (("verb", "take put"), ("noun", "pan cup tap")):
+        rows = "".join(f"{i},{name},[]\n" for i, name in enumerate(names.split()))
+        (tmp_path / f"{kind}.csv").write_text(f"{kind}_id,class_key,{kind}s\n{rows}")
+    names = ["--verb-classes", tmp_path / "verb.csv", "--noun-classes", tmp_path / "noun.csv"]
+    text = run(["--checkpoint", str(path), *map(str, names)], tmp_path, capsys)
+    assert "TSM resnet18 RGB" in text
+    assert re.search(r"(take|put) (pan|cup|tap)", text)
+    assert "random" not in text
+
+
+@pytest.mark.parametrize("options", [
+    ["trn"], ["tsm-nl"], ["--modality", "Flow"], ["--segment-count", "4"], ["--arch", "resnet50"],
+    ["--dropout", "0.1"], ["--tsm-shift-div", "4"], ["--trn-img-feature-dim", "256"],
+    ["--tsm-temporal-pool"], ["--tsm-shift-place", "block"],
+])  # fmt: skip
+def test_options_that_contradict_the_checkpoint(options, tmp_path, capsys) -> None:
+    model = TSM((2, 3), 2, "RGB", base_model="resnet18", pretrained=None)
+    path = save_checkpoint(model, tmp_path / "tsm.pth.tar")
+    text = error([*options, "--checkpoint", str(path)], tmp_path, capsys)
+    assert "contradicts the checkpoint" in text
+
+
+def test_options_that_agree_with_the_checkpoint(tmp_path, capsys) -> None:
+    model = TRN((2, 3), 2, "RGB", base_model="resnet18", pretrained=None)
+    path = save_checkpoint(model, tmp_path / "trn.pth.tar")
+    options = ["--modality", "rgb", "--dropout", "0.7", "--trn-img-feature-dim", "256"]
+    run(["trn", *FAST, *options, "--checkpoint", str(path)], tmp_path, capsys)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--clip", "nowhere.mp4"], "nowhere.mp4"),
+    (["--clip", __file__], "not a video|cannot|video"),
+    (["--checkpoint", "nowhere.tar"], "nowhere.tar"),
+    (["--checkpoint", __file__], "is not a checkpoint"),
+    (["--arch", "resnet99"], "resnet99"),
+    (["--modality", "depth"], "modality must be one of"),
+    (["tsn", "--trn-img-feature-dim", "4"], "--trn-img-feature-dim is for trn and mtrn"),
+    (["--flow-length", "5"], "new_length must be 1 for modality RGB"),
+    (["--pretrained", "imagenet", "--checkpoint", "x"], "exclude each other"),
+    (["--verb-classes", "x.csv"], "needed together"),
+    (["--fetch-classes", "--verb-classes", "x.csv"], "exclude each other"),
+    (["tsn", *FAST, "--start", "50", "--stop", "10"], "--start and --stop"),
+    (["tsn", *FAST, "--batch-size", "1000"], "--batch-size"),
+    (["tsn", *FAST, "--batch-size", "0"], "--batch-size"),
+    (["tsn", *FAST, "--segment-count", "0"], "num_segments"),
+])  # fmt: skip
+def test_errors_are_one_line(options, message, tmp_path, capsys) -> None:
+    assert re.search(message, error(options, tmp_path, capsys))
+
+
+def test_output_must_have_a_folder(capsys) -> None:
+    assert demo.main([*FAST, "--output", "/nowhere/demo.png"]) == 1
+    assert "/nowhere" in capsys.readouterr().err
+
+
+def test_names_that_do_not_fit(tmp_path, capsys) -> None:
+    for kind in ("verb", "noun"):
+        (tmp_path / f"{kind}.csv").write_text(f"{kind}_id,class_key\n0,one\n")
+    names = ["--verb-classes", tmp_path / "verb.csv", "--noun-classes", tmp_path / "noun.csv"]
+    assert "class_names" in error(["tsn", *FAST, *map(str, names)], tmp_path, capsys)
+
+
+def test_real_clips_get_labels_from_a_checkpoint(epic_test_data, tmp_path, capsys) -> None:
+    annotations = epic_test_data / "annotations"
+    names = ["--verb-classes", annotations / "EPIC_verb_classes.csv",
+             "--noun-classes", annotations / "EPIC_noun_classes.csv"]  # fmt: skip
+    for modality, clip in (("RGB", "arm_wrestling.mp4"), ("RGB", "short.avi"), ("RGB", "frames"),
+                           ("Flow", "frames")):  # fmt: skip
+        model = TSN((125, 352), 3, modality, base_model="resnet18", pretrained=None)
+        path = save_checkpoint(model, tmp_path / "model.pth.tar", legacy=True)
+        options = ["--checkpoint", path, "--clip", epic_test_data / "clips" / clip, *names]
+        text = run([str(option) for option in options], tmp_path, capsys)
+        verbs = (annotations / "EPIC_verb_classes.csv").read_text()
+        match = re.search(r"^verbs +\S+ % +(\S+)$", text, re.M)
+        assert match
+        assert f",{match[1]}," in verbs

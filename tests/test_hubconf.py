@@ -1,0 +1,126 @@
+"""torch.hub entry points, as a notebook far away from the clone uses them."""
+
+import copy
+import doctest
+import inspect
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ENTRY_POINTS = ["MTRN", "TRN", "TSM", "TSN", "load_checkpoint"]
+
+
+def load(name: str, *args: object, **kwargs: object) -> torch.nn.Module:
+    return torch.hub.load(str(REPOSITORY), name, *args, source="local", **kwargs)
+
+
+@pytest.fixture
+def as_if_on_github(monkeypatch: pytest.MonkeyPatch) -> str:
+    """list() and help() have no source="local": pretend that the clone was downloaded."""
+    monkeypatch.setattr(torch.hub, "_get_cache_or_reload", lambda *_, **__: str(REPOSITORY))
+    return "owner/repository"
+
+
+def test_list_shows_the_entry_points_and_nothing_else(as_if_on_github: str) -> None:
+    assert sorted(torch.hub.list(as_if_on_github, trust_repo=True)) == ENTRY_POINTS
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_help_documents_a_call(name: str, as_if_on_github: str) -> None:
+    text = torch.hub.help(as_if_on_github, name, trust_repo=True)
+    assert ">>> " in text
+    assert "Args:" in text
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_the_docstrings_example_runs_when_pasted(
+    name: str, as_if_on_github: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    text = inspect.cleandoc(torch.hub.help(as_if_on_github, name, trust_repo=True))
+    example = doctest.DocTestParser().get_doctest(text, {}, name, None, None)
+    assert example.examples
+    results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
+    assert results.failed == 0
+
+
+def test_models_of_all_kinds_run() -> None:
+    clips = torch.randn(2, 3 * 3, 64, 64)
+    for name in ("TSN", "TRN", "MTRN", "TSM"):
+        model = load(name, (5, 7), 3, "RGB", base_model="resnet18", pretrained=None).eval()
+        assert [tuple(task.shape) for task in model(clips)] == [(2, 5), (2, 7)]
+
+
+SURROUNDED = """
+import sys, types, pickle, copy
+theirs = {name: types.ModuleType(name) for name in ("ops", "tsn", "trn", "weights", "data")}
+sys.modules.update(theirs)
+before = set(sys.modules)
+import torch
+model = torch.hub.load(sys.argv[1], "MTRN", 5, 3, "RGB", "resnet18", pretrained=None,
+                       source="local").eval()
+assert all(sys.modules[name] is module for name, module in theirs.items())
+plain = {"ops", "tsn", "trn", "tsm", "weights", "data", "transforms", "model_loader", "predictor"}
+assert not {name.split(".")[0] for name in set(sys.modules) - before} & plain
+clip = torch.randn(1, 9, 64, 64)
+again = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+assert torch.equal(model(clip), again(clip))
+frames = torch.zeros(3, 3, 256, 300, dtype=torch.uint8)
+assert model.evaluation_transform(10)(frames).shape == (10 * 3 * 3, 224, 224)
+assert torch.export.export(model, (clip,)).module()(clip).shape == (1, 5)
+import transforms  # a module of the caller's, in the working directory
+assert transforms.MINE
+"""
+
+
+def test_the_callers_modules_stay_the_callers(tmp_path: Path) -> None:
+    for name in ("ops", "tsn", "weights"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('the wrong module')")
+    (tmp_path / "transforms.py").write_text("MINE = True")
+    command = [sys.executable, "-c", SURROUNDED, str(REPOSITORY)]
+    subprocess.run(command, cwd=tmp_path, check=True)
+
+
+def test_hub_models_survive_pickle_deepcopy_and_torch_save(tmp_path: Path) -> None:
+    model = load("TSM", 5, 4, "RGB", base_model="resnet18", pretrained=None).eval()
+    assert type(model).__module__.startswith("epic_kitchens_models_")
+    torch.save(model, tmp_path / "model.pt")
+    clips = torch.randn(1, 12, 64, 64)
+    for twin in (
+        copy.deepcopy(model),
+        pickle.loads(pickle.dumps(model)),
+        torch.load(tmp_path / "model.pt", weights_only=False),
+    ):
+        assert torch.equal(twin(clips), model(clips))
+
+
+def test_loading_twice_uses_one_package_and_other_code_another(tmp_path: Path) -> None:
+    first = load("TSN", 5, 2, "RGB", base_model="resnet18", pretrained=None)
+    second = load("TSN", 5, 2, "RGB", base_model="resnet18", pretrained=None)
+    assert type(first) is type(second)
+
+    other = tmp_path / "other"
+    other.mkdir()
+    for folder in ("ops", "weights"):
+        (other / folder).mkdir()
+    for path in [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("[ow]*/*.py")]:
+        (other / path.relative_to(REPOSITORY)).write_bytes(path.read_bytes())
+    third = torch.hub.load(str(other), "TSN", 5, 2, "RGB", "resnet18", pretrained=None,
+                           source="local")  # fmt: skip
+    assert type(third) is not type(first)
+    assert inspect.getfile(type(third)) == str(other / "tsn.py")
+
+
+def test_load_checkpoint_through_hub(tmp_path: Path) -> None:
+    model = load("TRN", (5, 7), 3, "Flow", base_model="resnet18", pretrained=None).eval()
+    loader = sys.modules[type(model).__module__.partition(".")[0] + ".model_loader"]
+    path = loader.save_checkpoint(model, tmp_path / "trn.pth.tar")
+    loaded = load("load_checkpoint", path)
+    clips = torch.randn(1, 3 * 10, 64, 64)
+    for expected, actual in zip(model(clips), loaded(clips), strict=True):
+        assert torch.equal(expected, actual)

@@ -1,0 +1,147 @@
+import pytest
+import torch
+from torch import Tensor
+
+from data.labels import ClassNames
+from data.made_up import make_flow, make_video
+from predictor import Predictor
+from transforms import evaluation_transform
+from trn import MTRN
+from tsn import TSN
+
+
+@pytest.fixture(scope="module")
+def model() -> TSN:
+    torch.manual_seed(0)
+    return TSN((5, 7), 3, "RGB", base_model="resnet18", pretrained=None)
+
+
+@pytest.fixture(scope="module")
+def frames() -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (3, 3, 256, 300), dtype=torch.uint8, generator=generator)
+
+
+NAMES = ClassNames(tuple("vwxyz"), tuple("abcdefg"))
+
+
+@pytest.mark.parametrize("crop_count", [1, 3, 10])
+def test_probabilities_are_the_softmax_of_the_crops_mean_logits(
+    model: TSN, frames: Tensor, crop_count: int
+) -> None:
+    predictor = Predictor(model, crop_count=crop_count)
+    clip = evaluation_transform(model, crop_count)(frames).unsqueeze(0)
+    with torch.no_grad():
+        logits = model(clip)
+    for task, expected in zip(predictor.probabilities([frames]), logits, strict=True):
+        assert len(expected) == crop_count
+        torch.testing.assert_close(task, expected.mean(0, keepdim=True).softmax(-1))
+
+
+def test_probabilities_are_not_softmaxed_twice(frames: Tensor) -> None:
+    model = TSN(5, 3, "RGB", base_model="resnet18", before_softmax=False, pretrained=None)
+    predictor = Predictor(model, crop_count=10)
+    clip = evaluation_transform(model, 10)(frames).unsqueeze(0)
+    with torch.no_grad():
+        expected = model(clip).mean(0, keepdim=True)
+    torch.testing.assert_close(predictor.probabilities([frames])[0], expected)
+
+
+def test_identity_consensus_averages_over_segments(frames: Tensor) -> None:
+    model = TSN(5, 3, "RGB", base_model="resnet18", consensus_type="identity", pretrained=None)
+    (probabilities,) = Predictor(model, crop_count=3).probabilities([frames, frames])
+    assert probabilities.shape == (2, 5)
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(2))
+
+
+def test_a_batch_agrees_with_its_clips(model: TSN, frames: Tensor) -> None:
+    predictor = Predictor(model, crop_count=3)
+    clips = [frames, frames.flip(0), frames.flip(3)]
+    together = predictor.probabilities(clips)
+    for index, clip in enumerate(clips):
+        for task, alone in zip(together, predictor.probabilities([clip]), strict=True):
+            torch.testing.assert_close(task[index], alone[0])
+
+
+def test_actions_are_the_best_products(model: TSN, frames: Tensor) -> None:
+    predictor = Predictor(model, NAMES)
+    (prediction,) = predictor.predict([frames], top_k=6)
+    verbs, nouns = (task[0] for task in predictor.probabilities([frames]))
+    products = torch.outer(verbs, nouns)
+    values, order = products.flatten().topk(6)
+    assert [label.classes for label in prediction.actions] == [divmod(i, 7) for i in order.tolist()]
+    found = torch.tensor([label.probability for label in prediction.actions])
+    torch.testing.assert_close(found, values)
+    verb, noun = prediction.actions[0].classes
+    assert prediction.actions[0].name == f"{NAMES.verbs[verb]} {NAMES.nouns[noun]}"
+    assert len(prediction.verbs) == 5  # no more than there are
+    assert prediction.verbs[0].name == NAMES.verbs[int(verbs.argmax())]
+    assert not prediction.classes
+
+
+def test_one_task_has_classes_alone(frames: Tensor) -> None:
+    model = TSN(4, 3, "RGB", base_model="resnet18", pretrained=None)
+    (prediction,) = Predictor(model, ["a", "b", "c", "d"]).predict([frames], top_k=2)
+    assert len(prediction.classes) == 2
+    assert not prediction.verbs
+    assert not prediction.actions
+    assert "classes" in str(prediction)
+    (unnamed,) = Predictor(model).predict([frames], top_k=1)
+    assert unnamed.classes[0].name == f"class {unnamed.classes[0].classes[0]}"
+
+
+def test_video_file_and_a_part_of_it(model: TSN, tmp_path) -> None:
+    clip = make_video(tmp_path / "clip.mp4", 20)
+    predictor = Predictor(model, NAMES)
+    whole, part = predictor(clip, top_k=3), predictor(clip, start=15, stop=20, top_k=3)
+    assert len(whole.verbs) == len(part.actions) == 3
+    assert predictor(clip, top_k=3) == whole
+    assert predictor.load(clip, start=15, stop=20).shape == (3, 3, 256, 456)
+    assert "verb" in str(whole)
+
+
+def test_flow_folder(tmp_path) -> None:
+    model = MTRN((5, 7), 3, "Flow", base_model="resnet18", new_length=2, pretrained=None)
+    clip = make_flow(tmp_path, 8)
+    predictor = Predictor(model, crop_count=10)
+    assert predictor.load(clip).shape == (6, 2, 256, 456)
+    assert predictor(clip) == predictor(clip)  # the expectation over relations, not a draw
+
+
+def test_rgb_difference_loads_one_frame_more(tmp_path) -> None:
+    model = TSN(4, 2, "RGBDiff", base_model="resnet18", new_length=3, pretrained=None)
+    predictor = Predictor(model)
+    clip = make_video(tmp_path / "clip.mp4", 12)
+    assert predictor.load(clip).shape == (2 * 4, 3, 256, 456)
+    assert len(predictor(clip, top_k=2).classes) == 2
+
+
+def test_the_model_is_put_in_evaluation_mode() -> None:
+    model = TSN(4, 3, "RGB", base_model="resnet18", pretrained=None)
+    assert model.training
+    Predictor(model)
+    assert not model.training
+
+
+def test_half_precision_models_get_half_precision_input(frames: Tensor) -> None:
+    model = TSN(4, 3, "RGB", base_model="resnet18", pretrained=None).bfloat16()
+    (probabilities,) = Predictor(model).probabilities([frames])
+    assert probabilities.dtype == torch.float32
+
+
+@pytest.mark.parametrize("names", [ClassNames(("a",), ("b",)), ["a", "b"]])
+def test_names_must_fit_the_model(model: TSN, names: object) -> None:
+    with pytest.raises(ValueError, match=r"class_names must name the model's \(5, 7\)"):
+        Predictor(model, names)
+
+
+def test_bad_input(model: TSN, frames: Tensor, tmp_path) -> None:
+    with pytest.raises(ValueError, match="crop_count must be 1, 3 or 10, got 2"):
+        Predictor(model, crop_count=2)
+    predictor = Predictor(model)
+    with pytest.raises(ValueError, match="top_k"):
+        predictor.predict([frames], top_k=0)
+    with pytest.raises(ValueError, match="at least one clip"):
+        predictor.probabilities([])
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        predictor(tmp_path / "nowhere.mp4")

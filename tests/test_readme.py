@@ -1,0 +1,91 @@
+"""What the README shows runs, and what it says of the published weights is what the table says."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.made_up import make_video
+from model_loader import save_checkpoint
+from trn import MTRN, TRN
+from tsm import TSM
+from tsn import TSN
+from weights.published import PUBLISHED, Scores
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
+CLASSES = {"TSN": TSN, "TRN": TRN, "MTRN": MTRN, "TSM": TSM}
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torch.hub's directory with stand-ins for what the README's examples would download."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    checkpoints = tmp_path / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    for published in PUBLISHED:
+        # The checkpoint is only made if the examples ask for it.
+        if re.search(rf'"?{published.variant}"?\W', README) and published.base_model == "resnet50":
+            model = CLASSES[published.variant](
+                published.num_class, published.num_segments, published.modality,
+                base_model=published.base_model, pretrained=None,
+            )  # fmt: skip
+            if published.modality == "RGB" and published.variant in ("TSN", "TSM"):
+                save_checkpoint(model, checkpoints / published.file_name)
+    annotations = tmp_path / "hub" / "epic_kitchens_annotations"
+    annotations.mkdir()
+    for kind, count in (("verb", 125), ("noun", 352)):
+        rows = "".join(f"{index},{kind}{index},[]\n" for index in range(count))
+        (annotations / f"EPIC_{kind}_classes.csv").write_text(
+            f"{kind}_id,class_key,{kind}s\n{rows}"
+        )
+    return tmp_path
+
+
+def test_there_are_examples() -> None:
+    assert len(BLOCKS) >= 5
+
+
+@pytest.mark.parametrize("index", range(len(BLOCKS)))
+def test_example_runs_when_pasted(
+    index: int, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = hub_cache / "clone"
+    clone.mkdir()
+    (clone / "hubconf.py").symlink_to(REPOSITORY / "hubconf.py")
+    make_video(clone / "clip.mp4", 12)
+    monkeypatch.chdir(clone)
+    torch.manual_seed(0)
+    exec(compile(BLOCKS[index], f"README example {index + 1}", "exec"), {"__name__": "__main__"})
+
+
+def test_commands_exist() -> None:
+    for name in re.findall(r"python (\S+\.py)", README):
+        assert (REPOSITORY / name).is_file(), name
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for target in set(re.findall(r"`make ([a-z-]+)`|\$ make ([a-z-]+)", README)):
+        assert re.search(rf"^{''.join(target)}:", makefile, re.M), target
+
+
+def test_score_table_is_the_table_of_published_weights() -> None:
+    def cells(scores: Scores) -> list[str]:
+        values = (scores.verb, scores.noun, scores.action)
+        return ["—¹" if value is None else f"{value:.2f}" for value in values]
+
+    for published in PUBLISHED:
+        names = [published.variant, published.base_model, published.modality]
+        row = " | ".join([*names, *cells(published.seen), *cells(published.unseen)])
+        assert f"| {row} |" in README
+    assert len(re.findall(r"^\| M?TS?R?[NM] \| ", README, re.M)) == len(PUBLISHED)
+
+
+def test_changelog_and_citation_name_the_version() -> None:
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    match = re.search(r'^version = "(.+)"', project, re.M)
+    assert match
+    assert f"## {match[1]}" in (REPOSITORY / "CHANGELOG.md").read_text()
+    assert f"version: {match[1]}" in (REPOSITORY / "CITATION.cff").read_text()
+    assert shutil.which("python3") is None or "Python 3.11" in README

@@ -1,0 +1,122 @@
+"""The README's section "How it is built" shows the layout as it is; imports run one way."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FOLDERS = ("ops", "weights", "data", "tools")
+FILES = sorted(
+    path.relative_to(REPOSITORY)
+    for pattern in ("*.py", *(f"{folder}/*.py" for folder in FOLDERS))
+    for path in REPOSITORY.glob(pattern)
+)
+THIRD_PARTY = {"torch", "torchvision", "numpy", "PIL"}
+"""What may be imported at module level beside the standard library."""
+
+
+def layout() -> dict[str, set[str]]:
+    """File -> files that it imports, in the order of the README's table."""
+    section = (REPOSITORY / "README.md").read_text().partition("## How it is built")[2]
+    rows = re.findall(r"^\| `([^`|]+)` \|[^|]+\| (.*) \|$", section.partition("\n## ")[0], re.M)
+    return {file: set(re.findall(r"`([^`]+)`", imports)) for file, imports in rows}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts)
+
+
+def imported_modules(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports do not survive torch.hub's redirection"
+            names.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    return names
+
+
+def test_every_file_has_its_row() -> None:
+    assert {str(path) for path in FILES} == set(layout())
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_local_imports_are_those_of_the_table_and_point_down(path: Path) -> None:
+    files = {module_name(file): str(file) for file in FILES}
+    tree = ast.parse((REPOSITORY / path).read_text())
+    names = imported_modules(tree)
+    if path.name == "hubconf.py":  # imports through its private package, by name
+        names = {
+            node.args[0].value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_module"
+        }
+    own = set(files) | {Path(file).parts[0] for file in files.values() if "/" in file}
+    local = {name for name in names if name.split(".")[0] in {o.split(".")[0] for o in own}}
+    unknown = local - set(files)
+    assert not unknown, f"import a module, not a folder, so that hub can redirect it: {unknown}"
+    table = layout()
+    assert {files[name] for name in local} == table[str(path)]
+    order = list(table)
+    assert all(order.index(str(path)) < order.index(target) for target in table[str(path)])
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_other_packages_are_imported_where_they_are_needed(path: Path) -> None:
+    tree = ast.parse((REPOSITORY / path).read_text())
+    at_module_level = ast.Module(
+        [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], []
+    )
+    tops = {name.split(".")[0] for name in imported_modules(at_module_level)}
+    local = {file.with_suffix("").parts[0] for file in FILES}
+    assert tops - set(sys.stdlib_module_names) - local <= THIRD_PARTY
+
+
+def test_importing_everything_is_silent_and_light() -> None:
+    modules = [module_name(path) for path in FILES]
+    code = (
+        "import importlib, logging, random, sys, warnings, os, torch, numpy\n"
+        "seed = torch.get_rng_state(), numpy.random.get_state()[1].copy(), random.getstate()\n"
+        "filters, environment = list(warnings.filters), dict(os.environ)\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "heavy = {'av', 'matplotlib', 'pretrainedmodels', 'safetensors'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "assert torch.equal(seed[0], torch.get_rng_state())\n"
+        "assert (seed[1] == numpy.random.get_state()[1]).all() and seed[2] == random.getstate()\n"
+        "assert filters == list(warnings.filters) and environment == dict(os.environ)\n"
+        "assert not logging.getLogger().handlers\n"
+        "assert torch.get_default_dtype() == torch.float32\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert result.stderr == ""
+
+
+def test_both_environments_install_the_same_list() -> None:
+    text = (REPOSITORY / "environment.yml").read_text()
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        assert f"--requirement {name}" in text
+        assert f"--requirement {name}" in (REPOSITORY / "Makefile").read_text()
+    lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
+    assert not [line for line in lines if "<" in line.partition("#")[0]], "no upper pins"
+
+
+def test_no_file_names_where_the_tests_data_lie() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in filter(None, listed.stdout.split("\0")):
+        path = REPOSITORY / name
+        if name != ".ci/run" and path.is_file() and path.suffix != ".npz":
+            assert "../" + "shared" not in path.read_text(encoding="utf-8"), name

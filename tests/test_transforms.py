@@ -1,0 +1,723 @@
+import copy
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+from transforms import (
+    GroupCenterCrop,
+    GroupFullResSample,
+    GroupMultiScaleCrop,
+    GroupNormalize,
+    GroupOverSample,
+    GroupRandomCrop,
+    GroupRandomHorizontalFlip,
+    GroupRandomSizedCrop,
+    GroupScale,
+    RequireModality,
+    Stack,
+    ToModelInput,
+    ToTorchFormatTensor,
+    evaluation_transform,
+    training_transform,
+)
+from weights.preprocessing import Preprocessing
+
+IMAGENET = Preprocessing(
+    (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "RGB", (0.0, 1.0), input_size=16, scale_size=20
+)
+BGR_255 = Preprocessing(
+    (104.0, 117.0, 128.0), (1.0,), "BGR", (0.0, 255.0), input_size=16, scale_size=20
+)
+MODELS = {
+    "resnet-rgb": SimpleNamespace(preprocessing=IMAGENET, modality="RGB"),
+    "bninception-rgb": SimpleNamespace(preprocessing=BGR_255, modality="RGB"),
+    "resnet-flow": SimpleNamespace(preprocessing=IMAGENET.for_modality("Flow", 5), modality="Flow"),
+    "bninception-flow": SimpleNamespace(
+        preprocessing=BGR_255.for_modality("Flow", 5), modality="Flow"
+    ),
+    "resnet-rgbdiff": SimpleNamespace(
+        preprocessing=IMAGENET.for_modality("RGBDiff", 5), modality="RGBDiff"
+    ),
+    "bninception-rgbdiff": SimpleNamespace(
+        preprocessing=BGR_255.for_modality("RGBDiff", 5), modality="RGBDiff"
+    ),
+}
+
+
+def images(mode: str = "RGB", count: int = 4, width: int = 35, height: int = 20) -> list:
+    """Random pictures: whatever is mixed up between them shows."""
+    rng = np.random.default_rng(count * width + height)
+    shape = (height, width, 3) if mode == "RGB" else (height, width)
+    return [Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(count)]
+
+
+def arrays(frames: list) -> np.ndarray:
+    """(images, H, W, channels), the starting point of everything that is computed apart."""
+    return np.stack([np.atleast_3d(np.asarray(image)) for image in frames])
+
+
+def tensor(frames: list) -> torch.Tensor:
+    return torch.from_numpy(arrays(frames).copy()).permute(0, 3, 1, 2).contiguous()
+
+
+def pairs(frames: list) -> torch.Tensor:
+    """L images u0, v0, u1, v1, ... as a tensor with channels u and v."""
+    return tensor(frames).unflatten(0, (-1, 2)).flatten(1, 2)
+
+
+def channels(frames: list | torch.Tensor) -> np.ndarray:
+    """Any form as (frames * channels, H, W) of signed numbers, to compare forms."""
+    frames = frames if isinstance(frames, torch.Tensor) else tensor(frames)
+    return frames.flatten(0, 1).numpy().astype(int)
+
+
+def coordinates(width: int, height: int, count: int = 2) -> list:
+    """RGB images whose pixels hold (x, y, number of the image): crops say where they are from."""
+    y, x = np.mgrid[:height, :width]
+    return [
+        Image.fromarray(np.stack([x, y, np.full_like(x, i)], axis=2).astype(np.uint8))
+        for i in range(count)
+    ]
+
+
+def places(frames: list) -> list[tuple[int, int]]:
+    return [image.getpixel((0, 0))[:2] for image in frames]
+
+
+def seeded(transform: Callable, frames: object, seed: int) -> object:
+    torch.manual_seed(seed)
+    return transform(frames)
+
+
+# The two forms
+
+
+UNRESIZED = [
+    GroupScale(20),
+    GroupScale((20, 35)),
+    GroupCenterCrop(9),
+    GroupCenterCrop((9, 14)),
+    GroupRandomCrop(9),
+    GroupRandomCrop((9, 14)),
+    GroupRandomHorizontalFlip(),
+    GroupOverSample(9),
+    GroupOverSample((14, 9), 20, False),
+    GroupFullResSample(20, 20),
+    GroupFullResSample((14, 9), None, flip=False),
+    GroupMultiScaleCrop(15, [0.75], fix_crop=False),
+]
+RESIZED = [
+    GroupScale(13),
+    GroupScale(31),
+    GroupScale((17, 12)),
+    GroupOverSample(9, 11),
+    GroupFullResSample(11, 11),
+    GroupMultiScaleCrop(11),
+    GroupMultiScaleCrop((13, 11)),
+    GroupRandomSizedCrop(12),
+]
+
+
+@pytest.mark.parametrize("transform", UNRESIZED + RESIZED, ids=repr)
+@pytest.mark.parametrize("seed", range(4))
+def test_list_and_tensor_give_the_same(transform: Callable, seed: int) -> None:
+    tolerance = 0 if transform in UNRESIZED else 1
+    rgb, flow = images("RGB", 3), images("L", 6)
+    for as_list, as_tensor in ((rgb, tensor(rgb)), (flow, tensor(flow)), (flow, pairs(flow))):
+        from_list = seeded(transform, as_list, seed)
+        from_tensor = seeded(transform, as_tensor, seed)
+        assert isinstance(from_list, list)
+        assert all(image.mode == as_list[0].mode for image in from_list)
+        assert from_tensor.dtype == torch.uint8
+        assert from_tensor.shape[1] == as_tensor.shape[1]
+        assert channels(from_tensor).shape == channels(from_list).shape
+        assert np.abs(channels(from_tensor) - channels(from_list)).max() <= tolerance
+
+
+@pytest.mark.parametrize("transform", UNRESIZED + RESIZED, ids=repr)
+def test_input_is_never_written_to(transform: Callable) -> None:
+    for frames in (images("L", 6), tensor(images("RGB")), pairs(images("L", 6))):
+        before = channels(frames)
+        for seed in range(4):
+            seeded(transform, frames, seed)
+        assert np.array_equal(channels(frames), before)
+
+
+def test_strided_tensors_are_as_good_as_contiguous_ones() -> None:
+    frames = images("RGB", 5)
+    strided = torch.from_numpy(arrays(frames).copy()).permute(0, 3, 1, 2)
+    assert not strided.is_contiguous()
+    for transform in (GroupOverSample(9, 13), evaluation_transform(MODELS["bninception-rgb"], 10)):
+        assert torch.equal(transform(strided), transform(tensor(frames)))
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(st.integers(9, 40), st.integers(9, 40), st.sampled_from(["RGB", "L"]))
+def test_ten_crops_agree_at_any_size(width: int, height: int, mode: str) -> None:
+    frames = images(mode, 2, width, height)
+    ten = GroupOverSample(9)
+    assert np.array_equal(channels(ten(frames)), channels(ten(tensor(frames))))
+
+
+# Deterministic transforms
+
+
+@pytest.mark.parametrize("size", [13, 20, 31, [13], (13, 17), (17, 13)])
+@pytest.mark.parametrize(("width", "height"), [(35, 20), (20, 35), (20, 20), (31, 30)])
+def test_scale_is_torchvisions(size: object, width: int, height: int) -> None:
+    frames = images("RGB", 2, width, height)
+    expected = Resize(size, InterpolationMode.BILINEAR, antialias=True)
+    scaled = GroupScale(size)(frames)
+    assert [image.size for image in scaled] == [expected(image).size for image in frames]
+    assert np.array_equal(arrays(scaled), arrays([expected(image) for image in frames]))
+
+
+def test_scale_rounds_the_longer_side_down() -> None:
+    assert GroupScale(256)(images("RGB", 1, 640, 360))[0].size == (455, 256)
+    assert GroupScale(256)(images("RGB", 1, 342, 257))[0].size == (340, 256)
+
+
+@settings(deadline=None, derandomize=True, max_examples=25)
+@given(st.integers(9, 30), st.integers(7, 30))
+def test_centre_crop_is_torchvisions(width: int, height: int) -> None:
+    frames = images("RGB", 1, width, height)
+    expected = CenterCrop((7, 9))(frames[0])
+    assert np.array_equal(arrays(GroupCenterCrop((7, 9))(frames))[0], np.asarray(expected))
+
+
+def rows(frames: list) -> list[list[int]]:
+    """The pixels of images one pixel high."""
+    return [np.asarray(image)[0].tolist() for image in frames]
+
+
+def test_over_sample_order_by_hand() -> None:
+    # Pixel (x, y) of frame i holds 100 i + 10 y + x. The steps are (6 - 2) // 4 = 1 and
+    # (5 - 1) // 4 = 1, so the corners are 4 away, and the centre 2.
+    y, x = np.mgrid[:5, :6]
+    first, second = (Image.fromarray((100 * i + 10 * y + x).astype(np.uint8)) for i in range(2))
+    cut = [[0, 1], [4, 5], [40, 41], [44, 45], [22, 23]]
+    crops = rows(GroupOverSample((2, 1), flip=False)([first, second]))
+    assert crops == [[i + a, i + b] for a, b in cut for i in (0, 100)]
+
+    # Mode L is flow: of the mirrored crops, those of the even frame are inverted.
+    crops = rows(GroupOverSample((2, 1))([first, second]))
+    expected = []
+    for a, b in cut:
+        expected += [[a, b], [100 + a, 100 + b], [255 - b, 255 - a], [100 + b, 100 + a]]
+    assert crops == expected
+    # On pairs of u and v the axis is (crop, mirrored, frame, channel).
+    crops = GroupOverSample((2, 1))(pairs([first, second]))
+    assert crops.shape == (10, 2, 1, 2)
+    assert crops.flatten(0, 2).tolist() == expected
+
+
+def test_over_sample_does_not_invert_rgb() -> None:
+    frames = coordinates(6, 5, count=1)
+    crops = arrays(GroupOverSample((2, 1))(frames))[..., 0]
+    assert crops[:4, 0].tolist() == [[0, 1], [1, 0], [4, 5], [5, 4]]
+
+
+def test_over_sample_scales_first() -> None:
+    frames = images("RGB", 2, 50, 40)
+    expected = GroupOverSample(9)(GroupScale(20)(frames))
+    assert np.array_equal(arrays(GroupOverSample(9, 20)(frames)), arrays(expected))
+
+
+def test_offsets_are_rounded_down() -> None:
+    # (9 - 2) // 4 = 1 and (8 - 1) // 4 = 1: the right crop starts at 4 rather than at 7.
+    crops = GroupOverSample((2, 1), flip=False)(coordinates(9, 8, count=1))
+    assert places(crops) == [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2)]
+
+
+def test_full_resolution_offsets_by_hand() -> None:
+    # Steps (14 - 4) // 4 = 2 and (9 - 5) // 4 = 1: left, right, centre, all two down.
+    frames = coordinates(14, 9, count=2)
+    crops = GroupFullResSample((4, 5), None, flip=False)(frames)
+    assert places(crops) == [(0, 2)] * 2 + [(8, 2)] * 2 + [(4, 2)] * 2
+    assert {image.size for image in crops} == {(4, 5)}
+    mirrored = GroupFullResSample((4, 5), None)(frames)
+    assert places(mirrored)[::2] == [(0, 2), (3, 2), (8, 2), (11, 2), (4, 2), (7, 2)]
+    assert [image.getpixel((0, 0))[2] for image in mirrored] == [0, 1] * 6
+
+
+# Random transforms
+
+
+def test_random_crop_reaches_every_place_with_all_frames_together() -> None:
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(200):
+        crops = GroupRandomCrop((3, 4))(coordinates(6, 5))
+        assert {image.size for image in crops} == {(4, 3)}
+        assert len(set(places(crops))) == 1
+        seen.add(places(crops)[0])
+    assert seen == {(x, y) for x in range(3) for y in range(3)}
+
+
+@pytest.mark.parametrize("is_flow", [False, True])
+def test_flip_is_one_coin_and_inverts_u(is_flow: bool) -> None:
+    flow = images("L", 4)
+    kept = arrays(flow)
+    mirrored = kept[:, :, ::-1].copy()
+    if is_flow:
+        mirrored[::2] = 255 - mirrored[::2]
+    torch.manual_seed(0)
+    outcomes = [arrays(GroupRandomHorizontalFlip(is_flow)(flow)) for _ in range(50)]
+    flipped = [np.array_equal(outcome, mirrored) for outcome in outcomes]
+    assert all(f or np.array_equal(o, kept) for f, o in zip(flipped, outcomes, strict=True))
+    assert 10 < sum(flipped) < 40
+
+
+def test_flip_refuses_rgb_as_flow_whatever_the_coin_says() -> None:
+    for seed in range(4):
+        with pytest.raises(ValueError, match="is_flow"):
+            seeded(GroupRandomHorizontalFlip(is_flow=True), images("RGB"), seed)
+
+
+def test_multi_scale_sizes_by_hand() -> None:
+    crop = GroupMultiScaleCrop(224)
+    # 256, 224, 192 and int(0.66 * 256) = 168; neighbours may be combined.
+    assert sorted(crop.crop_sizes(340, 256)) == sorted(
+        [(s, s) for s in (256, 224, 192, 168)]
+        + [(256, 224), (224, 256), (224, 192), (192, 224), (192, 168), (168, 192)]
+    )
+    assert GroupMultiScaleCrop(224, [1, 0.5], max_distort=0).crop_sizes(300, 100) == [
+        (100, 100),
+        (50, 50),
+    ]
+    # Less than three pixels away counts as equal, side by side.
+    assert GroupMultiScaleCrop((224, 200), [1]).crop_sizes(300, 226) == [(224, 226)]
+    assert GroupMultiScaleCrop(224, [1]).crop_sizes(300, 227) == [(227, 227)]
+    # But no side gets longer than the image.
+    assert GroupMultiScaleCrop(224, [1]).crop_sizes(300, 222) == [(224, 222)]
+
+
+CORNERS_AND_CENTRE = {(0, 0), (8, 0), (0, 8), (8, 8), (4, 4)}
+EDGES = {(0, 4), (8, 4), (4, 0), (4, 8)}
+QUARTERS = {(2, 2), (6, 2), (2, 6), (6, 6)}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, CORNERS_AND_CENTRE | EDGES | QUARTERS),
+        ({"more_fix_crop": False}, CORNERS_AND_CENTRE),
+        ({"fix_crop": False}, {(x, y) for x in range(11) for y in range(11)}),
+    ],
+    ids=["13 places", "5 places", "any place"],
+)
+def test_multi_scale_places_by_hand(options: dict, expected: set) -> None:
+    # A crop of 10 x 10 out of 20 x 20: steps of 10 // 4 = 2.
+    crop = GroupMultiScaleCrop(10, [0.5], **options)
+    frames = coordinates(20, 20)
+    torch.manual_seed(0)
+    drawn = [places(crop(frames)) for _ in range(1500 if "fix_crop" in options else 300)]
+    assert all(first == second for first, second in drawn)
+    assert {first for first, _ in drawn} == expected
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
+def test_multi_scale_crop_takes_frames_of_any_size(width: int, height: int, seed: int) -> None:
+    frames = tensor(images("RGB", 1, width, height))
+    assert seeded(GroupMultiScaleCrop(16), frames, seed).shape == (1, 3, 16, 16)
+
+
+def test_random_sized_crop_keeps_area_and_ratio() -> None:
+    frames = coordinates(200, 100, count=2)
+    torch.manual_seed(0)
+    seen = []
+    for _ in range(100):
+        crops = arrays(GroupRandomSizedCrop(32)(frames)).astype(float)
+        assert crops.shape == (2, 32, 32, 3)
+        assert np.array_equal(crops[0, ..., :2], crops[1, ..., :2])
+        # The pictures are ramps, so the slope in the result is the size of what was cut out.
+        width = (crops[0, 16, 24, 0] - crops[0, 16, 8, 0]) * 2
+        height = (crops[0, 24, 16, 1] - crops[0, 8, 16, 1]) * 2
+        seen.append((width * height / 20000, width / height))
+    areas, ratios = np.array(seen).T
+    assert 0.07 < areas.min() < 0.15
+    assert 0.4 < areas.max() < 0.7  # 133 x 100 is the most that fits
+    assert 0.65 < ratios.min() < 0.85 < 1.15 < ratios.max() < 1.5
+
+
+@pytest.mark.parametrize(("swap", "size"), [(0, (80, 60)), (1, (60, 80))])
+def test_random_sized_crop_by_hand(swap: int, size: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 0.24 of 200 x 100 at 4:3 is 80 x 60. The first draw, 300 x 1, does not fit.
+    between, below = iter([0.015, 300.0, 0.24, 4 / 3]), iter([0, swap, 7, 5])
+    monkeypatch.setattr("transforms._draw_between", lambda low, high: next(between))
+    monkeypatch.setattr("transforms._draw_below", lambda count: next(below))
+    (image,) = images("RGB", 1, 200, 100)
+    expected = image.crop((7, 5, 7 + size[0], 5 + size[1])).resize((32, 32), Image.BILINEAR)
+    assert np.array_equal(arrays(GroupRandomSizedCrop(32)([image]))[0], np.asarray(expected))
+
+
+def test_random_sized_crop_falls_back_to_scale_and_crop() -> None:
+    # In 100 x 4 pixels nothing of 8 % of the area and a ratio of 3/4 fits.
+    frames = coordinates(100, 4)
+    torch.manual_seed(0)
+    for _ in range(10):
+        crop = arrays(GroupRandomSizedCrop(4)(frames))[0]
+        x = crop[0, 0, 0]
+        assert crop[..., 0].tolist() == [[x, x + 1, x + 2, x + 3]] * 4
+        assert crop[:, 0, 1].tolist() == [0, 1, 2, 3]
+
+
+def test_draws_come_from_the_cpus_generator_wherever_the_default_device_is() -> None:
+    crop = GroupRandomSizedCrop(8)
+    expected = channels(seeded(crop, images(), 3))
+    with torch.device("meta"):
+        assert np.array_equal(channels(seeded(crop, images(), 3)), expected)
+
+
+# From frames to tensors
+
+
+def test_stack() -> None:
+    rgb, flow = images("RGB", 2), images("L", 4)
+    one, two = arrays(rgb)
+    assert np.array_equal(Stack()(rgb), np.concatenate([one, two], axis=2))
+    bgr = np.concatenate([one[..., ::-1], two[..., ::-1]], axis=2)
+    assert np.array_equal(Stack(roll=True)(rgb), bgr)
+    assert Stack(roll=True)(rgb).dtype == np.uint8
+    for roll in (False, True):
+        stacked = Stack(roll)(flow)
+        assert np.array_equal(stacked, np.moveaxis(arrays(flow)[..., 0], 0, 2))
+        for form in (tensor(flow), pairs(flow)):
+            assert np.array_equal(Stack(roll)(form), np.moveaxis(stacked, 2, 0))
+        in_chw = np.moveaxis(Stack(roll)(rgb), 2, 0)
+        assert np.array_equal(Stack(roll)(tensor(rgb)), in_chw)
+    assert Stack()(tensor(rgb)).dtype == torch.uint8
+
+
+@pytest.mark.parametrize("div", [False, True])
+def test_to_torch_format_tensor(div: bool) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
+    expected = np.moveaxis(array, 2, 0).astype(np.float32) / (255 if div else 1)
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    chw = torch.from_numpy(np.moveaxis(array, 2, 0).copy())
+    for stacked in (array, frozen, array[:, ::-1][:, ::-1], chw):
+        converted = ToTorchFormatTensor(div)(stacked)
+        assert converted.dtype == torch.float32
+        assert converted.is_contiguous()
+        assert np.array_equal(converted.numpy(), expected)
+    backwards = ToTorchFormatTensor(div)(array[..., ::-1])
+    assert np.array_equal(backwards.numpy(), expected[::-1])
+    assert array[0, 1, 0] == 30
+
+
+def test_normalize_by_hand_and_not_in_place() -> None:
+    stacked = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).view(6, 1, 1).expand(6, 2, 2).clone()
+    before = stacked.clone()
+    normalised = GroupNormalize([1, 2, 3], [2, 4])(stacked)
+    assert normalised[:, 0, 0].tolist() == [0, 0, 0, 0.75, 1.5, 0.75]
+    assert torch.equal(stacked, before)
+    assert GroupNormalize([0.5], [0.25])(stacked.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    "normalise", [GroupNormalize([1, 2, 3], [1]), GroupNormalize([1], [1] * 3)]
+)
+def test_normalize_wants_whole_repetitions(normalise: GroupNormalize) -> None:
+    with pytest.raises(ValueError, match="4 channels are not a multiple of the 3 values of"):
+        normalise(torch.zeros(4, 2, 2))
+
+
+@pytest.mark.parametrize("space", ["RGB", "BGR"])
+@pytest.mark.parametrize("value_range", [(0.0, 1.0), (0.0, 255.0)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_to_model_input_is_stack_convert_normalise(
+    space: str, value_range: tuple, mode: str
+) -> None:
+    mean, std = ([0.4, 0.5, 0.3], [0.2, 0.3, 0.1]) if mode == "RGB" else ([0.4, 0.5], [0.2])
+    chain = Compose(
+        [Stack(space == "BGR"), ToTorchFormatTensor(value_range[1] == 1), GroupNormalize(mean, std)]
+    )
+    frames = images(mode, 10)
+    converted = ToModelInput(mean, std, space, value_range)(frames)
+    torch.testing.assert_close(converted, chain(frames), rtol=1e-6, atol=1e-6)
+    for form in [tensor(frames)] + [pairs(frames)] * (mode == "L"):
+        assert torch.equal(ToModelInput(mean, std, space, value_range)(form), converted)
+
+
+# Presets
+
+
+def expected_crops(model: SimpleNamespace, frames: list, crop_count: int) -> np.ndarray:
+    """(crops, images, H, W, channels) uint8 by Pillow and numpy alone."""
+    size, scale = model.preprocessing.input_size, model.preprocessing.scale_size
+    width, height = frames[0].size
+    if width < height:
+        width, height = scale, int(scale * height / width)
+    else:
+        width, height = int(scale * width / height), scale
+    scaled = arrays([image.resize((width, height), Image.BILINEAR) for image in frames])
+    mirrored = scaled[:, :, ::-1].copy()
+    if model.modality == "Flow":
+        mirrored[::2] = 255 - mirrored[::2]
+
+    def cut(pixels: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
+        return pixels[:, y : y + side, x : x + side]
+
+    if crop_count == 1:
+        x, y = round((width - size) / 2), round((height - size) / 2)
+        return np.stack([cut(scaled, x, y, size)])
+    if crop_count == 3:
+        step_x, step_y = (width - scale) // 4, (height - scale) // 4
+        return np.stack([cut(scaled, x * step_x, 2 * step_y, scale) for x in (0, 4, 2)])
+    step_x, step_y = (width - size) // 4, (height - size) // 4
+    crops = []
+    for x, y in ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)):
+        crops.append(cut(scaled, x * step_x, y * step_y, size))
+        crops.append(cut(mirrored, width - x * step_x - size, y * step_y, size))
+    return np.stack(crops)
+
+
+def normalised(name: str, crops: np.ndarray) -> np.ndarray:
+    """(crops * images * channels, H, W), written out model by model."""
+    x = np.moveaxis(crops, -1, 2).astype(np.float64)
+    column = (-1, 1, 1)
+    if name == "resnet-rgb":
+        mean, std = np.reshape(IMAGENET.mean, column), np.reshape(IMAGENET.std, column)
+        x = (x / 255 - mean) / std
+    elif name == "bninception-rgb":
+        x = x[:, :, ::-1] - np.reshape([104, 117, 128], column)
+    elif name == "resnet-flow":
+        x = (x / 255 - 0.5) / 0.226
+    elif name == "bninception-flow":
+        x = x - 128
+    elif name == "resnet-rgbdiff":
+        x = x / 255
+    else:
+        assert name == "bninception-rgbdiff"
+        x = x[:, :, ::-1]
+    return x.reshape(-1, *x.shape[-2:])
+
+
+def grey_level(model: SimpleNamespace) -> float:
+    """How much one grey level is, at most, in the input of the model."""
+    size = model.preprocessing.input_range[1] / 255
+    return size if model.modality == "RGBDiff" else size / min(model.preprocessing.std)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("crop_count", [1, 3, 10])
+@pytest.mark.parametrize(("width", "height"), [(35, 20), (61, 47), (30, 52)])
+def test_evaluation_preset(name: str, crop_count: int, width: int, height: int) -> None:
+    model = MODELS[name]
+    frames = images("L" if model.modality == "Flow" else "RGB", 6, width, height)
+    transform = evaluation_transform(model, crop_count)
+    expected = normalised(name, expected_crops(model, frames, crop_count))
+    from_list = transform(frames)
+    assert from_list.dtype == torch.float32
+    assert from_list.is_contiguous()
+    assert from_list.shape == expected.shape
+    np.testing.assert_allclose(from_list, expected, rtol=0, atol=3e-5)
+
+    forms = [tensor(frames)] + [pairs(frames)] * (model.modality == "Flow")
+    for form in forms:
+        from_tensor = transform(form)
+        if height == 20:  # scale_size: nothing is resized
+            assert torch.equal(from_tensor, from_list)
+        torch.testing.assert_close(from_tensor, from_list, rtol=0, atol=1.001 * grey_level(model))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("seed", range(6))
+def test_training_preset(name: str, seed: int) -> None:
+    model = MODELS[name]
+    preprocessing, is_flow = model.preprocessing, model.modality == "Flow"
+    frames = images("L" if is_flow else "RGB", 6)
+    scales = [1, 0.875, 0.75, 0.66] if model.modality == "RGB" else [1, 0.875, 0.75]
+    crops = Compose([GroupMultiScaleCrop(16, scales), GroupRandomHorizontalFlip(is_flow)])
+    expected = normalised(name, arrays(seeded(crops, frames, seed))[None])
+    from_list = seeded(training_transform(model), frames, seed)
+    assert from_list.dtype == torch.float32
+    assert from_list.shape == (6 if is_flow else 18, preprocessing.input_size, 16)
+    np.testing.assert_allclose(from_list, expected, rtol=0, atol=3e-5)
+    for form in [tensor(frames)] + [pairs(frames)] * is_flow:
+        from_tensor = seeded(training_transform(model), form, seed)
+        torch.testing.assert_close(from_tensor, from_list, rtol=0, atol=1.001 * grey_level(model))
+
+
+def test_presets_refuse_what_the_model_does_not_take() -> None:
+    rgb, flow = MODELS["resnet-rgb"], MODELS["resnet-flow"]
+    for model, frames in ((rgb, images("L")), (flow, images("RGB")), (flow, tensor(images()))):
+        for transform in (evaluation_transform(model, 10), training_transform(model)):
+            with pytest.raises(ValueError, match=f"a model of modality {model.modality} got"):
+                transform(frames)
+    with pytest.raises(ValueError, match=r"in pairs u0, v0.*got 3 images"):
+        evaluation_transform(flow)(images("L", 3))
+    assert evaluation_transform(flow)(pairs(images("L", 6))[:1]).shape == (2, 16, 16)
+    with pytest.raises(ValueError, match="crop_count must be 1, 3 or 10, got 5"):
+        evaluation_transform(rgb, 5)
+    with pytest.raises(ValueError, match=r"modality must be .*'Depth'"):
+        training_transform(SimpleNamespace(preprocessing=IMAGENET, modality="Depth"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_presets_can_be_printed_copied_and_pickled(name: str) -> None:
+    model = MODELS[name]
+    frames = images("L" if model.modality == "Flow" else "RGB", 4)
+    presets = [evaluation_transform(model, count) for count in (1, 3, 10)]
+    for preset in [*presets, training_transform(model)]:
+        assert "ToModelInput(mean=(" in repr(preset)
+        expected = seeded(preset, frames, 0)
+        for twin in (pickle.loads(pickle.dumps(preset)), copy.deepcopy(preset)):
+            assert torch.equal(seeded(twin, frames, 0), expected)
+    assert "GroupOverSample(crop_size=16, scale_size=20, flip=True)" in repr(presets[2])
+    if name == "bninception-rgb":
+        assert "input_space='BGR', input_range=(0.0, 255.0)" in repr(presets[0])
+
+
+def test_every_repr_shows_the_arguments() -> None:
+    assert repr(GroupScale(256)) == "GroupScale(size=256)"
+    assert repr(GroupRandomSizedCrop(224)) == "GroupRandomSizedCrop(size=224)"
+    assert repr(GroupRandomHorizontalFlip(True)) == "GroupRandomHorizontalFlip(is_flow=True)"
+    assert repr(GroupFullResSample(256, 256, False)) == (
+        "GroupFullResSample(crop_size=256, scale_size=256, flip=False)"
+    )
+    assert repr(GroupMultiScaleCrop(224, [1, 0.5], 2, False, False)) == (
+        "GroupMultiScaleCrop(input_size=224, scales=[1, 0.5], max_distort=2, fix_crop=False, "
+        "more_fix_crop=False)"
+    )
+    assert repr(Stack(True)) == "Stack(roll=True)"
+    assert repr(ToTorchFormatTensor(False)) == "ToTorchFormatTensor(div=False)"
+    assert repr(GroupNormalize([0.5], [0.2])) == "GroupNormalize(mean=[0.5], std=[0.2])"
+    assert repr(RequireModality("Flow")) == "RequireModality(modality='Flow')"
+
+
+def test_preset_on_real_frames(epic_test_data: Path) -> None:
+    paths = sorted((epic_test_data / "clips" / "frames").glob("img_*.jpg"))[:8]
+    frames = [Image.open(path).convert("RGB") for path in paths]
+    preprocessing = Preprocessing(IMAGENET.mean, IMAGENET.std)
+    model = SimpleNamespace(preprocessing=preprocessing, modality="RGB")
+    for crop_count, side in ((1, 224), (3, 256), (10, 224)):
+        transform = evaluation_transform(model, crop_count)
+        from_list, from_tensor = transform(frames), transform(tensor(frames))
+        assert from_list.shape == (crop_count * 8 * 3, side, side)
+        torch.testing.assert_close(from_tensor, from_list, rtol=0, atol=1.001 * grey_level(model))
+
+
+# Bad input
+
+
+GROUP_TRANSFORMS = [
+    GroupScale(8),
+    GroupCenterCrop(8),
+    GroupRandomCrop(8),
+    GroupRandomHorizontalFlip(),
+    GroupOverSample(8),
+    GroupFullResSample(8, 8),
+    GroupMultiScaleCrop(8),
+    GroupRandomSizedCrop(8),
+    Stack(),
+    ToModelInput([0.5], [0.2]),
+    RequireModality("RGB"),
+]
+BAD_FRAMES = {
+    "empty list": ([], ValueError, "at least one frame, got an empty list"),
+    "mixed sizes": (
+        images("RGB", 1) + images("RGB", 1, 30),
+        ValueError,
+        r"one size, got .*\(30, 20\) and \(35, 20\)",
+    ),
+    "mixed modes": (images("RGB", 1) + images("L", 1), ValueError, r"\['L', 'RGB'\]; convert"),
+    "other mode": ([images("RGB", 1)[0].convert("P")], ValueError, r"\['P'\]; convert"),
+    "one image": (images("RGB", 1)[0], TypeError, "list of PIL images .* got Image"),
+    "array": (np.zeros((2, 3, 9, 9), np.uint8), TypeError, "list of PIL images .* got ndarray"),
+    "list of arrays": (
+        [np.zeros((9, 9, 3), np.uint8)],
+        TypeError,
+        r"PIL images, got \['ndarray'\]",
+    ),
+    "float tensor": (torch.zeros(2, 3, 9, 9), TypeError, "uint8, got torch.float32"),
+    "3-D": (torch.zeros(3, 9, 9, dtype=torch.uint8), ValueError, r"H, W\) .* got \(3, 9, 9\)"),
+    "channels last": (
+        torch.zeros(2, 9, 9, 3, dtype=torch.uint8),
+        ValueError,
+        r"3 channels .* got \(2, 9, 9, 3\)",
+    ),
+    "no frames": (torch.zeros(0, 3, 9, 9, dtype=torch.uint8), ValueError, r"got \(0, 3, 9, 9\)"),
+}
+
+
+@pytest.mark.parametrize("transform", GROUP_TRANSFORMS, ids=lambda t: type(t).__name__)
+@pytest.mark.parametrize("what", BAD_FRAMES)
+def test_frames_that_are_none(transform: Callable, what: str) -> None:
+    frames, error, message = BAD_FRAMES[what]
+    with pytest.raises(error, match=f"^{type(transform).__name__}: .*{message}"):
+        transform(frames)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        GroupCenterCrop((21, 5)),
+        GroupRandomCrop(21),
+        GroupOverSample((36, 5)),
+        GroupOverSample(16, 15),
+        GroupFullResSample(21, None),
+    ],
+    ids=repr,
+)
+def test_crop_larger_than_the_frames(transform: Callable) -> None:
+    for frames in (images(), tensor(images())):
+        with pytest.raises(
+            ValueError, match=r"does not fit into frames of .*GroupScale.*scale_size"
+        ):
+            transform(frames)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GroupScale(0), "GroupScale: size must be a positive .* got 0"),
+        (lambda: GroupCenterCrop((3, 4, 5)), r"GroupCenterCrop: size .* got \(3, 4, 5\)"),
+        (lambda: GroupRandomCrop(2.5), r"GroupRandomCrop: size .* got 2\.5"),
+        (lambda: GroupRandomSizedCrop("8"), "GroupRandomSizedCrop: size .* got '8'"),
+        (lambda: GroupOverSample(()), r"GroupOverSample: crop_size .* got \(\)"),
+        (lambda: GroupOverSample(8, -1), "GroupOverSample: scale_size .* got -1"),
+        (lambda: GroupFullResSample(8, [8, 0]), r"GroupFullResSample: scale_size .* got \[8, 0\]"),
+        (lambda: GroupMultiScaleCrop(None), "GroupMultiScaleCrop: input_size .* got None"),
+        (lambda: GroupMultiScaleCrop(8, []), r"scales must be .* got \[\]"),
+        (lambda: GroupMultiScaleCrop(8, [1.5, 1]), r"scales must be .* got \[1\.5, 1\]"),
+        (lambda: GroupMultiScaleCrop(8, [1], -1), "max_distort must be 0 or more, got -1"),
+        (lambda: GroupNormalize([], [1]), r"GroupNormalize: mean and std .* mean=\[\]"),
+        (lambda: GroupNormalize([0.5], [0]), r"std positive, got .* std=\[0\]"),
+        (lambda: GroupNormalize(0.5, 0.2), r"GroupNormalize: mean and std must be lists"),
+        (lambda: ToModelInput([0.5], [1], "bgr"), "input_space must be 'RGB' or 'BGR', got 'bgr'"),
+    ],
+)
+def test_arguments_that_cannot_be(make: Callable, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_numpy_integers_are_sizes() -> None:
+    assert GroupCenterCrop(np.int64(8))(images())[0].size == (8, 8)
+
+
+def test_conversions_refuse_other_types_and_shapes() -> None:
+    convert, normalise = ToTorchFormatTensor(), GroupNormalize([0.5], [0.2])
+    for wrong in (images()[0], np.zeros((2, 2, 3)), torch.zeros(3, 2, 2)):
+        with pytest.raises(TypeError, match="ToTorchFormatTensor: expected a uint8"):
+            convert(wrong)
+    for wrong in (np.zeros((2, 2), np.uint8), torch.zeros(1, 3, 2, 2, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"ToTorchFormatTensor: expected .* of shape"):
+            convert(wrong)
+    for wrong in (np.zeros((3, 2, 2)), torch.zeros(3, 2, 2, dtype=torch.uint8)):
+        with pytest.raises(TypeError, match="GroupNormalize: expected a floating-point tensor"):
+            normalise(wrong)
+    with pytest.raises(ValueError, match=r"expected \(channels, H, W\), got \(1, 3, 2, 2\)"):
+        normalise(torch.zeros(1, 3, 2, 2))

@@ -1,0 +1,309 @@
+#!/usr/bin/env python
+"""Print what a checkpoint file holds: settings, training arguments, optimiser, weights.
+
+    python tools/print_checkpoint_details.py CHECKPOINT [--json] [--trust]
+
+Files that `load_checkpoint` does not load are shown too, with the reason. No model is built, and
+no code from the file runs (unless `--trust` allows it).
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if not __package__:  # run as a program, when Python looks for modules beside it alone
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from weights.checkpoint import Checkpoint, parse_checkpoint, to_dictionary
+from weights.files import CheckpointError, is_legacy, read_file
+from weights.published import find_published
+
+__all__ = ["describe", "main"]
+
+_SHOWN_APART = ("state_dict", "args", "optimizer", "preprocessing", "format_version")
+_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+"""Ends of the names of batch norm's statistics, which are no parameters."""
+_DEEPEST = 20
+"""Levels of nested values that are shown."""
+
+
+def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, Any]:
+    """Everything that is to be said of a checkpoint file.
+
+    Args:
+        path: the file.
+        trust: whether the file may run any code while it is read.
+
+    Returns:
+        Plain values, which `json.dumps` accepts: `settings` as `load_checkpoint` understands them,
+        or None and the reason under `problem`; under `notes`, what it would rename.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        weights.files.CheckpointError: if the file is not a checkpoint, or could run code.
+    """
+    contents = read_file(path, trust=trust)
+    checkpoint, problem = None, None
+    try:
+        checkpoint = parse_checkpoint(contents)
+    except CheckpointError as error:
+        problem = str(error)
+    weights = contents.get("state_dict") if isinstance(contents, Mapping) else None
+    if not isinstance(weights, Mapping) or not weights:
+        raise CheckpointError(f"{path}: {problem}")
+    preprocessing, source = _preprocessing(checkpoint)
+    return {
+        "path": str(path),
+        "file_bytes": Path(path).stat().st_size,
+        "serialization": "legacy" if is_legacy(path) else "zip",
+        "variant": _variant(contents, checkpoint),
+        "epoch": _plain(contents.get("epoch")),
+        "settings": None if checkpoint is None else _settings(checkpoint),
+        "preprocessing": preprocessing,
+        "preprocessing_source": source,
+        "notes": [] if checkpoint is None else list(checkpoint.report),
+        "problem": problem,
+        "entries": {
+            str(name): _plain(value)
+            for name, value in contents.items()
+            if name not in ("state_dict", "args", "optimizer")
+        },
+        "args": _plain(contents.get("args")),
+        "optimizer": _optimizer(contents.get("optimizer")),
+        "weights": [_weight(name, value) for name, value in weights.items()],
+        "totals": _totals(weights),
+    }
+
+
+def _variant(contents: Mapping[Any, Any], checkpoint: Checkpoint | None) -> str | None:
+    """Name of the kind of model: the one that it is, or else what the file says."""
+    if checkpoint is None:
+        return str(contents["model_type"]).upper() if "model_type" in contents else None
+    settings = checkpoint.settings
+    return "TSM-NL" if settings.non_local else settings.model_type.upper()
+
+
+def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The model as `load_checkpoint` would build it: the documented entries, and class counts."""
+    entries = to_dictionary(replace(checkpoint, args={}))
+    settings = {name: value for name, value in entries.items() if name not in _SHOWN_APART}
+    del settings["epoch"]
+    return {**settings, "num_class": _plain(checkpoint.settings.num_class)}
+
+
+def _preprocessing(checkpoint: Checkpoint | None) -> tuple[dict[str, Any] | None, str | None]:
+    """The input that the weights expect, where that is known, and who says so."""
+    if checkpoint is None:
+        return None, None
+    settings = checkpoint.settings
+    if settings.preprocessing is not None:
+        return _plain(asdict(settings.preprocessing)), "recorded in the file"
+    try:
+        published = find_published(
+            settings.model_type,
+            settings.arch,
+            settings.modality,
+            num_segments=settings.num_segments,
+            new_length=settings.new_length,
+        )
+    except ValueError:
+        return None, None
+    return _plain(asdict(published.preprocessing)), "that of the published weights of this kind"
+
+
+def _optimizer(state: Any) -> Any:
+    """Parameter groups without their parameters, and a summary of the state."""
+    if not isinstance(state, Mapping) or not isinstance(state.get("param_groups"), list):
+        return _plain(state)
+    groups = []
+    for group in state["param_groups"]:
+        options = _plain(group)
+        if isinstance(options, dict) and isinstance(options.get("params"), list):
+            options["params"] = len(options["params"])
+        groups.append(options)
+    slots = state.get("state")
+    values = list(slots.values()) if isinstance(slots, Mapping) else []
+    tensors = [
+        value
+        for slot in values
+        if isinstance(slot, Mapping)
+        for value in slot.values()
+        if isinstance(value, Tensor)
+    ]
+    return {
+        "param_groups": groups,
+        "state": {
+            "parameters": len(values),
+            "tensors": len(tensors),
+            "bytes": _bytes(tensors),
+        },
+    }
+
+
+def _weight(name: Any, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Tensor):
+        return {"name": str(name), "shape": None, "dtype": type(value).__name__}
+    return {"name": str(name), "shape": list(value.shape), "dtype": _dtype(value)}
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _totals(weights: Mapping[Any, Any]) -> dict[str, int]:
+    tensors = {name: value for name, value in weights.items() if isinstance(value, Tensor)}
+    return {
+        "tensors": len(tensors),
+        "parameters": sum(
+            value.numel() for name, value in tensors.items() if not str(name).endswith(_STATISTICS)
+        ),
+        "bytes": _bytes(tensors.values()),
+    }
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A value of any kind in the kinds that JSON has."""
+    if depth > _DEEPEST:
+        return "..."
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, Tensor):
+        if value.numel() == 1 and value.device.type != "meta":
+            return _plain(value.item())
+        return f"{_dtype(value)} tensor of shape {tuple(value.shape)}"
+    return str(value) if isinstance(value, torch.dtype | torch.device) else repr(value)
+
+
+def _text(details: Mapping[str, Any]) -> str:
+    """The details for people: a section each, in aligned columns."""
+    file = {
+        "file": details["path"],
+        "size": f"{details['file_bytes']:,} bytes, {details['serialization']} serialisation",
+        "variant": details["variant"],
+        "epoch": details["epoch"],
+    }
+    sections = [_columns(file)]
+    if details["settings"] is None:
+        sections += [f"load_checkpoint cannot load it: {details['problem']}"]
+        sections += ["Entries\n" + _columns(details["entries"])]
+    else:
+        settings = dict(details["settings"])
+        if isinstance(settings["num_class"], list):
+            settings["num_class"] = "{} verbs, {} nouns".format(*settings["num_class"])
+        sections += ["Settings\n" + _columns(settings)]
+        extra = {
+            name: value
+            for name, value in details["entries"].items()
+            if name not in (*settings, *_SHOWN_APART, "epoch")
+        }
+        if extra:
+            sections += ["Other entries\n" + _columns(extra)]
+    if details["preprocessing"] is not None:
+        title = f"Preprocessing ({details['preprocessing_source']})"
+        sections += [f"{title}\n{_columns(details['preprocessing'])}"]
+    args = details["args"]
+    sections += [
+        "Training arguments\n"
+        + (_columns(args) if isinstance(args, Mapping) and args else f"  {_shown(args or 'none')}")
+    ]
+    sections += ["Optimizer\n" + _optimizer_text(details["optimizer"])]
+    notes = "".join(f"\n  when loaded: {note}" for note in details["notes"])
+    sections += [f"Weights{notes}\n{_weights_text(details['weights'])}"]
+    totals = details["totals"]
+    sections += ["{tensors:,} tensors, {parameters:,} parameters, {bytes:,} bytes".format(**totals)]
+    return "\n\n".join(sections)
+
+
+def _optimizer_text(optimizer: Any) -> str:
+    if not isinstance(optimizer, Mapping) or "param_groups" not in optimizer:
+        return f"  {_shown('none' if optimizer is None else optimizer)}"
+    rows = {f"group {i}": group for i, group in enumerate(optimizer["param_groups"])}
+    state = optimizer.get("state", {})
+    rows["state"] = ", ".join(f"{count:,} {what}" for what, count in state.items())
+    return _columns(rows)
+
+
+def _weights_text(weights: list[dict[str, Any]]) -> str:
+    rows = [
+        (
+            _shown(weight["name"]),
+            "" if weight["shape"] is None else _shown(weight["shape"]),
+            weight["dtype"],
+        )
+        for weight in weights
+    ]
+    names, shapes = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(f"  {name:<{names}}  {shape:<{shapes}}  {kind}" for name, shape, kind in rows)
+
+
+def _columns(values: Mapping[str, Any]) -> str:
+    rows = [(_shown(name), _shown(value)) for name, value in values.items()]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def _shown(value: Any) -> str:
+    """A value on one line, without anything that a terminal would obey."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_shown(name)}={_shown(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"
+    text = "-" if value is None else str(value)
+    return text if text.isprintable() else ascii(text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Print what a checkpoint file holds, without building a model.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the file run code while it is read: only for files whose writer you trust",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        details = describe(options.checkpoint, trust=options.trust)
+    except (CheckpointError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    text = json.dumps(details, indent=2) if options.json else _text(details)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `| head` has seen enough; nor shall Python complain at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

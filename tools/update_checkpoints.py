@@ -1,0 +1,81 @@
+#!/usr/bin/env python
+"""Turn an old checkpoint file into the documented format (see `weights.checkpoint`).
+
+    python tools/update_checkpoints.py CHECKPOINT [UPDATED] [--overwrite]
+
+Prefixes are removed from weight names, old model types take their present names, and what
+`load_checkpoint` had to find elsewhere, or to assume, is recorded. Training arguments, epoch,
+optimiser and all other entries are kept, and so are the kind of serialisation and the precision of
+the weights. The file is known to load before anything is written.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+if not __package__:  # run as a program, when Python looks for modules beside it alone
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from model_loader import load_checkpoint, settings_of
+from weights.checkpoint import read_checkpoint, to_dictionary
+from weights.files import CheckpointError, is_legacy, write_file
+
+__all__ = ["main", "update"]
+
+_ENDINGS = (".pth.tar", ".tar.gz")
+"""Endings of two parts, which a new name keeps whole."""
+
+
+def update(
+    path: Path, destination: Path | None = None, *, overwrite: bool = False
+) -> tuple[Path | None, list[str]]:
+    """Write a checkpoint file in the documented format.
+
+    Args:
+        path: the file.
+        destination: where to write; default: beside the file, `-updated` in its name, or with
+            `overwrite` the file itself.
+        overwrite: whether an existing file may be replaced.
+
+    Returns:
+        Where it was written, and what changed, a sentence each. None if the file needs no update
+        and no destination is given: nothing is written then.
+
+    Raises:
+        FileNotFoundError: if there is no such file or folder.
+        FileExistsError: if the destination exists and may not be replaced.
+        weights.files.CheckpointError: if the file is not a checkpoint that `load_checkpoint` loads.
+    """
+    target = destination or (path if overwrite else _beside(path))
+    if target.exists() and not overwrite:
+        raise FileExistsError(
+            f"{target} exists: give another name for the updated file, or pass --overwrite"
+        )
+    settings = settings_of(load_checkpoint(path))
+    checkpoint = read_checkpoint(path)
+    documented = to_dictionary(replace(checkpoint, settings=settings))
+    changes = [*checkpoint.report, *_differences(checkpoint.contents, documented)]
+    if not changes and destination is None:
+        return None, []
+    contents = {**checkpoint.contents, **documented}
+    return write_file(contents, target, legacy=is_legacy(path)), changes
+
+
+def _beside(path: Path) -> Path:
+    ending = next((ending for ending in _ENDINGS if path.name.endswith(ending)), path.suffix)
+    return path.with_name(f"{path.name.removesuffix(ending)}-updated{ending}")
+
+
+def _differences(old: Mapping[Any, Any], new: Mapping[str, Any]) -> list[str]:
+    """What was added to the entries and the training options, and what was changed."""
+    differences = []
+    added = [name for name in new if name not in old]
+    if added:
+        differences.append(f"added {', '.join(added)}")
+    for name, value in new.items():
+        if name in old and name not in ("state_dict", "args", "optimizer") and old[name] != value:
+            differences.append(f"changed {name} from {old[name]!r} to {value!r}")
+    return differences
