@@ -14,8 +14,8 @@ are never written to, but a result may share their memory. Whatever is random is
 group from torch's global generator, so that `torch.manual_seed` reproduces it, the workers of a
 DataLoader differ, and both forms draw the same.
 
-What is not frames raises a TypeError (other types, tensors that are not uint8) or a ValueError
-(empty lists, several sizes or modes, other shapes, crops larger than the frames).
+What is not frames raises a ValueError: other types, tensors that are not uint8, empty lists,
+several sizes or modes, other shapes, crops larger than the frames.
 
 Source: tsn-pytorch (Wang et al. 2016, arXiv:1608.00859); `GroupFullResSample` from TSM (Lin et al.
 2019, arXiv:1811.08383).
@@ -32,19 +32,33 @@ Differences from the original:
 """
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar, overload
+from typing import ClassVar, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import Compose
-from torchvision.transforms.v2 import functional
 
+from data.groups import (
+    Frames,
+    FramesT,
+    Size,
+    check_frames,
+    crop,
+    draw_below,
+    draw_between,
+    holds_flow,
+    join,
+    mirror,
+    pair_of_sides,
+    resize,
+    slack,
+    width_height,
+)
 from weights.preprocessing import Preprocessing
 
 __all__ = [
@@ -66,12 +80,6 @@ __all__ = [
     "training_transform",
 ]
 
-Frames = list[Image.Image] | Tensor
-"""A list of PIL images, or a uint8 tensor (frames, channels, H, W); see the top of this file."""
-
-_FramesT = TypeVar("_FramesT", list[Image.Image], Tensor)
-_Size = int | Sequence[int]
-
 # Where crops lie, as (x, y) in quarters of the way that a crop can move.
 _CORNERS_AND_CENTRE = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2))
 _EDGES_AND_QUARTERS = ((0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))
@@ -85,119 +93,7 @@ _MOTION_SCALES = (1, 0.875, 0.75)
 _FRAMES_AT_A_TIME = 4
 
 
-# Checks
-
-
-def _check_frames(owner: object, frames: object) -> None:
-    """Refuse what is not frames, in the name of the transform `owner`."""
-    name = type(owner).__name__
-    if isinstance(frames, Tensor):
-        if frames.dtype != torch.uint8:
-            raise TypeError(f"{name}: a tensor of frames must be uint8, got {frames.dtype}")
-        if frames.ndim != 4 or frames.shape[1] not in (1, 2, 3) or 0 in frames.shape:
-            raise ValueError(
-                f"{name}: expected a tensor of frames (frames, channels, H, W) with 3 channels "
-                f"(RGB), 2 (flow u, v) or 1 (flow u and v in turn), got {tuple(frames.shape)}"
-            )
-        return
-    if not isinstance(frames, list | tuple):
-        raise TypeError(
-            f"{name}: frames must be a list of PIL images or a uint8 tensor (frames, channels, H, "
-            f"W), got {type(frames).__name__}"
-        )
-    if not frames:
-        raise ValueError(f"{name}: expected at least one frame, got an empty list")
-    strangers = {type(frame).__name__ for frame in frames if not isinstance(frame, Image.Image)}
-    if strangers:
-        raise TypeError(f"{name}: a list of frames must hold PIL images, got {sorted(strangers)}")
-    modes = sorted({frame.mode for frame in frames})
-    if modes not in (["RGB"], ["L"]):
-        raise ValueError(
-            f"{name}: all images must have mode RGB, or all mode L (flow), got {modes}; convert "
-            "them with image.convert('RGB') or image.convert('L')"
-        )
-    sizes = sorted({frame.size for frame in frames})
-    if len(sizes) > 1:
-        raise ValueError(
-            f"{name}: all images must have one size, got (width, height) {sizes[0]} and {sizes[1]}"
-        )
-
-
-def _pair(owner: object, argument: str, size: _Size) -> tuple[int, int]:
-    """Both sides of `size`; a single number, also in a sequence, stands for both."""
-    try:
-        sides = [operator.index(side) for side in (size if isinstance(size, Sequence) else (size,))]
-    except TypeError:
-        sides = []
-    if len(sides) not in (1, 2) or min(sides) < 1:
-        raise ValueError(
-            f"{type(owner).__name__}: {argument} must be a positive whole number of pixels or a "
-            f"pair of them, got {size!r}"
-        )
-    return sides[0], sides[-1]
-
-
-def _slack(owner: object, frames: Frames, crop_w: int, crop_h: int) -> tuple[int, int]:
-    """How far a crop can move to the right and down; refuses one that does not fit."""
-    w, h = _width_height(frames)
-    if crop_w > w or crop_h > h:
-        raise ValueError(
-            f"{type(owner).__name__}: a crop of {crop_w}x{crop_h} (width x height) does not fit "
-            f"into frames of {w}x{h}; enlarge them first, with GroupScale(size) or scale_size"
-        )
-    return w - crop_w, h - crop_h
-
-
-# What is done to frames, in either form
-
-
-def _width_height(frames: Frames) -> tuple[int, int]:
-    if isinstance(frames, Tensor):
-        return frames.shape[-1], frames.shape[-2]
-    return frames[0].size
-
-
-def _is_flow(frames: Frames) -> bool:
-    if isinstance(frames, Tensor):
-        return frames.shape[1] != 3
-    return frames[0].mode == "L"
-
-
-def _crop(frames: _FramesT, x: int, y: int, w: int, h: int) -> _FramesT:
-    """The same rectangle of every frame; of a tensor, a view."""
-    if isinstance(frames, Tensor):
-        return frames[..., y : y + h, x : x + w]
-    return [image.crop((x, y, x + w, y + h)) for image in frames]
-
-
-def _resize(frames: _FramesT, w: int, h: int) -> _FramesT:
-    if (w, h) == _width_height(frames):
-        return frames
-    if isinstance(frames, Tensor):
-        resized: Tensor = functional.resize(frames, [h, w], antialias=True)
-        return resized
-    return [image.resize((w, h), Image.Resampling.BILINEAR) for image in frames]
-
-
-def _mirror(frames: _FramesT, invert_u: bool) -> _FramesT:
-    """Every frame flipped left to right; `invert_u` turns the horizontal motion round as well."""
-    if isinstance(frames, Tensor):
-        flipped = frames.flip(-1)
-        if invert_u:
-            u = flipped[:, 0] if flipped.shape[1] == 2 else flipped[::2]
-            u.copy_(255 - u)
-        return flipped
-    mirrored = [ImageOps.mirror(image) for image in frames]
-    if invert_u:
-        mirrored[::2] = [ImageOps.invert(image) for image in mirrored[::2]]
-    return mirrored
-
-
-def _join(groups: list[_FramesT]) -> _FramesT:
-    first = groups[0]
-    if isinstance(first, Tensor):
-        return torch.cat(groups)
-    return [image for group in groups for image in group]
+# Group transforms
 
 
 def _offsets(
@@ -209,37 +105,23 @@ def _offsets(
     return [(x * step_x, y * step_y) for x, y in places]
 
 
-# Random numbers: the generator of the CPU, whatever device is the default or holds the frames.
-
-
-def _draw_below(count: int) -> int:
-    return int(torch.randint(count, (), device="cpu"))
-
-
-def _draw_between(low: float, high: float) -> float:
-    return float(torch.empty((), device="cpu").uniform_(low, high))
-
-
-# Group transforms
-
-
 class _GroupTransform:
     """Checks the frames, then applies what the class does to them."""
 
-    def __call__(self, frames: _FramesT) -> _FramesT:
-        _check_frames(self, frames)
+    def __call__(self, frames: FramesT) -> FramesT:
+        check_frames(self, frames)
         return self._apply(frames)
 
-    def _apply(self, frames: _FramesT) -> _FramesT:
+    def _apply(self, frames: FramesT) -> FramesT:
         raise NotImplementedError
 
 
 @dataclass
 class _SizedTransform(_GroupTransform):
-    size: _Size
+    size: Size
 
     def __post_init__(self) -> None:
-        _pair(self, "size", self.size)
+        pair_of_sides(self, "size", self.size)
 
 
 class GroupScale(_SizedTransform):
@@ -250,13 +132,13 @@ class GroupScale(_SizedTransform):
             shorter); or both sides as (height, width), as for torchvision's Resize.
     """
 
-    def _apply(self, frames: _FramesT) -> _FramesT:
-        size_h, size_w = _pair(self, "size", self.size)
+    def _apply(self, frames: FramesT) -> FramesT:
+        size_h, size_w = pair_of_sides(self, "size", self.size)
         if not (isinstance(self.size, Sequence) and len(self.size) == 2):
-            w, h = _width_height(frames)
+            w, h = width_height(frames)
             longer = int(size_w * max(w, h) / min(w, h))
             size_w, size_h = (size_w, longer) if w <= h else (longer, size_h)
-        return _resize(frames, size_w, size_h)
+        return resize(frames, size_w, size_h)
 
 
 class GroupCenterCrop(_SizedTransform):
@@ -266,10 +148,10 @@ class GroupCenterCrop(_SizedTransform):
         size: side of a square in pixels, or (height, width).
     """
 
-    def _apply(self, frames: _FramesT) -> _FramesT:
-        crop_h, crop_w = _pair(self, "size", self.size)
-        slack_w, slack_h = _slack(self, frames, crop_w, crop_h)
-        return _crop(frames, round(slack_w / 2), round(slack_h / 2), crop_w, crop_h)
+    def _apply(self, frames: FramesT) -> FramesT:
+        crop_h, crop_w = pair_of_sides(self, "size", self.size)
+        slack_w, slack_h = slack(self, frames, crop_w, crop_h)
+        return crop(frames, round(slack_w / 2), round(slack_h / 2), crop_w, crop_h)
 
 
 class GroupRandomCrop(_SizedTransform):
@@ -279,11 +161,11 @@ class GroupRandomCrop(_SizedTransform):
         size: side of a square in pixels, or (height, width).
     """
 
-    def _apply(self, frames: _FramesT) -> _FramesT:
-        crop_h, crop_w = _pair(self, "size", self.size)
-        slack_w, slack_h = _slack(self, frames, crop_w, crop_h)
-        x, y = _draw_below(slack_w + 1), _draw_below(slack_h + 1)
-        return _crop(frames, x, y, crop_w, crop_h)
+    def _apply(self, frames: FramesT) -> FramesT:
+        crop_h, crop_w = pair_of_sides(self, "size", self.size)
+        slack_w, slack_h = slack(self, frames, crop_w, crop_h)
+        x, y = draw_below(slack_w + 1), draw_below(slack_h + 1)
+        return crop(frames, x, y, crop_w, crop_h)
 
 
 @dataclass
@@ -297,43 +179,43 @@ class GroupRandomHorizontalFlip(_GroupTransform):
 
     is_flow: bool = False
 
-    def _apply(self, frames: _FramesT) -> _FramesT:
-        if self.is_flow and not _is_flow(frames):
+    def _apply(self, frames: FramesT) -> FramesT:
+        if self.is_flow and not holds_flow(frames):
             raise ValueError(
                 "GroupRandomHorizontalFlip: is_flow=True wants images of mode L or a tensor with 1 "
                 "or 2 channels, got RGB frames; for them leave is_flow=False"
             )
-        return _mirror(frames, invert_u=self.is_flow) if _draw_below(2) else frames
+        return mirror(frames, invert_u=self.is_flow) if draw_below(2) else frames
 
 
 @dataclass
 class _FixedCrops(_GroupTransform):
     """Crops at fixed places, each as it is and then, with `flip`, mirrored."""
 
-    crop_size: _Size
-    scale_size: _Size | None
+    crop_size: Size
+    scale_size: Size | None
     flip: bool = True
 
     _places: ClassVar[Sequence[tuple[int, int]]]
 
     def __post_init__(self) -> None:
-        _pair(self, "crop_size", self.crop_size)
+        pair_of_sides(self, "crop_size", self.crop_size)
         if self.scale_size is not None:
-            _pair(self, "scale_size", self.scale_size)
+            pair_of_sides(self, "scale_size", self.scale_size)
 
-    def _apply(self, frames: _FramesT) -> _FramesT:
+    def _apply(self, frames: FramesT) -> FramesT:
         if self.scale_size is not None:
             frames = GroupScale(self.scale_size)(frames)
-        crop_w, crop_h = _pair(self, "crop_size", self.crop_size)
-        slack_w, slack_h = _slack(self, frames, crop_w, crop_h)
+        crop_w, crop_h = pair_of_sides(self, "crop_size", self.crop_size)
+        slack_w, slack_h = slack(self, frames, crop_w, crop_h)
         # Mirrored once as a whole: a mirrored crop is a crop of the mirrored frame.
-        mirrored = _mirror(frames, invert_u=_is_flow(frames)) if self.flip else None
+        mirrored = mirror(frames, invert_u=holds_flow(frames)) if self.flip else None
         crops = []
         for x, y in _offsets(slack_w, slack_h, self._places):
-            crops.append(_crop(frames, x, y, crop_w, crop_h))
+            crops.append(crop(frames, x, y, crop_w, crop_h))
             if mirrored is not None:
-                crops.append(_crop(mirrored, slack_w - x, y, crop_w, crop_h))
-        return _join(crops)
+                crops.append(crop(mirrored, slack_w - x, y, crop_w, crop_h))
+        return join(crops)
 
 
 @dataclass
@@ -349,7 +231,7 @@ class GroupOverSample(_FixedCrops):
         flip: False leaves out the mirror images, so that there are five crops.
     """
 
-    scale_size: _Size | None = None
+    scale_size: Size | None = None
 
     _places = _CORNERS_AND_CENTRE
 
@@ -384,14 +266,14 @@ class GroupMultiScaleCrop(_GroupTransform):
         more_fix_crop: whether there are 13 fixed places, rather than the corners and the centre.
     """
 
-    input_size: _Size
+    input_size: Size
     scales: Sequence[float] | None = None
     max_distort: int = 1
     fix_crop: bool = True
     more_fix_crop: bool = True
 
     def __post_init__(self) -> None:
-        _pair(self, "input_size", self.input_size)
+        pair_of_sides(self, "input_size", self.input_size)
         scales = _RGB_SCALES if self.scales is None else self.scales
         if not scales or min(scales) <= 0 or max(scales) > 1:
             raise ValueError(
@@ -404,7 +286,7 @@ class GroupMultiScaleCrop(_GroupTransform):
 
     def crop_sizes(self, w: int, h: int) -> list[tuple[int, int]]:
         """The (width, height) of every crop that frames of `w` x `h` pixels may get."""
-        input_w, input_h = _pair(self, "input_size", self.input_size)
+        input_w, input_h = pair_of_sides(self, "input_size", self.input_size)
         scales = _RGB_SCALES if self.scales is None else self.scales
         sides = [max(1, int(min(w, h) * scale)) for scale in scales]
         widths = [input_w if abs(s - input_w) < 3 and input_w <= w else s for s in sides]
@@ -416,17 +298,17 @@ class GroupMultiScaleCrop(_GroupTransform):
             if abs(i - j) <= self.max_distort
         ]
 
-    def _apply(self, frames: _FramesT) -> _FramesT:
-        sizes = self.crop_sizes(*_width_height(frames))
-        crop_w, crop_h = sizes[_draw_below(len(sizes))]
-        slack_w, slack_h = _slack(self, frames, crop_w, crop_h)
+    def _apply(self, frames: FramesT) -> FramesT:
+        sizes = self.crop_sizes(*width_height(frames))
+        crop_w, crop_h = sizes[draw_below(len(sizes))]
+        slack_w, slack_h = slack(self, frames, crop_w, crop_h)
         if self.fix_crop:
             places = _CORNERS_AND_CENTRE + (_EDGES_AND_QUARTERS if self.more_fix_crop else ())
-            x, y = _offsets(slack_w, slack_h, places)[_draw_below(len(places))]
+            x, y = _offsets(slack_w, slack_h, places)[draw_below(len(places))]
         else:
-            x, y = _draw_below(slack_w + 1), _draw_below(slack_h + 1)
-        input_w, input_h = _pair(self, "input_size", self.input_size)
-        return _resize(_crop(frames, x, y, crop_w, crop_h), input_w, input_h)
+            x, y = draw_below(slack_w + 1), draw_below(slack_h + 1)
+        input_w, input_h = pair_of_sides(self, "input_size", self.input_size)
+        return resize(crop(frames, x, y, crop_w, crop_h), input_w, input_h)
 
 
 class GroupRandomSizedCrop(_SizedTransform):
@@ -438,18 +320,18 @@ class GroupRandomSizedCrop(_SizedTransform):
         size: side of the resulting square in pixels, or (height, width).
     """
 
-    def _apply(self, frames: _FramesT) -> _FramesT:
-        w, h = _width_height(frames)
+    def _apply(self, frames: FramesT) -> FramesT:
+        w, h = width_height(frames)
         for _ in range(10):
-            area = w * h * _draw_between(0.08, 1)
-            ratio = _draw_between(3 / 4, 4 / 3)
+            area = w * h * draw_between(0.08, 1)
+            ratio = draw_between(3 / 4, 4 / 3)
             crop_w, crop_h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if _draw_below(2):
+            if draw_below(2):
                 crop_w, crop_h = crop_h, crop_w
             if 0 < crop_w <= w and 0 < crop_h <= h:
-                x, y = _draw_below(w - crop_w + 1), _draw_below(h - crop_h + 1)
-                size_h, size_w = _pair(self, "size", self.size)
-                return _resize(_crop(frames, x, y, crop_w, crop_h), size_w, size_h)
+                x, y = draw_below(w - crop_w + 1), draw_below(h - crop_h + 1)
+                size_h, size_w = pair_of_sides(self, "size", self.size)
+                return resize(crop(frames, x, y, crop_w, crop_h), size_w, size_h)
         return GroupRandomCrop(self.size)(GroupScale(self.size)(frames))
 
 
@@ -485,8 +367,8 @@ class Stack:
             For a list, a uint8 array (H, W, frames * channels); for a tensor, a uint8 tensor
             (frames * channels, H, W).
         """
-        _check_frames(self, frames)
-        roll = self.roll and not _is_flow(frames)
+        check_frames(self, frames)
+        roll = self.roll and not holds_flow(frames)
         if isinstance(frames, Tensor):
             return (frames.flip(1) if roll else frames).flatten(0, 1)
         arrays = _arrays(frames)
@@ -513,12 +395,11 @@ class ToTorchFormatTensor:
             A float32 tensor (channels, H, W), 0..1 with `div`, otherwise 0..255.
 
         Raises:
-            TypeError: for anything but uint8 arrays and tensors.
-            ValueError: for another number of dimensions than three.
+            ValueError: for anything but uint8 arrays and tensors of three dimensions.
         """
         kind = str(getattr(stacked, "dtype", type(stacked).__name__))
         if kind not in ("uint8", "torch.uint8"):
-            raise TypeError(
+            raise ValueError(
                 f"ToTorchFormatTensor: expected a uint8 array or tensor from Stack, got {kind}"
             )
         if stacked.ndim != 3:
@@ -570,13 +451,12 @@ class GroupNormalize:
         """Normalise a floating-point tensor (channels, H, W) into a new one.
 
         Raises:
-            TypeError: for anything but a floating-point tensor.
-            ValueError: for another number of dimensions than three, or where the channels are not
-                a multiple of the values of `mean` or `std`.
+            ValueError: for anything but a floating-point tensor of three dimensions, or where the
+                channels are not a multiple of the values of `mean` or `std`.
         """
         if not isinstance(stacked, Tensor) or not stacked.is_floating_point():
             what = getattr(stacked, "dtype", type(stacked).__name__)
-            raise TypeError(
+            raise ValueError(
                 "GroupNormalize: expected a floating-point tensor from ToTorchFormatTensor, got "
                 f"{what}"
             )
@@ -622,7 +502,7 @@ class ToModelInput:
         Returns:
             A float32 tensor (frames * channels, H, W) on the device of the frames.
         """
-        _check_frames(self, frames)
+        check_frames(self, frames)
         if not isinstance(frames, Tensor):
             frames = torch.from_numpy(np.stack(_arrays(frames))).permute(0, 3, 1, 2)
         n, c, h, w = frames.shape
@@ -634,7 +514,7 @@ class ToModelInput:
         shifts = [(low - m) / s for m, s in zip(mean, std, strict=True)]
         output = torch.empty((n, c, h, w), dtype=torch.float32, device=frames.device)
         scale, shift = output.new_tensor([scales, shifts]).view(2, n, c, 1, 1)
-        roll = self.input_space == "BGR" and not _is_flow(frames)
+        roll = self.input_space == "BGR" and not holds_flow(frames)
         for first in range(0, n, _FRAMES_AT_A_TIME):
             part = slice(first, first + _FRAMES_AT_A_TIME)
             piece = frames[part].flip(1) if roll else frames[part]
@@ -662,10 +542,10 @@ class RequireModality:
                 f"{self.modality!r}"
             )
 
-    def __call__(self, frames: _FramesT) -> _FramesT:
+    def __call__(self, frames: FramesT) -> FramesT:
         """Return `frames` as they are, or raise a ValueError that says what is wanted."""
-        _check_frames(self, frames)
-        is_flow = _is_flow(frames)
+        check_frames(self, frames)
+        is_flow = holds_flow(frames)
         if is_flow != (self.modality == "Flow"):
             raise ValueError(
                 f"a model of modality {self.modality} got {'flow (or grey)' if is_flow else 'RGB'} "

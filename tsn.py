@@ -232,6 +232,7 @@ class TSN(nn.Module):
                 module.to_empty(device="cpu")
                 module.reset_parameters()
                 self._initialise_head(name, module)
+        self.to(torch.empty(0).device)
 
     def _build_modules(self, *, imagenet: bool) -> None:
         """Make image network, heads and consensus."""

@@ -1,7 +1,6 @@
 """What the README shows runs, and what it says of the published weights is what the table says."""
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,40 +8,31 @@ import torch
 
 from data.made_up import make_video
 from model_loader import save_checkpoint
-from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
-from weights.published import PUBLISHED, Scores
+from weights.published import PUBLISHED, Scores, find_published
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
-CLASSES = {"TSN": TSN, "TRN": TRN, "MTRN": MTRN, "TSM": TSM}
 
 
-@pytest.fixture
-def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def hub_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """torch.hub's directory with stand-ins for what the README's examples would download."""
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    checkpoints = tmp_path / "hub" / "checkpoints"
-    checkpoints.mkdir(parents=True)
-    for published in PUBLISHED:
-        # The checkpoint is only made if the examples ask for it.
-        if re.search(rf'"?{published.variant}"?\W', README) and published.base_model == "resnet50":
-            model = CLASSES[published.variant](
-                published.num_class, published.num_segments, published.modality,
-                base_model=published.base_model, pretrained=None,
-            )  # fmt: skip
-            if published.modality == "RGB" and published.variant in ("TSN", "TSM"):
-                save_checkpoint(model, checkpoints / published.file_name)
-    annotations = tmp_path / "hub" / "epic_kitchens_annotations"
+    folder = tmp_path_factory.mktemp("hub")
+    (folder / "checkpoints").mkdir()
+    for variant, model_class in (("TSN", TSN), ("TSM", TSM)):
+        published = find_published(variant, "resnet50", "RGB", num_segments=8, new_length=1)
+        model = model_class((125, 352), 8, "RGB", base_model="resnet50", pretrained=None)
+        save_checkpoint(model, folder / "checkpoints" / published.file_name)
+    annotations = folder / "epic_kitchens_annotations"
     annotations.mkdir()
     for kind, count in (("verb", 125), ("noun", 352)):
         rows = "".join(f"{index},{kind}{index},[]\n" for index in range(count))
-        (annotations / f"EPIC_{kind}_classes.csv").write_text(
-            f"{kind}_id,class_key,{kind}s\n{rows}"
-        )
-    return tmp_path
+        table = f"{kind}_id,class_key,{kind}s\n{rows}"
+        (annotations / f"EPIC_{kind}_classes.csv").write_text(table)
+    return folder
 
 
 def test_there_are_examples() -> None:
@@ -51,13 +41,13 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("index", range(len(BLOCKS)))
 def test_example_runs_when_pasted(
-    index: int, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+    index: int, hub_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clone = hub_cache / "clone"
-    clone.mkdir()
-    (clone / "hubconf.py").symlink_to(REPOSITORY / "hubconf.py")
-    make_video(clone / "clip.mp4", 12)
-    monkeypatch.chdir(clone)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(hub_directory))
+    # The clone's folder, but for what the examples write.
+    (tmp_path / "hubconf.py").symlink_to(REPOSITORY / "hubconf.py")
+    make_video(tmp_path / "clip.mp4", 12)
+    monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     exec(compile(BLOCKS[index], f"README example {index + 1}", "exec"), {"__name__": "__main__"})
 
@@ -88,4 +78,3 @@ def test_changelog_and_citation_name_the_version() -> None:
     assert match
     assert f"## {match[1]}" in (REPOSITORY / "CHANGELOG.md").read_text()
     assert f"version: {match[1]}" in (REPOSITORY / "CITATION.cff").read_text()
-    assert shutil.which("python3") is None or "Python 3.11" in README

@@ -228,13 +228,9 @@ def _text(details: Mapping[str, Any]) -> str:
     if details["preprocessing"] is not None:
         title = f"Preprocessing ({details['preprocessing_source']})"
         sections += [f"{title}\n{_columns(details['preprocessing'])}"]
-    args = details["args"]
-    sections += [
-        "Training arguments\n"
-        + (_columns(args) if isinstance(args, Mapping) and args else f"  {_shown(args or 'none')}")
-    ]
+    sections += ["Training arguments\n" + _columns(_named("args", details["args"]))]
     sections += ["Optimizer\n" + _optimizer_text(details["optimizer"])]
-    notes = "".join(f"\n  when loaded: {note}" for note in details["notes"])
+    notes = "".join(f"\n  on loading: {note}" for note in details["notes"])
     sections += [f"Weights{notes}\n{_weights_text(details['weights'])}"]
     totals = details["totals"]
     sections += ["{tensors:,} tensors, {parameters:,} parameters, {bytes:,} bytes".format(**totals)]
@@ -243,11 +239,17 @@ def _text(details: Mapping[str, Any]) -> str:
 
 def _optimizer_text(optimizer: Any) -> str:
     if not isinstance(optimizer, Mapping) or "param_groups" not in optimizer:
-        return f"  {_shown('none' if optimizer is None else optimizer)}"
-    rows = {f"group {i}": group for i, group in enumerate(optimizer["param_groups"])}
-    state = optimizer.get("state", {})
-    rows["state"] = ", ".join(f"{count:,} {what}" for what, count in state.items())
+        return _columns(_named("optimizer", optimizer))
+    rows = {f"group {index}": group for index, group in enumerate(optimizer["param_groups"])}
+    rows["state"] = ", ".join(f"{count:,} {what}" for what, count in optimizer["state"].items())
     return _columns(rows)
+
+
+def _named(name: str, value: Any) -> Mapping[str, Any]:
+    """A value as rows; one of its own for what is no dictionary, and none for None."""
+    if isinstance(value, Mapping):
+        return value
+    return {} if value is None else {name: value}
 
 
 def _weights_text(weights: list[dict[str, Any]]) -> str:
@@ -264,6 +266,8 @@ def _weights_text(weights: list[dict[str, Any]]) -> str:
 
 
 def _columns(values: Mapping[str, Any]) -> str:
+    if not values:
+        return "  none"
     rows = [(_shown(name), _shown(value)) for name, value in values.items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
@@ -272,7 +276,9 @@ def _columns(values: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     """A value on one line, without anything that a terminal would obey."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{_shown(name)}={_shown(item)}" for name, item in value.items())
+        # Options of an optimiser that are not in use would fill the line.
+        used = {name: item for name, item in value.items() if item is not None}
+        return ", ".join(f"{_shown(name)}={_shown(item)}" for name, item in used.items())
     if isinstance(value, list):
         return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"
     text = "-" if value is None else str(value)
@@ -298,6 +304,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     text = json.dumps(details, indent=2) if options.json else _text(details)
+    encoding = sys.stdout.encoding or "utf-8"
+    text = text.encode(encoding, "backslashreplace").decode(encoding)  # not every terminal is UTF-8
     try:
         print(text, flush=True)
     except BrokenPipeError:  # `| head` has seen enough; nor shall Python complain at exit

@@ -25,9 +25,6 @@ from weights.files import CheckpointError, is_legacy, write_file
 
 __all__ = ["main", "update"]
 
-_ENDINGS = (".pth.tar", ".tar.gz")
-"""Endings of two parts, which a new name keeps whole."""
-
 
 def update(
     path: Path, destination: Path | None = None, *, overwrite: bool = False
@@ -57,7 +54,11 @@ def update(
     settings = settings_of(load_checkpoint(path))
     checkpoint = read_checkpoint(path)
     documented = to_dictionary(replace(checkpoint, settings=settings))
-    changes = [*checkpoint.report, *_differences(checkpoint.contents, documented)]
+    changes = [
+        *checkpoint.report,
+        *_differences("entries", checkpoint.contents, documented),
+        *_differences("training options", checkpoint.args, vars(documented["args"])),
+    ]
     if not changes and destination is None:
         return None, []
     contents = {**checkpoint.contents, **documented}
@@ -65,17 +66,51 @@ def update(
 
 
 def _beside(path: Path) -> Path:
-    ending = next((ending for ending in _ENDINGS if path.name.endswith(ending)), path.suffix)
+    ending = ".pth.tar" if path.name.endswith(".pth.tar") else path.suffix
     return path.with_name(f"{path.name.removesuffix(ending)}-updated{ending}")
 
 
-def _differences(old: Mapping[Any, Any], new: Mapping[str, Any]) -> list[str]:
-    """What was added to the entries and the training options, and what was changed."""
-    differences = []
-    added = [name for name in new if name not in old]
-    if added:
-        differences.append(f"added {', '.join(added)}")
+def _differences(what: str, old: Mapping[Any, Any], new: Mapping[str, Any]) -> list[str]:
+    """What was added to a dictionary, and which plain values were changed."""
+    added = ", ".join(name for name in new if name not in old)
+    differences = [f"added the {what} {added}"] if added else []
     for name, value in new.items():
-        if name in old and name not in ("state_dict", "args", "optimizer") and old[name] != value:
+        if name in old and isinstance(value, str | int | float) and old[name] != value:
             differences.append(f"changed {name} from {old[name]!r} to {value!r}")
     return differences
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the program; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Turn an old checkpoint file into the documented format.",
+    )
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", type=Path, help="the old file")
+    parser.add_argument(
+        "updated",
+        metavar="UPDATED",
+        type=Path,
+        nargs="?",
+        help="where to write; default: beside the old file, -updated in its name",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace UPDATED if it exists, or without UPDATED the old file itself",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        written, changes = update(options.checkpoint, options.updated, overwrite=options.overwrite)
+    except (CheckpointError, OSError, ImportError) as error:  # the last: a rare backbone's package
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    for change in changes:
+        print(change)
+    print(
+        f"wrote {written}" if written else f"{options.checkpoint} needs no update: nothing written"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
