@@ -23,8 +23,10 @@ from typing import Any as _Any
 dependencies = ["torch", "torchvision", "numpy", "PIL"]
 
 _ROOT = _Path(__file__).resolve().parent
-_FILES = sorted([*_ROOT.glob("*.py"), *_ROOT.glob("ops/*.py"), *_ROOT.glob("weights/*.py")])
-_OWN = {path.relative_to(_ROOT).parts[0].removesuffix(".py") for path in _FILES} | {"data"}
+_FILES = sorted(
+    path for folder in (".", "ops", "weights", "data") for path in _ROOT.glob(f"{folder}/*.py")
+)
+_OWN = {path.relative_to(_ROOT).parts[0].removesuffix(".py") for path in _FILES}
 
 
 class _Redirect(_ast.NodeTransformer):

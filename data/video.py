@@ -24,7 +24,6 @@ import re
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
@@ -221,6 +220,7 @@ class VideoFile(FrameSource):
         self._length = int(order.size)
         self._frame_of_packet, self._starts = self._packets.starting_points(order)
         self._times = self._packets.times(order)
+        self._undamaged: bool | None = None  # found out when it first matters
         rate = rates[0 if self._times is not None else 1] or rates[0]
         self.fps = float(rate) if rate else None
         self._warn_if_cut_off(announced_frames, announced_seconds)
@@ -254,18 +254,23 @@ class VideoFile(FrameSource):
         return min(index, self._length - 1)
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        if any(self._start_before(index) for index in indices):
+        while any(self._start_before(index) for index in indices):
             try:
                 yield from self._frames_from_key_frames(indices)
                 return
             except _UnexpectedFrame as error:
+                if self._undamaged is None:
+                    self._undamaged = self._decodes_without_errors()
+                    if self._undamaged:
+                        continue  # errors came from the jump, and only in frames before its target
                 logger.info("%s: decoded from its start, because %s", self.name, error)
+                break
         yield from self._frames_from_start(indices)
 
     def _frames_from_key_frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         """Decodes as little as possible; raises `_UnexpectedFrame` unless every frame is right."""
         start, jumps = 0, 0
-        with _Decoder(self.path, self._packets) as decoder:
+        with _Decoder(self.path, self._packets, strict=not self._undamaged) as decoder:
             frames = self._expected_frames(decoder, start)
             try:
                 for wanted in indices:
@@ -280,13 +285,13 @@ class VideoFile(FrameSource):
                     else:
                         raise _UnexpectedFrame(f"frame {wanted} is missing")
             except _UnexpectedFrame:
-                self._starts = self._starts[self._starts != start]
+                if self._undamaged is not None:  # else the next attempt may succeed
+                    self._starts = self._starts[self._starts != start]
                 raise
-            finally:
-                logger.debug(
-                    "%s: %d frames read, %d decoded, %d jumps",
-                    self.name, len(indices), decoder.decoded, jumps,
-                )  # fmt: skip
+            logger.debug(
+                "%s: %d frames read, %d decoded, %d jumps",
+                self.name, len(indices), decoder.decoded, jumps,
+            )  # fmt: skip
 
     def _expected_frames(self, decoder: "_Decoder", start: int) -> Iterator[tuple[int, Any]]:
         """Index and frame from a starting packet on, without gaps, else `_UnexpectedFrame`."""
@@ -351,6 +356,17 @@ class VideoFile(FrameSource):
         except _UnexpectedFrame:
             return False
         return numbers == head
+
+    def _decodes_without_errors(self) -> bool:
+        """Whether the whole file is sound. Damage is concealed with what was decoded before it.
+
+        What that is depends on the jump, so that jumps in damaged files must not meet any.
+        """
+        try:
+            with _Decoder(self.path, self._packets, strict=True) as decoder:
+                return sum(1 for _ in decoder.frames()) == self._length
+        except _UnexpectedFrame:
+            return False
 
     def _decoded_order(self) -> NDArray[np.int64]:
         """The packet number of every frame that can be decoded, -1 where it was lost."""
@@ -466,6 +482,10 @@ class _Packets:
         time = self._dts[number] if self._dts[number] != _UNKNOWN else self._pts[number]
         return int(time) if self._timestamped and time != _UNKNOWN else None
 
+    def has(self, number: int, packet: Any) -> bool:
+        """Whether a packet can be the one of this number."""
+        return number < len(self) and packet.size == int(self.sizes[number])
+
     def number_of(self, packet: Any) -> int | None:
         """Number of a packet met after seeking, recognised by its place in the file and size."""
         if packet.pos is None:
@@ -477,25 +497,26 @@ class _Packets:
 class _Decoder:
     """One pass over a video: packets in file order go in, frames in presentation order come out.
 
-    Behind damage decoding goes on, and conceals it as FFmpeg does.
-
     Args:
         path: the video file.
         expected: the packets it should have; where others come, `_UnexpectedFrame` is raised.
+        strict: whether damaged packets raise `_UnexpectedFrame` too. Otherwise decoding goes on
+            behind them, and conceals the damage as FFmpeg does.
 
     Attributes:
         next_packet: number of the packet that is decoded next.
         decoded: number of frames that came out so far.
     """
 
-    def __init__(self, path: Path, expected: _Packets | None = None) -> None:
+    def __init__(
+        self, path: Path, expected: _Packets | None = None, *, strict: bool = False
+    ) -> None:
         self._errors: type[Exception] = _import_av().FFmpegError
-        self._open = ExitStack()
-        self._path, self._expected = path, expected
         self.container, self.stream = _open_video(path)
-        self._open.enter_context(self.container)
+        self._expected, self._strict = expected, strict
+        if strict:
+            self.stream.codec_context.options = {"err_detect": "explode"}
         self._packets = self._demuxed()
-        self._strict_codec: Any = None
         self.next_packet = 0
         self.decoded = 0
 
@@ -508,23 +529,21 @@ class _Decoder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._open.close()
+        self.container.close()
 
     def frames(self) -> Iterator[tuple[int | None, Any]]:
         """Packet number and frame, from the next packet to the end of the file."""
         for packet in self._packets:
             number, self.next_packet = self.next_packet, self.next_packet + 1
-            if self._expected is not None and (
-                number >= len(self._expected) or packet.size != self._expected.sizes[number]
-            ):
-                raise _UnexpectedFrame(f"packet {number} has changed")
+            if self._expected is not None and not self._expected.has(number, packet):
+                raise _UnexpectedFrame(f"packet {number} is another one than before")
             # Decoders carry timestamps through reordering, and unlike the file's these are sound.
             packet.pts = packet.dts = number
             yield from self._decode(packet)
         yield from self._decode(None)
 
     def jump(self, number: int) -> None:
-        """Makes a key frame ahead the next packet, and forgets the frames still in the decoder."""
+        """Makes a packet ahead the next one, and forgets the frames that are still to come out."""
         assert self._expected is not None
         time = self._expected.seek_time(number)
         if time is not None:
@@ -538,29 +557,9 @@ class _Decoder:
             if found is None or found > number:
                 raise _UnexpectedFrame(f"packet {number} cannot be found")
             self._packets, self.next_packet = chain([landed], self._packets), found
-        key = next(islice(self._packets, number - self.next_packet, None), None)
-        if key is None or not self._is_sound(key):
-            raise _UnexpectedFrame(f"packet {number} is damaged")
-        self._packets, self.next_packet = chain([key], self._packets), number
+        for _ in islice(self._packets, number - self.next_packet):
+            self.next_packet += 1
         self.stream.codec_context.flush_buffers()
-
-    def _is_sound(self, key: Any) -> bool:
-        """Whether a key frame decodes alone without errors.
-
-        Damage in it would be concealed with the frames before it, and so depend on the jump. Other
-        packets need no test: what is concealed in them comes from this side of the jump.
-        """
-        if self._strict_codec is None:
-            container, stream = _open_video(self._path)
-            self._open.enter_context(container)
-            self._strict_codec = stream.codec_context
-            self._strict_codec.options = {"err_detect": "explode"}
-        try:
-            frames = self._strict_codec.decode(key) + self._strict_codec.decode(None)
-        except self._errors:
-            frames = []
-        self._strict_codec.flush_buffers()
-        return bool(frames) and not any(frame.is_corrupt for frame in frames)
 
     def _demuxed(self) -> Iterator[Any]:
         try:
@@ -573,7 +572,9 @@ class _Decoder:
     def _decode(self, packet: Any) -> list[tuple[int | None, Any]]:
         try:
             frames = self.stream.codec_context.decode(packet)
-        except self._errors:
+        except self._errors as error:
+            if self._strict:
+                raise _UnexpectedFrame(f"a packet cannot be decoded ({error})") from error
             return []
         self.decoded += len(frames)
         return [(frame.pts, frame) for frame in frames]

@@ -14,6 +14,7 @@ Differences from the original:
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,7 @@ from ops.bn_inception import BNInception
 from weights.checkpoint import assign_weights
 from weights.download import fetch
 from weights.files import read_file
-from weights.preprocessing import Preprocessing
+from weights.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 __all__ = [
     "BACKBONES",
@@ -132,19 +133,7 @@ class InceptionV3(torchvision.models.Inception3):  # type: ignore[misc]  # torch
         return self.logits(self.features(x))
 
 
-_TORCHVISION_MEAN, _TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_RGB_01 = Preprocessing(mean=_TORCHVISION_MEAN, std=_TORCHVISION_STD)
-_BGR_255 = Preprocessing(
-    mean=(104.0, 117.0, 128.0), std=(1.0,), input_space="BGR", input_range=(0.0, 255.0)
-)
-_INCEPTION_V3 = Preprocessing(
-    mean=_BGR_255.mean,
-    std=_BGR_255.std,
-    input_space="BGR",
-    input_range=(0.0, 255.0),
-    input_size=299,
-    scale_size=299 * 256 // 224,
-)
+_INCEPTION_V3 = replace(CAFFE, input_size=299, scale_size=299 * 256 // 224)
 # torchvision ported Google's weights, which take RGB in -1..1.
 _INCEPTION_V3_IMAGENET = Preprocessing(
     mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), input_size=299, scale_size=299 * 256 // 224
@@ -241,9 +230,9 @@ def make_backbone(name: str, *, imagenet: bool = False) -> tuple[nn.Module, Prep
     name = canonical_name(name)
     if name not in _CONSTRUCTORS:
         return _make_other(name, imagenet)
-    preprocessing = _RGB_01
+    preprocessing = TORCHVISION
     if name == "BNInception":
-        preprocessing = _BGR_255
+        preprocessing = CAFFE
     elif name == "inceptionv3":
         preprocessing = _INCEPTION_V3_IMAGENET if imagenet else _INCEPTION_V3
     if not imagenet:

@@ -106,9 +106,9 @@ def test_loading_twice_uses_one_package_and_other_code_another(tmp_path: Path) -
 
     other = tmp_path / "other"
     other.mkdir()
-    for folder in ("ops", "weights"):
+    for folder in ("ops", "weights", "data"):
         (other / folder).mkdir()
-    for path in [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("[ow]*/*.py")]:
+    for path in [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("[dow]*/*.py")]:
         (other / path.relative_to(REPOSITORY)).write_bytes(path.read_bytes())
     third = torch.hub.load(str(other), "TSN", 5, 2, "RGB", "resnet18", pretrained=None,
                            source="local")  # fmt: skip

@@ -122,10 +122,12 @@ def _preprocessing(checkpoint: Checkpoint | None) -> tuple[dict[str, Any] | None
     return _plain(asdict(published.preprocessing)), "that of the published weights of this kind"
 
 
-def _optimizer(state: Any) -> Any:
+def _optimizer(state: Any) -> dict[str, Any] | None:
     """Parameter groups without their parameters, and a summary of the state."""
+    if state is None:
+        return None
     if not isinstance(state, Mapping) or not isinstance(state.get("param_groups"), list):
-        return _plain(state)
+        return {"unknown": _plain(state)}
     groups = []
     for group in state["param_groups"]:
         options = _plain(group)
@@ -237,9 +239,9 @@ def _text(details: Mapping[str, Any]) -> str:
     return "\n\n".join(sections)
 
 
-def _optimizer_text(optimizer: Any) -> str:
-    if not isinstance(optimizer, Mapping) or "param_groups" not in optimizer:
-        return _columns(_named("optimizer", optimizer))
+def _optimizer_text(optimizer: Mapping[str, Any] | None) -> str:
+    if optimizer is None or "unknown" in optimizer:
+        return _columns(optimizer or {})
     rows = {f"group {index}": group for index, group in enumerate(optimizer["param_groups"])}
     rows["state"] = ", ".join(f"{count:,} {what}" for what, count in optimizer["state"].items())
     return _columns(rows)

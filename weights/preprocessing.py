@@ -8,7 +8,7 @@ weights into the model (`model.preprocessing`) and from there into the presets o
 
 from dataclasses import dataclass, replace
 
-__all__ = ["FLOW_ZERO", "Preprocessing"]
+__all__ = ["CAFFE", "FLOW_ZERO", "TORCHVISION", "Preprocessing"]
 
 FLOW_ZERO = 128
 """Grey level that stands for no motion in the published flow images."""
@@ -74,3 +74,12 @@ class Preprocessing:
             spread = round(spread, 6)
             return replace(self, mean=self.mean + zeros, std=self.std + (spread,) * 3 * new_length)
         return self
+
+
+TORCHVISION = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+"""RGB input of torchvision's ImageNet weights, and of what was trained from them."""
+
+CAFFE = Preprocessing(
+    mean=(104.0, 117.0, 128.0), std=(1.0,), input_space="BGR", input_range=(0.0, 255.0)
+)
+"""RGB input of BN-Inception, whose weights were converted from Caffe: means of ImageNet alone."""

@@ -6,7 +6,7 @@ arXiv:1908.00867, and the release of its checkpoints at the University of Bristo
 
 from dataclasses import dataclass
 
-from weights.preprocessing import Preprocessing
+from weights.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 __all__ = ["PUBLISHED", "PublishedWeights", "Scores", "find_published"]
 
@@ -68,14 +68,7 @@ class PublishedWeights:
         )
 
 
-_PREPROCESSING_RGB = {
-    # Converted from Caffe, hence BGR in 0..255 with means alone.
-    "BNInception": Preprocessing(
-        mean=(104.0, 117.0, 128.0), std=(1.0,), input_space="BGR", input_range=(0.0, 255.0)
-    ),
-    # torchvision's ImageNet statistics.
-    "resnet50": Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-}
+_PREPROCESSING_RGB = {"BNInception": CAFFE, "resnet50": TORCHVISION}
 
 
 def _epic_kitchens_55(
