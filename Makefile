@@ -23,10 +23,12 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 # Pillow-SIMD is built from source (a C compiler and the headers of zlib and libjpeg are needed).
-# It takes the place of Pillow, under the same module name.
-pillow-simd: $(VENV)/.installed
+# It takes the place of Pillow, under the same module name, until a change of the requirements brings
+# Pillow back.
+pillow-simd: $(VENV)/.installed-dev
+	$(BIN)/pip wheel --no-deps --no-binary pillow-simd --wheel-dir $(VENV)/wheels pillow-simd
 	$(BIN)/pip uninstall --yes pillow
-	$(BIN)/pip install --no-binary :all: pillow-simd
+	$(BIN)/pip install --no-deps --no-index --find-links $(VENV)/wheels pillow-simd
 	$(BIN)/python -c "import PIL; assert '.post' in PIL.__version__, PIL.__version__; \
 	print('Pillow-SIMD', PIL.__version__, 'is in use')"
 

@@ -179,10 +179,11 @@ class VideoFile(FrameSource):
     and can be pickled.
 
     Reading jumps to the last key frame before a frame wherever that decodes less than going on
-    does. Packets are numbered, and a frame carries the number of its packet out of the decoder, so
-    that a jump which does not give the frames that decoding from the start gives (intra refresh,
-    wrong key frame marks, damaged data) is noticed, and the file decoded from its start instead.
-    There, a frame that cannot be decoded shows the one before it, as in a player.
+    does. Packets are numbered, and a frame carries the number of its packet out of the decoder. So
+    a jump that does not give the frames that decoding from the start gives (key frame marks that
+    are wrong, intra refresh, lost frames) is noticed, and the file decoded from its start instead.
+    There, a frame that cannot be decoded shows the one before it, as in a player. Only what FFmpeg
+    paints over damage inside a frame may depend on where decoding began.
 
     Args:
         path: the file.
@@ -220,7 +221,6 @@ class VideoFile(FrameSource):
         self._length = int(order.size)
         self._frame_of_packet, self._starts = self._packets.starting_points(order)
         self._times = self._packets.times(order)
-        self._undamaged: bool | None = None  # found out when it first matters
         rate = rates[0 if self._times is not None else 1] or rates[0]
         self.fps = float(rate) if rate else None
         self._warn_if_cut_off(announced_frames, announced_seconds)
@@ -254,23 +254,18 @@ class VideoFile(FrameSource):
         return min(index, self._length - 1)
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        while any(self._start_before(index) for index in indices):
+        if any(self._start_before(index) for index in indices):
             try:
                 yield from self._frames_from_key_frames(indices)
                 return
             except _UnexpectedFrame as error:
-                if self._undamaged is None:
-                    self._undamaged = self._decodes_without_errors()
-                    if self._undamaged:
-                        continue  # errors came from the jump, and only in frames before its target
                 logger.info("%s: decoded from its start, because %s", self.name, error)
-                break
         yield from self._frames_from_start(indices)
 
     def _frames_from_key_frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         """Decodes as little as possible; raises `_UnexpectedFrame` unless every frame is right."""
         start, jumps = 0, 0
-        with _Decoder(self.path, self._packets, strict=not self._undamaged) as decoder:
+        with _Decoder(self.path, self._packets) as decoder:
             frames = self._expected_frames(decoder, start)
             try:
                 for wanted in indices:
@@ -285,13 +280,9 @@ class VideoFile(FrameSource):
                     else:
                         raise _UnexpectedFrame(f"frame {wanted} is missing")
             except _UnexpectedFrame:
-                if self._undamaged is not None:  # else the next attempt may succeed
-                    self._starts = self._starts[self._starts != start]
+                self._starts = self._starts[self._starts != start]  # not to be tried again
                 raise
-            logger.debug(
-                "%s: %d frames read, %d decoded, %d jumps",
-                self.name, len(indices), decoder.decoded, jumps,
-            )  # fmt: skip
+            self._report(len(indices), decoder.decoded, jumps)
 
     def _expected_frames(self, decoder: "_Decoder", start: int) -> Iterator[tuple[int, Any]]:
         """Index and frame from a starting packet on, without gaps, else `_UnexpectedFrame`."""
@@ -303,8 +294,8 @@ class VideoFile(FrameSource):
                 continue  # stored behind the key frame, shown before it, and in need of the skipped
             if index != expected:
                 raise _UnexpectedFrame(f"frame {index} came out where {expected} was expected")
-            if start and index == first and not frame.key_frame:
-                raise _UnexpectedFrame(f"frame {index} is marked as a key frame and is none")
+            if frame.is_corrupt or (start and index == first and not frame.key_frame):
+                raise _UnexpectedFrame(f"packet {start} is not a sound key frame")
             yield index, frame
             expected += 1
 
@@ -322,9 +313,7 @@ class VideoFile(FrameSource):
                 if not waiting:
                     break
                 last = frame
-            logger.debug(
-                "%s: %d frames read, %d decoded, 0 jumps", self.name, len(indices), decoder.decoded
-            )
+            self._report(len(indices), decoder.decoded, jumps=0)
         if waiting and last is None:
             raise ValueError(f"{self.name}: no frame of video can be decoded from this file")
         for wanted in waiting:
@@ -336,6 +325,9 @@ class VideoFile(FrameSource):
                 self.name, missing, len(indices),
             )  # fmt: skip
 
+    def _report(self, read: int, decoded: int, jumps: int) -> None:
+        logger.debug("%s: %d frames read, %d decoded, %d jumps", self.name, read, decoded, jumps)
+
     def _start_before(self, index: int) -> int:
         """The packet from which decoding gives the frame with the least work; 0 is the start."""
         starts = self._starts
@@ -344,8 +336,9 @@ class VideoFile(FrameSource):
 
     def _index_of(self, number: int | None) -> int:
         """Frame index of a packet, -1 for one without a frame to show."""
-        known = number is not None and 0 <= number < len(self._packets)
-        return int(self._frame_of_packet[number]) if known else -1
+        if number is None or not 0 <= number < len(self._packets):
+            return -1
+        return int(self._frame_of_packet[number])
 
     def _begins_with(self, order: NDArray[np.int64]) -> bool:
         """Whether the decoder gives the first frames in this order."""
@@ -356,17 +349,6 @@ class VideoFile(FrameSource):
         except _UnexpectedFrame:
             return False
         return numbers == head
-
-    def _decodes_without_errors(self) -> bool:
-        """Whether the whole file is sound. Damage is concealed with what was decoded before it.
-
-        What that is depends on the jump, so that jumps in damaged files must not meet any.
-        """
-        try:
-            with _Decoder(self.path, self._packets, strict=True) as decoder:
-                return sum(1 for _ in decoder.frames()) == self._length
-        except _UnexpectedFrame:
-            return False
 
     def _decoded_order(self) -> NDArray[np.int64]:
         """The packet number of every frame that can be decoded, -1 where it was lost."""
@@ -497,25 +479,21 @@ class _Packets:
 class _Decoder:
     """One pass over a video: packets in file order go in, frames in presentation order come out.
 
+    Behind damaged packets decoding goes on.
+
     Args:
         path: the video file.
         expected: the packets it should have; where others come, `_UnexpectedFrame` is raised.
-        strict: whether damaged packets raise `_UnexpectedFrame` too. Otherwise decoding goes on
-            behind them, and conceals the damage as FFmpeg does.
 
     Attributes:
         next_packet: number of the packet that is decoded next.
         decoded: number of frames that came out so far.
     """
 
-    def __init__(
-        self, path: Path, expected: _Packets | None = None, *, strict: bool = False
-    ) -> None:
+    def __init__(self, path: Path, expected: _Packets | None = None) -> None:
         self._errors: type[Exception] = _import_av().FFmpegError
         self.container, self.stream = _open_video(path)
-        self._expected, self._strict = expected, strict
-        if strict:
-            self.stream.codec_context.options = {"err_detect": "explode"}
+        self._expected = expected
         self._packets = self._demuxed()
         self.next_packet = 0
         self.decoded = 0
@@ -572,9 +550,7 @@ class _Decoder:
     def _decode(self, packet: Any) -> list[tuple[int | None, Any]]:
         try:
             frames = self.stream.codec_context.decode(packet)
-        except self._errors as error:
-            if self._strict:
-                raise _UnexpectedFrame(f"a packet cannot be decoded ({error})") from error
+        except self._errors:
             return []
         self.decoded += len(frames)
         return [(frame.pts, frame) for frame in frames]

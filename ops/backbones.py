@@ -14,6 +14,7 @@ Differences from the original:
 
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -285,6 +286,12 @@ def _make_other(name: str, imagenet: bool) -> tuple[nn.Module, Preprocessing]:
         backbone = library.__dict__[name](
             num_classes=settings["num_classes"], pretrained=source if imagenet else None
         )
+    if name.startswith("resnext"):
+        # Its ResNeXts are one module, which all instances share: this one becomes ours alone.
+        backbone = deepcopy(backbone).to(torch.empty(0).device)
+        for module in backbone.modules():
+            if not imagenet and isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+                module.reset_parameters()
     size = int(settings["input_size"][-1])
     preprocessing = Preprocessing(
         mean=tuple(float(value) for value in settings["mean"]),

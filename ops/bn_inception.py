@@ -7,7 +7,8 @@ dicts use them; the outputs agree with it too.
 Differences from the original:
     - One table and one loop instead of one statement per layer.
     - `before_stage` sees the input of every stage but the first: TSM puts its shift there.
-    - Any input size: the last pooling averages whatever is left.
+    - Any input size: odd sides are rounded up before each halving, and the last pooling averages
+      whatever is left.
 """
 
 from typing import NamedTuple, cast
@@ -121,6 +122,10 @@ class BNInception(nn.Module):
         else:
             # Unpadded where it halves the resolution, as in Caffe (hence the ceiling mode).
             padding = 1 if block.stride == 1 else 0
+            odd_h, odd_w = x.shape[-2] % 2, x.shape[-1] % 2
+            if block.stride == 2 and (odd_h or odd_w):
+                # The convolutions round up; x is not negative, so zeros do not change the maximum.
+                x = F.pad(x, (0, odd_w, 0, odd_h))
             pooled = F.max_pool2d(x, 3, block.stride, padding=padding, ceil_mode=True)
         if block.projection:
             pooled = self._convolve(f"{name}_pool_proj", pooled)

@@ -1,26 +1,22 @@
 """Checkpoint files as the original project writes them, and as its readers open them."""
 
-import contextlib
 import io
-import os
 import pathlib
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
-from model_loader import make_model, settings_of
+from model_loader import settings_of
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
-from weights.checkpoint import ModelSettings
 
 VARIANTS: dict[str, Any] = {
     "tsn": (TSN, {"consensus_type": "max"}),
@@ -33,7 +29,7 @@ VARIANTS: dict[str, Any] = {
 
 
 def make(model_type: str, modality: str = "RGB", num_class: Any = (5, 7), **options: Any) -> TSN:
-    """A small model with random weights: four segments, ResNet-18, six classes and eight."""
+    """A small model with random weights: four segments, ResNet-18, five classes and seven."""
     torch.manual_seed(0)
     kind, own_options = VARIANTS[model_type]
     options = {"base_model": "resnet18", "dropout": 0.4, **own_options, **options}
@@ -48,7 +44,9 @@ def make(model_type: str, modality: str = "RGB", num_class: Any = (5, 7), **opti
 
 def outputs(model: TSN) -> list[Tensor]:
     """What a model makes of a fixed clip: a tensor for each task."""
-    channels = model.num_segments * model.frames_per_snippet * (2 if model.modality == "Flow" else 3)
+    channels = (
+        model.num_segments * model.frames_per_snippet * (2 if model.modality == "Flow" else 3)
+    )
     inputs = torch.randn(1, channels, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         result = model(inputs)
@@ -122,7 +120,7 @@ def write(contents: Any, path: Path, *, legacy: bool = True, device: str = "cpu"
         legacy: which serialisation.
         device: where the file claims that its tensors were.
     """
-    with mock.patch("torch.serialization.location_tag", lambda storage: device):
+    with mock.patch("torch.serialization.location_tag", return_value=device):
         torch.save(contents, path, _use_new_zipfile_serialization=not legacy)
     assert (path.read_bytes()[:2] == b"PK") != legacy
     return path
@@ -149,23 +147,3 @@ class Global:
 
 
 WINDOWS_PATH = Global(pathlib.WindowsPath, "C:\\", "data")
-
-
-@contextlib.contextmanager
-def umask(mask: int) -> Iterator[None]:
-    """Run a block under another umask."""
-    before = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(before)
-
-
-def rebuilt(settings: ModelSettings, state: Mapping[str, Tensor]) -> TSN:
-    """A model of these settings and weights, by torch's own means."""
-    model = make_model(settings)
-    model.load_state_dict(dict(state), strict=True)
-    return model.eval()
-
-
-requires_links = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")

@@ -141,15 +141,14 @@ def test_random_sampling_draws_without_repetition() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("num_segments", [4, 5])
-def test_expectation_is_the_mean_of_many_draws(num_segments: int) -> None:
-    model = relation(num_segments, sampling="random")
-    features = torch.randn(1, num_segments, WIDTH)
+def test_expectation_is_the_mean_of_many_draws() -> None:
+    model = relation(4, sampling="random")
+    features = torch.randn(1, 4, WIDTH)
     torch.manual_seed(0)
-    draws = torch.stack([model(features)[0] for _ in range(3000)])
+    draws = torch.stack([model(features)[0] for _ in range(400)])
     model.sampling = "expectation"
     error = draws.std(dim=0) / len(draws) ** 0.5
-    assert (error > 0).all()
+    assert (error < 0.05 * model(features)[0].abs()).all()  # tight enough to notice a wrong factor
     assert ((draws.mean(dim=0) - model(features)[0]).abs() < 4 * error).all()
 
 
