@@ -28,7 +28,7 @@ lint: $(VENV)/.installed-dev
 pillow-simd: $(VENV)/.installed-dev
 	$(BIN)/pip wheel --no-deps --no-binary pillow-simd --wheel-dir $(VENV)/wheels pillow-simd
 	$(BIN)/pip uninstall --yes pillow
-	$(BIN)/pip install --no-deps --no-index --find-links $(VENV)/wheels pillow-simd
+	$(BIN)/pip install --force-reinstall --no-deps --no-index --find-links $(VENV)/wheels pillow-simd
 	$(BIN)/python -c "import PIL; assert '.post' in PIL.__version__, PIL.__version__; \
 	print('Pillow-SIMD', PIL.__version__, 'is in use')"
 

@@ -238,6 +238,7 @@ STATE = weights()
         (contents(preprocessing={"mean": [1.0]}), "'preprocessing' makes no sense"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Validating sparse")
 def test_what_is_no_checkpoint_of_this_format(tmp_path: Path, bad: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message) as error:
         parse_checkpoint(bad)
@@ -248,6 +249,7 @@ def test_what_is_no_checkpoint_of_this_format(tmp_path: Path, bad: Any, message:
     assert str(error.value).startswith(f"{path}: ")
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize")
 def test_quantized_weights_are_refused() -> None:
     quantized = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
     with pytest.raises(CheckpointError, match=r"quantized, .* under 'a'"):
