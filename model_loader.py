@@ -161,8 +161,8 @@ def save_checkpoint(
     """Write a model to a checkpoint file that `load_checkpoint` and the original read.
 
     Args:
-        model: a TSN, TRN, MTRN or TSM, or one wrapped in DataParallel or
-            DistributedDataParallel.
+        model: a TSN, TRN, MTRN or TSM, or one wrapped in DataParallel, DistributedDataParallel,
+            AveragedModel or by torch.compile.
         path: destination; an existing file is replaced, at once and whole.
         epoch: number of the last epoch.
         args: training options to record: plain values, paths and NumPy scalars.
@@ -177,10 +177,12 @@ def save_checkpoint(
             code.
         FileNotFoundError: if the folder does not exist.
     """
-    wrapped = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    inner = model.module if isinstance(model, wrapped) else model
-    if not isinstance(inner, TSN):
-        raise ValueError(f"model must be a TSN, TRN, MTRN or TSM, got {type(inner).__name__}")
+    inner: Any = model
+    while not isinstance(inner, TSN):
+        wrapped = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+        if not isinstance(wrapped, nn.Module):
+            raise ValueError(f"model must be a TSN, TRN, MTRN or TSM, got {type(inner).__name__}")
+        inner = wrapped
     if optimizer is not None and not isinstance(optimizer, Mapping):
         raise ValueError(f"optimizer must be its state_dict(), got {type(optimizer).__name__}")
     checkpoint = Checkpoint(

@@ -12,7 +12,8 @@ are applied; pixels are assumed to be square; colours follow the matrix that the
 How EPIC-KITCHENS stores its clips:
 - RGB frames `PXX/PXX_YY/frame_%010d.jpg`, numbered from 1, 60 per second (videos `PXX_1YY`: 50).
 - Flow `PXX/PXX_YY/{u,v}/frame_%010d.jpg`, 8 bits, 128 meaning no motion; every second RGB frame in
-  the videos of 2018 and every frame in `PXX_1YY`: RGB number f is flow number (f - 1) // stride + 1.
+  the videos of 2018 and every frame in `PXX_1YY`, so RGB number f is flow number
+  (f - 1) // stride + 1.
 - Labelled frame numbers are int(60 t) (`PXX_1YY`: int(50 t)) of the time t in seconds, whatever
   the rate of the video file (29.97, 47.95, 59.94 and 90 occur). In a folder of frames, number f is
   index f - 1; in a video file it is `VideoFile.index_at(f / 60)`.
@@ -114,7 +115,8 @@ class FrameSource(ABC):
                     f"{self.name}: frames must have one size, but frame {index} is "
                     f"{_size(frame)} where another one is {_size(frames)} (width x height)"
                 )
-            frames[places[index]] = frame
+            for place in places[index]:
+                frames[place] = frame
         assert frames is not None  # there is at least one index, and every index has a frame
         return frames
 
@@ -158,7 +160,7 @@ _TIMESTAMPED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video")
 """Codecs whose packets, in these containers, each hold one frame to show (VP8's may hide it)."""
 
-_NOT_VIDEO = ("concat", "dash", "hls,applehttp", "image2", "imf", "sdp", "tty")
+_NOT_VIDEO = ("concat", "dash", "hls", "image2", "imf", "sdp", "tty")
 """What FFmpeg also opens: lists of other files, single pictures, and text drawn as pictures."""
 
 _DEEPEST_REORDERING = 16
@@ -172,11 +174,11 @@ class VideoFile(FrameSource):
     """A video file, read with PyAV: its first video stream that is not a cover picture.
 
     Opening reads the packets once without decoding them. Where the container states when each
-    frame is shown, and nothing looks wrong, the number and order of the frames follow from that, and
-    are checked by decoding the first ones. Everything else is decoded once and counted: timestamps
-    that are missing, duplicated or guessed (AVI, raw streams), headers that announce another number
-    of frames, damaged ends. So open a file once to read many clips from it; it holds no file handle
-    and can be pickled.
+    frame is shown, and nothing looks wrong, the number and order of the frames follow from that,
+    and are checked by decoding the first ones. Everything else is decoded once and counted:
+    timestamps that are missing, duplicated or guessed (AVI, raw streams), headers that announce
+    another number of frames, damaged ends. So open a file once to read many clips from it; it holds
+    no file handle and can be pickled.
 
     Reading jumps to the last key frame before a frame wherever that decodes less than going on
     does. Packets are numbered, and a frame carries the number of its packet out of the decoder. So
@@ -206,7 +208,7 @@ class VideoFile(FrameSource):
             self._packets = _Packets(decoder.container, stream)
             announced_frames: int = stream.frames
             announced_seconds = (decoder.container.duration or 0) / 1_000_000
-            rates = stream.average_rate, stream.guessed_rate
+            average_rate, guessed_rate = stream.average_rate, stream.guessed_rate
 
         order = self._packets.frame_order()
         if announced_frames not in (0, len(self._packets)):
@@ -221,7 +223,8 @@ class VideoFile(FrameSource):
         self._length = int(order.size)
         self._frame_of_packet, self._starts = self._packets.starting_points(order)
         self._times = self._packets.times(order)
-        rate = rates[0 if self._times is not None else 1] or rates[0]
+        timed = self._times is not None
+        rate = (average_rate if timed else guessed_rate) or guessed_rate or average_rate
         self.fps = float(rate) if rate else None
         self._warn_if_cut_off(announced_frames, announced_seconds)
 
@@ -232,7 +235,7 @@ class VideoFile(FrameSource):
         """The frame on the screen at a time, found through timestamps, not through a frame rate.
 
         Args:
-            seconds: time since the first frame, at least 0; times after the end give the last frame.
+            seconds: time since the first frame, at least 0; one after the end gives the last frame.
 
         Returns:
             Frame index. Only where timestamps cannot be used, a constant frame rate is assumed.
@@ -264,24 +267,21 @@ class VideoFile(FrameSource):
 
     def _frames_from_key_frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         """Decodes as little as possible; raises `_UnexpectedFrame` unless every frame is right."""
-        start, jumps = 0, 0
+        jumps = 0
         with _Decoder(self.path, self._packets) as decoder:
-            frames = self._expected_frames(decoder, start)
-            try:
-                for wanted in indices:
-                    if self._start_before(wanted) > decoder.next_packet:
-                        start, jumps = self._start_before(wanted), jumps + 1
-                        decoder.jump(start)
-                        frames = self._expected_frames(decoder, start)
-                    for index, frame in frames:
-                        if index == wanted:
-                            yield index, _to_tensor(frame)
-                            break
-                    else:
-                        raise _UnexpectedFrame(f"frame {wanted} is missing")
-            except _UnexpectedFrame:
-                self._starts = self._starts[self._starts != start]  # not to be tried again
-                raise
+            frames = self._expected_frames(decoder, 0)
+            for wanted in indices:
+                start = self._start_before(wanted)
+                if start > decoder.next_packet:
+                    decoder.jump(start)
+                    jumps += 1
+                    frames = self._expected_frames(decoder, start)
+                for index, frame in frames:
+                    if index == wanted:
+                        yield index, decoder.rgb(frame)
+                        break
+                else:
+                    raise _UnexpectedFrame(f"frame {wanted} is missing")
             self._report(len(indices), decoder.decoded, jumps)
 
     def _expected_frames(self, decoder: "_Decoder", start: int) -> Iterator[tuple[int, Any]]:
@@ -292,10 +292,11 @@ class VideoFile(FrameSource):
             index = self._index_of(number)
             if index < first:
                 continue  # stored behind the key frame, shown before it, and in need of the skipped
-            if index != expected:
+            if start and expected == first and not (index == first and frame.key_frame):
+                self._starts = self._starts[self._starts != start]  # not to be tried again
+                raise _UnexpectedFrame(f"packet {start} is wrongly marked as a key frame")
+            if index != expected or frame.is_corrupt:
                 raise _UnexpectedFrame(f"frame {index} came out where {expected} was expected")
-            if frame.is_corrupt or (start and index == first and not frame.key_frame):
-                raise _UnexpectedFrame(f"packet {start} is not a sound key frame")
             yield index, frame
             expected += 1
 
@@ -307,18 +308,18 @@ class VideoFile(FrameSource):
                 index = max(index + 1, self._index_of(number))
                 while waiting and waiting[0] < index:
                     missing += 1
-                    yield waiting.popleft(), _to_tensor(frame if last is None else last)
+                    yield waiting.popleft(), decoder.rgb(frame if last is None else last)
                 if waiting and waiting[0] == index:
-                    yield waiting.popleft(), _to_tensor(frame)
+                    yield waiting.popleft(), decoder.rgb(frame)
                 if not waiting:
                     break
                 last = frame
+            if last is None and waiting:
+                raise ValueError(f"{self.name}: no frame of video can be decoded from this file")
+            for wanted in waiting:
+                missing += 1
+                yield wanted, decoder.rgb(last)
             self._report(len(indices), decoder.decoded, jumps=0)
-        if waiting and last is None:
-            raise ValueError(f"{self.name}: no frame of video can be decoded from this file")
-        for wanted in waiting:
-            missing += 1
-            yield wanted, _to_tensor(last)
         if missing:
             logger.warning(
                 "%s: %d of %d frames cannot be decoded, and show the frame before them",
@@ -342,7 +343,7 @@ class VideoFile(FrameSource):
 
     def _begins_with(self, order: NDArray[np.int64]) -> bool:
         """Whether the decoder gives the first frames in this order."""
-        head = order[: 2 * _DEEPEST_REORDERING].tolist()
+        head: list[int | None] = order[: 2 * _DEEPEST_REORDERING].tolist()
         try:
             with _Decoder(self.path, self._packets) as decoder:
                 numbers = [number for number, _ in islice(decoder.frames(), len(head))]
@@ -357,11 +358,10 @@ class VideoFile(FrameSource):
         return np.array(numbers, dtype=np.int64)
 
     def _warn_if_cut_off(self, announced_frames: int, announced_seconds: float) -> None:
-        shown = self._length + int(self._packets.discarded.sum())
-        if announced_frames > shown:
+        if announced_frames > self._length + int(self._packets.discarded.sum()):
             logger.warning(
-                "%s: only %d of the %d frames that its header announces can be decoded",
-                self.name, shown, announced_frames,
+                "%s: its header announces %d frames, but %d can be shown",
+                self.name, announced_frames, self._length,
             )  # fmt: skip
         elif not announced_frames and self._times is not None:
             end = float(self._times[-1])
@@ -491,7 +491,9 @@ class _Decoder:
     """
 
     def __init__(self, path: Path, expected: _Packets | None = None) -> None:
-        self._errors: type[Exception] = _import_av().FFmpegError
+        av = _import_av()
+        self._errors: type[Exception] = av.FFmpegError
+        self._converter = av.video.reformatter.VideoReformatter()
         self.container, self.stream = _open_video(path)
         self._expected = expected
         self._packets = self._demuxed()
@@ -519,6 +521,14 @@ class _Decoder:
             packet.pts = packet.dts = number
             yield from self._decode(packet)
         yield from self._decode(None)
+
+    def rgb(self, frame: Any) -> Tensor:
+        """uint8 tensor (3, H, W), turned upright."""
+        pixels = self._converter.reformat(frame, format="rgb24").to_ndarray()
+        quarter_turns, rest = divmod(frame.rotation, 90)  # counter-clockwise
+        if rest == 0:
+            pixels = np.rot90(pixels, quarter_turns)
+        return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
     def jump(self, number: int) -> None:
         """Makes a packet ahead the next one, and forgets the frames that are still to come out."""
@@ -574,21 +584,14 @@ def _open_video(path: Path) -> tuple[Any, Any]:
     for stream in container.streams.video:
         picture = container_name in _NOT_VIDEO or container_name.endswith("_pipe")
         if not (picture or stream.disposition & cover or stream.codec_context is None):
+            # Starting threads takes longer than most reads, and data loaders have processes.
+            stream.codec_context.thread_count = 1
             return container, stream
     container.close()
     raise ValueError(
         f"{path}: a file of kind {container_name!r} without a video stream that can be decoded; "
         f"accepted are {_RGB_LAYOUTS}"
     )
-
-
-def _to_tensor(frame: Any) -> Tensor:
-    """uint8 RGB tensor (3, H, W) of a PyAV frame, turned upright."""
-    pixels = frame.to_ndarray(format="rgb24")
-    quarter_turns, rest = divmod(getattr(frame, "rotation", 0), 90)  # counter-clockwise
-    if rest == 0:
-        pixels = np.rot90(pixels, quarter_turns)
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
 def _import_av() -> Any:
@@ -761,7 +764,7 @@ class FrameArray(FrameSource):
         self.name = "array of frames"
         self.channels = channels
         shape = tuple(frames.shape)
-        if frames.dtype not in (torch.uint8, np.uint8):
+        if str(frames.dtype).removeprefix("torch.") != "uint8":
             raise ValueError(
                 f"clip must be a uint8 array with values 0 ... 255, got {frames.dtype} of shape "
                 f"{shape}; convert it first (and multiply by 255 where it holds 0 ... 1)"
@@ -793,7 +796,7 @@ class FrameImages(FrameSource):
         channels: 3 for RGB, 2 for flow.
 
     Raises:
-        ValueError: for an empty list, other things than images, or flow that is not pairs of mode L.
+        ValueError: for an empty list, things that are no images, or flow not in pairs of mode L.
     """
 
     def __init__(self, images: Sequence[Image.Image], channels: int = 3) -> None:

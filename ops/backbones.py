@@ -241,8 +241,8 @@ def make_backbone(name: str, *, imagenet: bool = False) -> tuple[nn.Module, Prep
     state = _imagenet_state(name)
     with torch.device("meta"):  # nothing is initialised that the file then overwrites
         backbone = _CONSTRUCTORS[name]()
-        backbone.last_linear = nn.Identity()
-    assign_weights(backbone, state, source=f"ImageNet for {name}")
+    assign_weights(backbone, state, source=f"ImageNet for {name}", absent=("last_linear.",))
+    cast(nn.Linear, backbone.last_linear).to_empty(device="cpu").reset_parameters()
     return backbone.to(torch.empty(0).device), preprocessing
 
 

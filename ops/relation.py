@@ -132,7 +132,7 @@ class MultiScaleRelation(nn.Module):
 
     def relations(self, scale: int) -> Tensor:
         """All relations of a scale: int32 (R, scale), segment indices in ascending order."""
-        return self.get_buffer(f"_relations_{scale}")
+        return cast(Tensor, getattr(self, f"_relations_{scale}"))
 
     def _chosen_relations(self, scale: int) -> Tensor:
         """Relations over which a call averages: all, or k drawn ones; int32 (R', scale)."""
@@ -185,22 +185,18 @@ class MultiScaleRelation(nn.Module):
             Logits (N, classes), a tensor for each task.
         """
         segments = F.relu(features)
-        tasks = range(len(cast(nn.ModuleList, self.classifiers[0])))
-        logits: list[Tensor | None] = [None for _ in tasks]
+        logits: list[Tensor] = []
         for index, scale in enumerate(self.scales):
-            relations = self._chosen_relations(scale)
-            hidden = self._mean_hidden(index, segments, relations)
+            hidden = self._mean_hidden(index, segments, self._chosen_relations(scale))
             # The classifiers are linear: k times that of the mean is the sum of k.
             count = min(_RELATIONS_PER_SCALE, len(self.relations(scale)))
             # Kept: off by one below the largest scale, as the published weights were trained; the
             # last classifiers are never used then (test_published_pairing_is_off_by_one).
             pairing = index if self.classifier_pairing == "per-scale" else max(index - 1, 0)
             classifiers = cast(nn.ModuleList, self.classifiers[pairing])
-            for task in tasks:
-                scores = count * classifiers[task](hidden)
-                previous = logits[task]
-                logits[task] = scores if previous is None else previous + scores
-        return cast(list[Tensor], logits)
+            scores = [count * classifier(hidden) for classifier in classifiers]
+            logits = [a + b for a, b in zip(logits, scores, strict=True)] if logits else scores
+        return logits
 
     def extra_repr(self) -> str:
         """Show the options that the parameters do not show."""

@@ -1,15 +1,16 @@
 """Backbones: pretrainedmodels' names and outputs, ImageNet weights, first convolutions."""
 
+import sys
 import warnings
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
 import pretrainedmodels
 import pytest
 import torch
 import torchvision
-from reference.fill import fill
+from hub_cache import hub_cache_fixture, torchvision_state  # noqa: F401 -- a fixture
+from small_models import assert_close, randomised
 from torch import Tensor, nn
 
 from ops import backbones
@@ -42,6 +43,11 @@ BGR_255 = Preprocessing(
 )
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 def on_meta(name: str) -> tuple[nn.Module, Preprocessing]:
     """A backbone without memory: names and shapes are right, there are no values."""
     with torch.device("meta"):
@@ -53,27 +59,6 @@ def theirs(name: str) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision as one did before 0.13
         return getattr(pretrainedmodels, name.lower())(pretrained=None)
-
-
-def assert_close(ours: Tensor, expected: Tensor) -> None:
-    scale = expected.abs().max()
-    torch.testing.assert_close(ours / scale, expected / scale, rtol=0, atol=1e-5)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch.hub's checkpoint directory, empty; nothing in these tests reaches the network."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setattr("urllib.request.urlopen", no_network)
-    monkeypatch.setattr("torch.hub.urlopen", no_network)
-    directory = tmp_path / "hub" / "checkpoints"
-    directory.mkdir(parents=True)
-    return directory
-
-
-def no_network(request: Any, **_: object) -> None:
-    raise OSError(f"no network in tests: {getattr(request, 'full_url', request)}")
 
 
 # Names
@@ -99,7 +84,7 @@ def test_unknown_names_are_refused_with_the_list(name: object) -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pretrainedmodels", None)
+    monkeypatch.setitem(sys.modules, "pretrainedmodels", None)
     with pytest.raises(ModuleNotFoundError, match="pip install pretrainedmodels six"):
         make_backbone("se_resnet50")
     make_backbone("resnet18")
@@ -125,9 +110,8 @@ def test_state_dict_is_pretrainedmodels(name: str) -> None:
      ("vgg11_bn", 224, 1), ("inceptionv3", 299, 1)],
 )  # fmt: skip
 def test_outputs_are_pretrainedmodels(name: str, size: int, scale: int) -> None:
-    torch.manual_seed(0)
     # Without the default initialisation, which takes long for some and is overwritten here.
-    expected_network = fill(theirs_empty(name)).eval()
+    expected_network = randomised(theirs_empty(name))
     ours = on_meta(name)[0].to_empty(device="cpu").eval()
     ours.load_state_dict(expected_network.state_dict())
     x = scale * torch.randn(1, 3, size, size)
@@ -170,7 +154,7 @@ def test_width_at_the_classifier_and_input_specification(name: str, width: int) 
 @pytest.mark.parametrize("name", ["BNInception", "resnet18", "inceptionv3"])
 def test_other_input_sizes(name: str) -> None:
     backbone, _ = on_meta(name)
-    for height, width in ((128, 128), (150, 203)):
+    for height, width in ((112, 112), (150, 203), (96, 161)):
         x = torch.empty(1, 3, height, width, device="meta")
         assert backbone.eval()(x).shape == (1, 1000)
 
@@ -273,30 +257,28 @@ def put(directory: Path, name: str, state: dict[str, Tensor], *, legacy: bool = 
     torch.save(state, directory / name, _use_new_zipfile_serialization=not legacy)
 
 
-def torchvision_state(name: str, **options: Any) -> dict[str, Tensor]:
-    """A state dict of torchvision, under its own names, with values that can be recognised."""
-    with torch.device("meta"):
-        network = getattr(torchvision.models, name)(**options)
-    return fill(network.to_empty(device="cpu"), salt="imagenet").state_dict()
-
-
-def test_resnet_from_the_cache(cache: Path) -> None:
+def test_resnet_from_the_cache(hub_cache: Path) -> None:
     state = torchvision_state("resnet18")
-    put(cache, "resnet18-f37072fd.pth", state)
+    put(hub_cache, "resnet18-f37072fd.pth", state)
     backbone, preprocessing = make_backbone("ResNet18", imagenet=True)
     ours = backbone.state_dict()
-    assert set(ours) == {name for name in state if not name.startswith("fc.")}
-    assert all(ours[name].equal(state[name]) for name in ours)
+    kept = {name for name in state if not name.startswith("fc.")}
+    assert set(ours) == kept | {"last_linear.weight", "last_linear.bias"}
+    assert all(ours[name].equal(state[name]) for name in kept)
+    assert ours["last_linear.weight"].shape == state["fc.weight"].shape
+    assert not ours["last_linear.weight"].equal(state["fc.weight"])
     assert all(parameter.requires_grad for parameter in backbone.parameters())
     assert preprocessing == RGB_01
 
 
-def test_vgg_from_the_cache_under_our_names(cache: Path) -> None:
+def test_vgg_under_our_names(monkeypatch: pytest.MonkeyPatch) -> None:
     state = torchvision_state("vgg11_bn")
-    put(cache, "vgg11_bn-6002323d.pth", state, legacy=True)
+    monkeypatch.setattr(backbones, "fetch", lambda *_, **__: Path("vgg11_bn.pth"))
+    monkeypatch.setattr(backbones, "read_file", lambda _: dict(state))  # half a gigabyte
     backbone, preprocessing = make_backbone("vgg11_bn", imagenet=True)
     ours = backbone.state_dict()
-    assert len(ours) == len(state) - 2
+    assert len(ours) == len(state)
+    assert not ours["last_linear.bias"].equal(state["classifier.6.bias"])
     assert ours["_features.0.weight"].equal(state["features.0.weight"])
     assert ours["_features.26.running_var"].equal(state["features.26.running_var"])
     assert ours["linear0.weight"].equal(state["classifier.0.weight"])
@@ -304,13 +286,16 @@ def test_vgg_from_the_cache_under_our_names(cache: Path) -> None:
     assert preprocessing == RGB_01
 
 
-def test_inception_v3_from_the_cache_with_its_own_preprocessing(cache: Path) -> None:
+def test_inception_v3_from_the_cache_with_its_own_preprocessing(hub_cache: Path) -> None:
     state = torchvision_state("inception_v3", init_weights=False)
-    put(cache, "inception_v3_google-0cc3c7bd.pth", state)
+    put(hub_cache, "inception_v3_google-0cc3c7bd.pth", state)
     backbone, preprocessing = make_backbone("inceptionv3", imagenet=True)
     ours = backbone.state_dict()
-    assert set(ours) == {name for name in state if not name.startswith("fc.")}
-    assert all(ours[name].equal(state[name]) for name in ours)
+    kept = {name for name in state if not name.startswith("fc.")}
+    assert set(ours) == kept | {"last_linear.weight", "last_linear.bias"}
+    assert all(ours[name].equal(state[name]) for name in kept)
+    assert ours["last_linear.weight"].shape == state["fc.weight"].shape
+    assert not ours["last_linear.weight"].equal(state["fc.weight"])
     # What torchvision's own transform_input makes of its usual preprocessing: RGB in -1..1.
     network = torchvision.models.Inception3(transform_input=True, init_weights=False)
     pixels = torch.rand(1, 3, 4, 4)
@@ -324,41 +309,43 @@ def test_inception_v3_from_the_cache_with_its_own_preprocessing(cache: Path) -> 
     torch.testing.assert_close((pixels - 0.5) / 0.5, network._transform_input(usual))
 
 
-def test_bn_inception_from_the_cache(cache: Path) -> None:
+def test_bn_inception_from_the_cache(hub_cache: Path) -> None:
     """The file is from PyTorch 0.1: statistics are [1, C], and batches are not counted."""
     with torch.device("meta"):
         network = theirs("BNInception")
-    state = fill(network.to_empty(device="cpu"), salt="imagenet").state_dict()
+    state = randomised(network.to_empty(device="cpu")).state_dict()
     old = OrderedDict(
         (name, tensor[None] if "_bn." in name else tensor)
         for name, tensor in state.items()
         if not name.endswith("num_batches_tracked")
     )
-    put(cache, "bn_inception-52deb4733.pth", old, legacy=True)
+    put(hub_cache, "bn_inception-52deb4733.pth", old, legacy=True)
     backbone, preprocessing = make_backbone("bninception", imagenet=True)
     ours = backbone.state_dict()
-    assert set(ours) == {name for name in state if not name.startswith("last_linear.")}
+    assert set(ours) == set(state)
     for name, tensor in ours.items():
-        if name.endswith("num_batches_tracked"):
+        if name.startswith("last_linear."):
+            assert not tensor.equal(state[name])
+        elif name.endswith("num_batches_tracked"):
             assert tensor == 0
         else:
             assert tensor.equal(state[name])
     assert preprocessing == BGR_255
 
 
-def test_generic_path_from_the_cache(cache: Path) -> None:
-    state = fill(theirs("dpn68"), salt="imagenet").state_dict()
-    put(cache, "dpn68-4af7d88d2.pth", state)
+def test_generic_path_from_the_cache(hub_cache: Path) -> None:
+    state = randomised(theirs("dpn68")).state_dict()
+    put(hub_cache, "dpn68-4af7d88d2.pth", state)
     ours = make_backbone("dpn68", imagenet=True)[0].state_dict()
     assert all(ours[name].equal(state[name]) for name in ours)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "BNInception", "dpn68"])
-def test_without_cache_and_network(name: str, cache: Path) -> None:
+def test_without_cache_and_network(name: str, hub_cache: Path) -> None:
     with pytest.raises(DownloadError, match="cannot download") as error:
         make_backbone(name, imagenet=True)
-    assert str(cache) in str(error.value)
-    assert not list(cache.iterdir())
+    assert str(hub_cache) in str(error.value)
+    assert not list(hub_cache.iterdir())
 
 
 @pytest.mark.parametrize("name", LISTED)
@@ -383,20 +370,20 @@ def test_the_hash_in_the_name_is_checked(name: str, monkeypatch: pytest.MonkeyPa
         assert url == torchvision.models.get_model_weights(torchvision_name).IMAGENET1K_V1.url
 
 
-def test_a_damaged_file(cache: Path) -> None:
-    (cache / "resnet18-f37072fd.pth").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(CheckpointError, match="resnet18-f37072fd.pth"):
+def test_a_damaged_file(hub_cache: Path) -> None:
+    (hub_cache / "resnet18-f37072fd.pth").write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd\.pth"):
         make_backbone("resnet18", imagenet=True)
 
 
-def test_a_file_with_other_weights(cache: Path) -> None:
-    put(cache, "resnet18-f37072fd.pth", torchvision_state("resnet34"))
-    with pytest.raises(CheckpointError, match="resnet18.*unexpected"):
+def test_a_file_with_other_weights(hub_cache: Path) -> None:
+    put(hub_cache, "resnet18-f37072fd.pth", torchvision_state("resnet34"))
+    with pytest.raises(CheckpointError, match=r"resnet18.*unexpected"):
         make_backbone("resnet18", imagenet=True)
 
 
-def test_weights_follow_the_default_device(cache: Path) -> None:
-    put(cache, "resnet18-f37072fd.pth", torchvision_state("resnet18"))
+def test_weights_follow_the_default_device(hub_cache: Path) -> None:
+    put(hub_cache, "resnet18-f37072fd.pth", torchvision_state("resnet18"))
     with torch.device("meta"):
         backbone, _ = make_backbone("resnet18", imagenet=True)
     assert {parameter.device.type for parameter in backbone.parameters()} == {"meta"}

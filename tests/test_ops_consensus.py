@@ -27,11 +27,8 @@ def test_identity_keeps_the_segments() -> None:
 
 
 def test_names() -> None:
-    assert CONSENSUS_TYPES == {
-        "avg": AverageConsensus,
-        "max": MaxConsensus,
-        "identity": IdentityConsensus,
-    }
+    known = {"avg": AverageConsensus, "max": MaxConsensus, "identity": IdentityConsensus}
+    assert known == CONSENSUS_TYPES
 
 
 @pytest.mark.parametrize("name", CONSENSUS_TYPES)

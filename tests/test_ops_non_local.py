@@ -8,6 +8,11 @@ from ops.backbones import ResNet, make_backbone
 from ops.non_local import NonLocalBlock, NonLocalWrapper, add_non_local
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 def randomised(block: NonLocalBlock) -> NonLocalBlock:
     """A block that is not the identity any more, in evaluation mode."""
     for tensor in block.state_dict().values():
@@ -36,7 +41,6 @@ def test_a_fresh_block_is_the_identity() -> None:
 
 @torch.no_grad()
 def test_block_equals_its_definition() -> None:
-    torch.manual_seed(0)
     block = randomised(NonLocalBlock(8))
     x = 3 * torch.randn(2, 8, 3, 4, 6)
     expected = attention_by_definition(block, x)
@@ -45,7 +49,6 @@ def test_block_equals_its_definition() -> None:
 
 
 def test_gradients_reach_every_parameter_once_the_batch_norm_is_open() -> None:
-    torch.manual_seed(0)
     block = randomised(NonLocalBlock(4)).train()
     block(torch.randn(2, 4, 2, 4, 4)).square().sum().backward()
     for name, parameter in block.named_parameters():
@@ -54,7 +57,6 @@ def test_gradients_reach_every_parameter_once_the_batch_norm_is_open() -> None:
 
 @torch.no_grad()
 def test_wrapper_attends_within_a_clip_and_across_its_segments() -> None:
-    torch.manual_seed(0)
     wrapper = NonLocalWrapper(nn.Identity(), channels=4, num_segments=3).eval()
     randomised(wrapper.nl)
     x = torch.randn(2 * 3, 4, 4, 4)
@@ -103,5 +105,5 @@ def test_places_at_full_depth(name: str, places: list[str]) -> None:
 def test_only_resnets() -> None:
     with torch.device("meta"):
         backbone, _ = make_backbone("BNInception")
-    with pytest.raises(ValueError, match="non_local needs a ResNet.*BNInception"):
+    with pytest.raises(ValueError, match=r"non_local needs a ResNet.*BNInception"):
         add_non_local(backbone, 8)

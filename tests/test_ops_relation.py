@@ -17,6 +17,11 @@ CLASSES = (5, 3)
 Draw = Callable[[int, list[tuple[int, ...]]], Iterable[tuple[int, ...]]]
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 def relation(num_segments: int, **options: str) -> MultiScaleRelation:
     torch.manual_seed(num_segments)
     return MultiScaleRelation(WIDTH, num_segments, CLASSES, **options).eval()
@@ -62,7 +67,6 @@ def assert_same(ours: list[Tensor], expected: list[Tensor], **tolerances: float)
 
 @torch.no_grad()
 def test_single_scale_equals_its_definition() -> None:
-    torch.manual_seed(0)
     model = TemporalRelation(WIDTH, 4, CLASSES)
     features = torch.randn(3, 4, WIDTH)
     first = model.pre_classifier[1]
@@ -74,7 +78,6 @@ def test_single_scale_equals_its_definition() -> None:
 
 
 def test_single_scale_knows_the_order_of_segments() -> None:
-    torch.manual_seed(0)
     model = TemporalRelation(WIDTH, 3, [4])
     features = torch.randn(1, 3, WIDTH)
     assert not torch.allclose(model(features)[0], model(features.flip(1))[0])
@@ -88,7 +91,11 @@ def test_names() -> None:
     ]
     model = relation(3)
     assert {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()} == {
-        **{f"classifiers.{i}.{task}.weight": (CLASSES[task], 256) for i in (0, 1) for task in (0, 1)},
+        **{
+            f"classifiers.{i}.{task}.weight": (CLASSES[task], 256)
+            for i in (0, 1)
+            for task in (0, 1)
+        },
         **{f"classifiers.{i}.{task}.bias": (CLASSES[task],) for i in (0, 1) for task in (0, 1)},
         "fc_fusion_scales.0.1.weight": (256, 3 * WIDTH),
         "fc_fusion_scales.0.1.bias": (256,),
@@ -187,9 +194,7 @@ def test_published_pairing_is_off_by_one() -> None:
     for draws in (model.eval(), model.train()):
         draws.zero_grad()
         sum(scores.sum() for scores in draws(features)).backward()
-        used = [
-            [head.weight.grad is not None for head in heads] for heads in model.classifiers
-        ]
+        used = [[head.weight.grad is not None for head in heads] for heads in model.classifiers]
         assert used == [[True, True], [True, True], [False, False]]
     # The first classifiers serve scales 4 and 3: without their weights, scale 2's scores remain.
     model.eval()

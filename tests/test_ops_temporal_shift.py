@@ -3,7 +3,7 @@
 import pretrainedmodels
 import pytest
 import torch
-from reference.fill import fill
+from small_models import randomised
 from torch import Tensor, nn
 
 from ops.backbones import ResNet, make_backbone
@@ -15,6 +15,13 @@ from ops.temporal_shift import (
     add_temporal_shift,
     temporal_shift,
 )
+
+_BLOCK_NAMES = ("3a", "3b", "3c", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
 
 
 def shift_by_loop(x: Tensor, num_segments: int, shift_div: int) -> Tensor:
@@ -52,7 +59,15 @@ def shifts(backbone: nn.Module) -> dict[str, TemporalShift]:
 
 @pytest.mark.parametrize(
     ("clips", "num_segments", "channels", "shift_div"),
-    [(2, 8, 16, 8), (3, 4, 19, 8), (1, 5, 6, 3), (2, 2, 4, 1), (2, 3, 4, 2), (2, 1, 8, 4), (2, 3, 5, 8)],
+    [
+        (2, 8, 16, 8),
+        (3, 4, 19, 8),
+        (1, 5, 6, 3),
+        (2, 2, 4, 1),  # all channels one way
+        (2, 3, 4, 2),  # no channel rests
+        (2, 1, 8, 4),  # no neighbours
+        (2, 3, 5, 8),  # nothing to shift
+    ],
 )
 def test_shift_equals_a_loop(clips: int, num_segments: int, channels: int, shift_div: int) -> None:
     x = torch.randn(clips * num_segments, channels, 3, 2)
@@ -130,8 +145,7 @@ def test_block_wraps_blocks() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("place", ["block", "blockres"])
 def test_residual_block_shifts_where_it_says(place: str) -> None:
-    torch.manual_seed(0)
-    backbone = fill(make_backbone("resnet18")[0]).eval()
+    backbone = randomised(make_backbone("resnet18")[0])
     block = backbone.layer2[0]
     x = torch.randn(4, 64, 6, 6)
     shifted = shift_by_loop(x, 2, 8)
@@ -163,14 +177,14 @@ def test_options_reach_every_shift() -> None:
 def test_bn_inception_shifts_in_front_of_eleven_stages() -> None:
     """pretrainedmodels' network with shifts hooked in front of all that reads a stage's input."""
     t, shift_div = 3, 8
-    ours = fill(BNInception()).eval()
+    ours = randomised(BNInception())
     theirs = pretrainedmodels.bninception(pretrained=None).eval()
     theirs.load_state_dict(ours.state_dict())
 
     def shift_first(module: nn.Module, arguments: tuple[Tensor, ...]) -> Tensor:
         return shift_by_loop(arguments[0], t, shift_div)
 
-    blocks = [f"inception_{name}" for name in "3a 3b 3c 4a 4b 4c 4d 4e 5a 5b".split()]
+    blocks = [f"inception_{name}" for name in _BLOCK_NAMES]
     for name in ["conv2_3x3_reduce"] + [
         f"{block}_{reader}"
         for block in blocks
@@ -213,9 +227,9 @@ def test_bn_inception_refuses_what_is_for_resnets(options: dict[str, object], na
 def test_other_backbones_are_refused() -> None:
     with torch.device("meta"):
         backbone, _ = make_backbone("vgg11")
-    with pytest.raises(ValueError, match="ResNet or BNInception.*VGG"):
+    with pytest.raises(ValueError, match=r"ResNet or BNInception.*VGG"):
         add_temporal_shift(backbone, 8)
-    with pytest.raises(ValueError, match="ResNet.*VGG"):
+    with pytest.raises(ValueError, match=r"ResNet.*VGG"):
         add_temporal_pool(backbone, 8)
 
 

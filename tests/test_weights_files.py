@@ -114,6 +114,11 @@ def test_byte_order_of_numpy_scalars(tmp_path: Path) -> None:
         (Global(np.dtype, "O"), "unknown kind"),
         (Global(np.dtype, "i8,O"), "unknown kind"),
         (Global(np.dtype, Namespace()), "string"),
+        (
+            Global(np.dtype, "f8", state=(3, "O,", None, None, None, -1, -1, 0)),
+            "unknown byte order",
+        ),
+        ("O", "no attribute 'dtype'"),
     ],
 )
 def test_forged_numpy_types(tmp_path: Path, kind: Global, message: str) -> None:
@@ -259,6 +264,17 @@ def test_the_allow_list_with_threads(tmp_path: Path, allow_list) -> None:
         thread.join()
     assert not failures
     assert set(allow_list()) == {Namespace, Custom}
+
+
+def test_one_reader_at_a_time(tmp_path: Path) -> None:
+    """The one that ends first would take the allow-list away from the others."""
+    path = write(CONTENTS, tmp_path / "file")
+    thread = threading.Thread(target=read_file, args=(path,))
+    with files._allow_listed():
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+    thread.join()
 
 
 def test_an_entry_that_the_caller_adds_meanwhile_survives(tmp_path: Path, allow_list) -> None:

@@ -40,6 +40,8 @@ class _NumpyType:
         self._byte_order = "="
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] not in ("<", ">", "=", "|"):
+            raise ValueError(f"unknown byte order of a NumPy scalar: {state[1]!r}")
         self._byte_order = state[1]
 
     def dtype(self) -> "np.dtype[Any]":
@@ -47,10 +49,12 @@ class _NumpyType:
         return np.dtype(f"{self._byte_order}{self._code}")
 
 
-def _numpy_scalar(kind: Any, data: bytes) -> Any:
-    """Plain value of a NumPy scalar: bool, int, float, complex, str or bytes."""
-    # Another kind than ours comes from a caller who allowed NumPy's dtype to all of torch.
-    dtype = kind.dtype() if isinstance(kind, _NumpyType) else np.dtype(kind)
+def _numpy_scalar(kind: "_NumpyType | np.dtype[Any]", data: bytes) -> Any:
+    """Plain value of a NumPy scalar: bool, int, float, complex, str or bytes.
+
+    NumPy's own type comes from a caller who has allowed it to all of torch.
+    """
+    dtype = kind if isinstance(kind, np.dtype) else kind.dtype()
     return np.frombuffer(data, dtype, count=1)[0].item()
 
 
@@ -155,7 +159,7 @@ def _refused_name(error: Exception) -> str | None:
     if isinstance(error, pickle.UnpicklingError):
         for pattern in _REFUSALS:
             if match := re.search(pattern, str(error)):
-                return match.group(1)
+                return match.group(1).removeprefix("builtins.")  # some versions write it
     return None
 
 

@@ -1,0 +1,43 @@
+"""torch.hub's cache in an empty folder, without a network behind it.
+
+from hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
+
+def test_something(hub_cache: Path) -> None:
+    torch.save(state, hub_cache / "resnet18-f37072fd.pth")
+    make_backbone("resnet18", imagenet=True)
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from small_models import randomised
+from torch import Tensor
+
+
+def _no_network(request: Any, *_: object, **__: object) -> None:
+    raise OSError(f"no network in tests: {getattr(request, 'full_url', request)}")
+
+
+@pytest.fixture(name="hub_cache")
+def hub_cache_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """torch.hub's folder of checkpoints, empty; whoever asks the network gets an OSError."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr("urllib.request.urlopen", _no_network)
+    monkeypatch.setattr("torch.hub.urlopen", _no_network)
+    directory = tmp_path / "hub" / "checkpoints"
+    directory.mkdir(parents=True)
+    yield directory
+    shutil.rmtree(directory)  # pytest would keep it for a while, and weights are large
+
+
+def torchvision_state(name: str, **options: Any) -> dict[str, Tensor]:
+    """A state dict of torchvision, under its own names, with values that can be recognised."""
+    with torch.device("meta"):
+        network = getattr(torchvision.models, name)(**options)
+    return randomised(network.to_empty(device="cpu")).state_dict()

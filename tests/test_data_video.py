@@ -1,0 +1,910 @@
+"""Frames by index from every kind of clip; videos are made here and say which frame is which.
+
+Each frame of a made video shows its number as eight black or white bars over a moving texture, so
+that a test can read which frame it got. What decoding gives is established with PyAV alone, by
+`decoded`; the library must give the same frames for every index, whatever it jumps over.
+"""
+
+import logging
+import pickle
+import random
+import struct
+import sys
+import wave
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.sampling import segment_indices
+from data.video import (
+    FlowFolder,
+    FrameArray,
+    FrameFolder,
+    FrameImages,
+    FrameRange,
+    FrameSource,
+    VideoFile,
+    load_clip,
+    open_frames,
+)
+
+av = pytest.importorskip("av", reason="PyAV (package `av`) is not installed")
+
+WIDTH, HEIGHT, COUNT = 64, 48, 50
+X264 = {"g": "12", "bf": "3", "sc_threshold": "0", "preset": "fast", "threads": "1"}
+
+
+# --- making videos -------------------------------------------------------------------------------
+
+
+def picture(number: int) -> np.ndarray:
+    """RGB (HEIGHT, WIDTH, 3): bars with the number above, a texture that moves below."""
+    texture = np.random.default_rng(0).integers(0, 255, (9, 30, 3), dtype=np.uint8)
+    texture = np.kron(texture, np.ones((8, 8, 1), dtype=np.uint8))
+    frame = np.ascontiguousarray(texture[number % 20 :, 2 * number % 150 :][:HEIGHT, :WIDTH])
+    for bit in range(8):
+        frame[:16, 8 * bit : 8 * bit + 8] = 255 * (number >> bit & 1)
+    return frame
+
+
+def number_in(frame: torch.Tensor | np.ndarray) -> int:
+    """The number that a decoded frame (3, H, W) shows."""
+    bars = np.asarray(frame)[:, 4:12].mean(axis=(0, 1)).reshape(8, 8)[:, 2:6].mean(axis=1)
+    return sum(1 << bit for bit in range(8) if bars[bit] > 128)
+
+
+def encode(
+    path: Path,
+    codec: str,
+    *,
+    options: dict[str, str] | None = None,
+    pixels: str = "yuv420p",
+    b_frames: int | None = None,
+    key_frames_every: int | None = None,
+    count: int = COUNT,
+    rate: int = 25,
+    time_base: tuple[int, int] | None = None,
+    times: list[int] | None = None,
+    muxer: dict[str, str] | None = None,
+    rotation: int = 0,
+) -> Path:
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no encoder {codec}")
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
+        if b_frames is not None:
+            stream.codec_context.max_b_frames = b_frames
+        if key_frames_every is not None:
+            stream.codec_context.gop_size = key_frames_every
+        if time_base is not None:
+            stream.codec_context.time_base = Fraction(*time_base)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts = number if times is None else times[number]
+            if time_base is not None:
+                frame.time_base = Fraction(*time_base)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def remux(source: Path, path: Path, change: Callable[[int, object], None], **muxer: str) -> Path:
+    """Copies packets into another file, with the timestamps that `change(number, packet)` sets."""
+    with av.open(str(source)) as old, av.open(str(path), "w", options=muxer) as new:
+        target = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        for number, packet in enumerate(packets):
+            change(number, packet)
+            packet.stream = target
+            new.mux(packet)
+    return path
+
+
+def patch(source: Path, path: Path, change: Callable[[bytearray], object]) -> Path:
+    data = bytearray(source.read_bytes())
+    changed = change(data)
+    path.write_bytes(bytes(data if changed is None else changed))
+    return path
+
+
+def set_times(time_of: Callable[[int], int]) -> Callable[[int, object], None]:
+    def change(number, packet):
+        packet.pts = packet.dts = time_of(number)
+
+    return change
+
+
+def later(number, packet) -> None:
+    packet.pts += 50_000
+    packet.dts += 50_000
+
+
+def mp4(folder: Path, **muxer: str) -> Path:
+    return encode(folder / "plain.mp4", "libx264", options=X264, muxer=muxer)
+
+
+def matroska(folder: Path) -> Path:
+    return encode(folder / "plain.mkv", "libx264", options=X264)
+
+
+def avi(folder: Path) -> Path:
+    return encode(folder / "plain.avi", "mpeg4", b_frames=2, key_frames_every=12)
+
+
+def drop_edit(data: bytearray) -> None:
+    """Makes the edit list of an MP4 file show frames 17 ... 36 alone."""
+    place = data.find(b"elst") + 12
+    length, first, rate = struct.unpack_from(">IiI", data, place)
+    struct.pack_into(">IiI", data, place, length * 20 // COUNT, first + 17 * 512, rate)
+
+
+def announce_999_frames(data: bytearray) -> None:
+    struct.pack_into("<I", data, data.find(b"strh") + 8 + 32, 999)
+
+
+def forget_key_frames(data: bytearray) -> None:
+    place = data.find(b"stss")  # without this box of an MP4 file, every packet is a key frame
+    data[place : place + 4] = b"free"
+
+
+def cut(share: float) -> Callable[[bytearray], bytes]:
+    return lambda data: bytes(data[: int(len(data) * share)])
+
+
+OPEN_GOP = {"x264-params": "open-gop=1:keyint=12:bframes=3:b-pyramid=normal:scenecut=0:threads=1"}
+INTRA_REFRESH = {"x264-params": "intra-refresh=1:keyint=12:bframes=0:scenecut=0:threads=1"}
+HEVC = {"x265-params": "open-gop=1:keyint=12:bframes=3:scenecut=0:log-level=none:pools=1"}
+VP8 = {"lag-in-frames": "16", "auto-alt-ref": "1", "g": "12", "cpu-used": "8"}
+
+VIDEOS: dict[str, Callable[[Path], Path]] = {
+    "h264 in MP4": mp4,
+    "h264 in fragmented MP4": lambda f: mp4(f, movflags="frag_keyframe+empty_moov"),
+    "h264 in Matroska": matroska,
+    "h264, open groups of pictures": lambda f: encode(f / "o.mkv", "libx264", options=OPEN_GOP),
+    "h264, intra refresh": lambda f: encode(f / "i.mp4", "libx264", options=INTRA_REFRESH),
+    "h264, interlaced": lambda f: encode(
+        f / "l.mp4", "libx264", options={"x264-params": "interlaced=1:keyint=12:threads=1"}
+    ),
+    "h264, raw": lambda f: encode(f / "raw.h264", "libx264", options=X264),
+    "h264 in AVI": lambda f: encode(f / "x.avi", "libx264", options=X264),
+    "h264 in a transport stream": lambda f: encode(f / "x.ts", "libx264", options=X264),
+    "hevc, open groups of pictures": lambda f: encode(f / "x.mp4", "libx265", options=HEVC),
+    "mpeg4 in MP4": lambda f: encode(f / "m.mp4", "mpeg4", b_frames=2, key_frames_every=12),
+    "mpeg4 in AVI": avi,
+    "mpeg2 in a program stream": lambda f: encode(
+        f / "m.mpg", "mpeg2video", b_frames=2, key_frames_every=12
+    ),
+    "motion jpeg in AVI": lambda f: encode(f / "j.avi", "mjpeg", pixels="yuvj420p"),
+    "ffv1 in Matroska": lambda f: encode(f / "f.mkv", "ffv1"),
+    "vp8 in WebM": lambda f: encode(f / "v.webm", "libvpx", options=VP8),
+    "vp9 in WebM": lambda f: encode(
+        f / "9.webm", "libvpx-vp9", options={"g": "12", "cpu-used": "8", "row-mt": "0"}
+    ),
+    "first timestamp above zero": lambda f: remux(
+        mp4(f), f / "late.mp4", later, avoid_negative_ts="disabled"
+    ),
+    "duplicated timestamps": lambda f: remux(
+        matroska(f), f / "twice.mkv", set_times(lambda number: number // 2 * 80)
+    ),
+    "timestamps in file order": lambda f: remux(
+        matroska(f), f / "order.mkv", set_times(lambda number: number * 40)
+    ),
+    "timestamps that jump back": lambda f: patch(
+        encode(f / "one.ts", "libx264", options=X264, count=25), f / "two.ts", lambda data: data * 2
+    ),
+    "every packet marked as key frame": lambda f: patch(
+        encode(f / "m.mp4", "mpeg4", b_frames=2, key_frames_every=12),
+        f / "keys.mp4",
+        forget_key_frames,
+    ),
+    "edit list": lambda f: patch(mp4(f), f / "edit.mp4", drop_edit),
+    "header announces too many frames": lambda f: patch(avi(f), f / "999.avi", announce_999_frames),
+    "no index": lambda f: patch(
+        avi(f), f / "noindex.avi", lambda data: bytes(data[: data.rfind(b"idx1")])
+    ),
+    "cut off MP4": lambda f: patch(mp4(f, movflags="faststart"), f / "cut.mp4", cut(0.7)),
+    "cut off Matroska": lambda f: patch(matroska(f), f / "cut.mkv", cut(0.7)),
+    "cut off AVI": lambda f: patch(avi(f), f / "cut.avi", cut(0.8)),
+    "a single frame": lambda f: encode(f / "one.mp4", "libx264", options=X264, count=1),
+}
+
+
+def decoded(path: Path) -> torch.Tensor:
+    """All frames (n, 3, H, W), decoded one after the other with PyAV alone."""
+    frames = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        for packet in container.demux(stream):
+            try:
+                frames += packet.decode()
+            except av.FFmpegError:
+                continue
+    pixels = np.stack([frame.to_ndarray(format="rgb24") for frame in frames])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Callable[[str], tuple[Path, torch.Tensor]]:
+    """Makes each kind of video once: its path, and all frames as PyAV alone decodes them."""
+    made: dict[str, tuple[Path, torch.Tensor]] = {}
+
+    def make(kind: str) -> tuple[Path, torch.Tensor]:
+        if kind not in made:
+            path = VIDEOS[kind](tmp_path_factory.mktemp("video"))
+            made[kind] = path, decoded(path)
+        return made[kind]
+
+    return make
+
+
+def work(caplog) -> list[tuple[int, int]]:
+    """(frames decoded, jumps) of each pass over a file since the last call."""
+    done = [record.args[2:] for record in caplog.records if "frames read" in record.msg]
+    caplog.clear()
+    return done
+
+
+# --- video files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", VIDEOS)
+def test_every_frame_is_the_one_that_decoding_from_the_start_gives(kind, videos):
+    path, expected = videos(kind)
+    source = VideoFile(path)
+    assert len(source) == len(expected)
+    assert torch.equal(source.read(range(len(source))), expected)
+    for index in range(len(source)):
+        assert torch.equal(source.read([index])[0], expected[index]), index
+    chance = random.Random(0)
+    for _ in range(5):
+        indices = [chance.randrange(len(source)) for _ in range(6)]
+        assert torch.equal(source.read(indices), expected[indices])
+
+
+@pytest.mark.parametrize("kind", VIDEOS)
+def test_frames_come_in_presentation_order(kind, videos):
+    path, _ = videos(kind)
+    source = VideoFile(path)
+    numbers = [number_in(frame) for frame in source.read(range(len(source)))]
+    if "cut off" in kind:  # among the last ones, those stored behind the cut are missing
+        assert 10 < len(source) < COUNT
+        assert numbers[:-4] == list(range(len(source) - 4))
+    else:
+        others = {
+            "edit list": list(range(17, 37)),
+            "a single frame": [0],
+            "timestamps that jump back": [*range(25), *range(25)],
+        }
+        assert numbers == others.get(kind, list(range(COUNT)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "h264 in MP4",
+        "h264 in Matroska",
+        "h264, open groups of pictures",
+        "h264, raw",
+        "h264 in AVI",
+        "h264 in a transport stream",
+        "mpeg4 in AVI",
+        "motion jpeg in AVI",
+        "duplicated timestamps",
+        "timestamps in file order",
+        "no index",
+    ],
+)
+def test_few_frames_of_a_video_are_read_with_few_decoded(kind, videos, caplog):
+    source = VideoFile(videos(kind)[0])
+    with caplog.at_level(logging.DEBUG):
+        source.read([COUNT - 2, 1])
+        ((frames_decoded, jumps),) = work(caplog)
+    assert jumps >= 1
+    assert frames_decoded < COUNT // 2
+
+
+def test_going_on_is_preferred_to_jumping_where_it_decodes_as_little(videos, caplog):
+    source = VideoFile(videos("h264 in MP4")[0])
+    with caplog.at_level(logging.DEBUG):
+        source.read(range(COUNT))
+        assert work(caplog) == [(COUNT, 0)]
+        source.read(list(range(13, 36)))
+        ((frames_decoded, jumps),) = work(caplog)
+    assert jumps == 1
+    assert frames_decoded < 36
+
+
+def test_a_jump_that_fails_falls_back_and_is_not_tried_again(videos, caplog):
+    path, expected = videos("h264, intra refresh")  # nothing can be decoded from its marks on
+    source = VideoFile(path)
+    with caplog.at_level(logging.DEBUG):
+        assert torch.equal(source.read([30])[0], expected[30])
+        assert "decoded from its start" in caplog.text
+        work(caplog)
+        for index in (30, 31, 32):
+            source.read([index])
+        assert work(caplog)[-1][0] >= 32
+
+
+def test_a_lost_frame_shows_the_one_before_it(tmp_path, caplog):
+    options = X264 | {"bf": "0", "g": "10"}
+    path = encode(tmp_path / "sound.mp4", "libx264", options=options)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        place, size = packets[39].pos, packets[39].size
+
+    def destroy(data: bytearray) -> None:
+        data[place : place + size] = bytes(size)
+
+    source = VideoFile(patch(path, tmp_path / "damaged.mp4", destroy))
+    assert len(source) == COUNT
+    for indices in ([39], [45, 39], list(range(COUNT))):
+        frames = source.read(indices)
+        assert "show the frame before" in caplog.text
+        caplog.clear()
+        shown = dict(zip(indices, map(number_in, frames), strict=True))
+        assert shown == {index: 38 if index == 39 else index for index in indices}
+
+
+@pytest.mark.parametrize("kind", ["cut off MP4", "cut off Matroska", "cut off AVI"])
+def test_a_file_that_is_cut_off_is_reported(kind, videos, caplog):
+    path, _ = videos(kind)
+    if kind == "cut off Matroska":  # its header announces a time alone: 2 seconds
+        path = encode(path.parent / "long.mkv", "libx264", options=X264, count=150)
+        path = patch(path, path.parent / "short.mkv", cut(0.5))
+    caplog.clear()
+    source = VideoFile(path)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert str(path) in record.getMessage()
+    assert "header announces" in record.getMessage()
+    assert source.read([len(source) - 1]).shape == (1, 3, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("kind", ["h264 in MP4", "h264 in Matroska", "mpeg4 in AVI", "no index"])
+def test_a_sound_file_is_read_without_warnings(kind, videos, caplog):
+    VideoFile(videos(kind)[0]).read([3, 40])
+    assert not caplog.records
+
+
+def test_reading_leaves_no_file_open_and_a_source_can_be_pickled(videos):
+    path, expected = videos("h264 in MP4")
+    source = pickle.loads(pickle.dumps(VideoFile(path)))
+    assert torch.equal(source.read([30, 2, 30]), expected[[30, 2, 30]])
+
+
+def test_a_file_that_vanishes_is_named(videos, tmp_path):
+    path = tmp_path / "vanishing.mp4"
+    path.write_bytes(videos("h264 in MP4")[0].read_bytes())
+    source = VideoFile(path)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"vanishing\.mp4"):
+        source.read([0])
+
+
+# Where the bright corner of the upper left goes when the picture is turned counter-clockwise.
+@pytest.mark.parametrize(
+    ("degrees", "row", "column"), [(0, 0, 0), (90, -1, 0), (180, -1, -1), (-90, 0, -1)]
+)
+def test_rotation_metadata_is_applied(degrees, row, column, tmp_path, monkeypatch):
+    def corner(number: int) -> np.ndarray:
+        frame = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+        frame[:16, :16] = 255
+        return frame
+
+    monkeypatch.setitem(globals(), "picture", corner)
+    path = encode(tmp_path / "x.mp4", "libx264", options=X264, count=15, rotation=degrees)
+    for frame in VideoFile(path).read([0, 13]):
+        upright = degrees in (0, 180)
+        assert frame.shape[1:] == ((HEIGHT, WIDTH) if upright else (WIDTH, HEIGHT))
+        corners = (frame[:, [4, -5]][:, :, [4, -5]] > 128).all(dim=0).nonzero().tolist()
+        assert corners == [[row % 2, column % 2]]
+
+
+def test_first_timestamp_does_not_shift_times(videos):
+    for kind in ("h264 in MP4", "h264 in Matroska", "first timestamp above zero", "mpeg4 in AVI"):
+        source = VideoFile(videos(kind)[0])
+        assert source.fps == pytest.approx(25)
+        assert [source.index_at(number / 25) for number in range(COUNT)] == list(range(COUNT))
+        assert [source.index_at((number + 0.9) / 25) for number in range(3)] == [0, 1, 2]
+        assert source.index_at(1e9) == COUNT - 1
+
+
+def test_times_follow_timestamps_where_the_rate_varies(tmp_path):
+    times = [0, 10, 500, 520, 2000, 2017, 3000]  # milliseconds
+    path = encode(
+        tmp_path / "vfr.mkv", "libx264", options=X264, count=7, time_base=(1, 1000), times=times
+    )
+    source = VideoFile(path)
+    assert [source.index_at(time / 1000) for time in times] == list(range(7))
+    assert source.index_at(1.9) == 3
+    assert source.index_at(0.499) == 1
+
+
+@pytest.mark.parametrize("rate", [(30000, 1001), (60000, 1001), (48, 1)])
+def test_labels_in_sixtieths_of_a_second_find_their_frames(rate, tmp_path):
+    path = encode(tmp_path / "x.mp4", "libx264", options=X264, count=30, rate=Fraction(*rate))
+    source = VideoFile(path)
+    for label in range(1, 25):
+        seconds = Fraction(label, 60)
+        shown = min(int(seconds * Fraction(*rate)), 29)
+        assert source.index_at(label / 60) == shown
+
+
+def test_times_must_not_be_negative(videos):
+    source = VideoFile(videos("h264 in MP4")[0])
+    for seconds in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match="seconds"):
+            source.index_at(seconds)
+
+
+def cover_art(path: Path) -> Path:
+    """Sound with a picture that FFmpeg presents as a stream of video."""
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("libmp3lame", rate=44100)
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        frame = av.VideoFrame.from_ndarray(picture(1), format="rgb24")
+        frame.pts = 0
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 9000), np.int16), "s16", "mono")
+        silence.rate = 44100
+        for stream, data in ((cover, frame), (cover, None), (sound, silence), (sound, None)):
+            container.mux(stream.encode(data))
+    return path
+
+
+def silence(path: Path) -> Path:
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(8000))
+    return path
+
+
+def filled(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def play_list(folder: Path) -> Path:
+    mp4(folder)
+    return filled(folder / "list.ffconcat", b"ffconcat version 1.0\nfile plain.mp4\n")
+
+
+def image_file(path: Path) -> Path:
+    Image.fromarray(picture(1)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "make",
+    {
+        "empty": lambda f: filled(f / "a.mp4", b""),
+        "text": lambda f: filled(f / "a.txt", b"frame,verb\n1,take\n" * 50),
+        "noise": lambda f: filled(f / "a.mp4", random.Random(0).randbytes(20_000)),
+        "noise called motion jpeg": lambda f: filled(
+            f / "a.mjpeg", random.Random(0).randbytes(500_000)
+        ),
+        "header alone": lambda f: patch(mp4(f), f / "a.mp4", cut(0.02)),
+        "cut off before its first frame": lambda f: patch(
+            mp4(f, movflags="faststart"),
+            f / "a.mp4",
+            lambda data: bytes(data[: data.find(b"mdat") + 30]),
+        ),
+        "sound": lambda f: silence(f / "a.wav"),
+        "sound with a cover": lambda f: cover_art(f / "a.mp3"),
+        "picture": lambda f: image_file(f / "a.png"),
+        "play list": play_list,
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_files_without_video_are_refused_by_name(make, tmp_path):
+    path = make[1](tmp_path)
+    with pytest.raises(ValueError, match="accepted are a video file, a folder") as error:
+        open_frames(path)
+    assert str(path) in str(error.value)
+
+
+def test_names_that_look_like_addresses_are_files(tmp_path, videos, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("http:clip %03d.mp4").write_bytes(videos("h264 in MP4")[0].read_bytes())
+    assert len(open_frames("http:clip %03d.mp4")) == COUNT
+
+
+def test_missing_package_is_named(videos, monkeypatch):
+    path, _ = videos("h264 in MP4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match="package `av`"):
+        open_frames(path)
+
+
+# --- folders of images ---------------------------------------------------------------------------
+
+
+def save(folder: Path, name: str, value: int, mode: str = "RGB", size=(12, 10)) -> None:
+    """An image of one colour, its value (a PNG inside, whatever its name, to be exact)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    colour = value if mode in "LP" else (value,) * len(mode)
+    Image.new(mode, size, colour).save(folder / name, format="PNG")
+
+
+def values(frames: torch.Tensor) -> list[list[int]]:
+    assert frames.dtype == torch.uint8
+    assert (frames == frames[..., :1, :1]).all()
+    return frames[..., 0, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    "name", ["frame_{:010d}.jpg", "img_{:05d}.jpg", "img_{}.JPEG", "P01_01 {}.Png", "{}.png"]
+)
+def test_rgb_folders_are_sorted_by_number(name, tmp_path):
+    for number in (10, 9, 1, 100, 2):
+        save(tmp_path, name.format(number), number)
+    save(tmp_path, "cover.jpg", 0)  # no number
+    save(tmp_path, "._" + name.format(3), 0)  # what some systems leave behind
+    (tmp_path / "notes_1.txt").write_text("")
+    (tmp_path / name.format(7)).mkdir()
+    source = open_frames(tmp_path)
+    assert isinstance(source, FrameFolder)
+    assert (len(source), source.channels, source.fps) == (5, 3, None)
+    assert values(source.read([0, 1, 2, 3, 4, 1])) == [[v] * 3 for v in (1, 2, 9, 10, 100, 2)]
+
+
+def test_a_mixed_folder_has_rgb_and_flow(tmp_path):
+    for number in range(1, 4):
+        save(tmp_path, f"img_{number}.jpg", number)
+        save(tmp_path, f"thumbnail_{number}.jpg", 99)  # frame_ and img_ come before others
+    for number in range(1, 3):
+        save(tmp_path, f"x_{number}.jpg", 10 + number, "L")
+        save(tmp_path, f"y_{number}.jpg", 20 + number, "L")
+    assert values(open_frames(tmp_path).read([0, 1, 2])) == [[1] * 3, [2] * 3, [3] * 3]
+    assert values(open_frames(tmp_path, "Flow").read([1, 0])) == [[12, 22], [11, 21]]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("u/frame_{:010d}.jpg", "v/frame_{:010d}.jpg"),
+        ("x_{:05d}.jpg", "y_{:05d}.jpg"),
+        ("flow_x_{:05d}.jpg", "flow_y_{:05d}.jpg"),
+        ("U_{}.PNG", "v_{}.jpg"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_flow_folders(names, mode, tmp_path):
+    for number in (10, 9, 1):
+        for base, name in zip((100, 200), names, strict=True):
+            path = tmp_path / name.format(number)
+            path.parent.mkdir(exist_ok=True)
+            grey = Image.new("L", (12, 10), base + number)
+            grey.convert(mode).save(path, format="PNG")
+    source = open_frames(tmp_path, "flow")
+    assert isinstance(source, FlowFolder)
+    assert (len(source), source.channels) == (3, 2)
+    assert source.read([0]).shape == (1, 2, 10, 12)
+    assert values(source.read([2, 0, 1])) == [[110, 210], [101, 201], [109, 209]]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["x_1.jpg", "x_2.jpg", "y_1.jpg"], r"x_\* has 2 images and y_\* has 1; y_\* lacks.*: 2"),
+        (["u/1.jpg", "v/1.jpg", "v/5.jpg"], r"u/\* has 1 .* v/\* has 2; u/\* lacks 1 numbers: 5"),
+        (["x_1.jpg", "y_2.jpg"], r"x_\* lacks 1 numbers: 2"),
+        (["u/1.jpg", "u/2.jpg"], r"v/\* has 0; v/\* lacks 2 numbers: 1, 2"),
+        (["u/notes.txt", "v/notes.txt"], r"u/\* has 0 images and v/\* has 0"),
+        (["x_1.jpg", "y_1.jpg", "u/1.jpg", "v/1.jpg"], r"has x_\*, y_\* and u/\*, v/\*"),
+        (["img_1.jpg"], "no flow images; accepted is one of: a folder with sub-folders u/"),
+        (["u/a_1.jpg", "u/b_1.jpg", "v/a_1.jpg"], r"several: a_\*, b_\*"),
+    ],
+)
+def test_flow_folders_that_do_not_match(names, message, tmp_path):
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    with pytest.raises(ValueError, match=message) as error:
+        open_frames(tmp_path, "Flow")
+    assert str(tmp_path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no numbered RGB images; accepted are"),
+        (["notes.txt", "cover.jpg", "clip_1.mp4"], "no numbered RGB images; accepted are"),
+        (["x_1.jpg", "y_1.jpg"], r"but flow images x_\*, which modality 'Flow' reads"),
+        (["img_1.jpg", "frame_1.jpg"], r"several: frame_\*, img_\*"),
+        (["left_1.jpg", "right_1.jpg"], r"several: left_\*, right_\*"),
+        (["img_1.jpg", "img_01.jpg"], r"img_.*1\.jpg has the same number as .*img_.*1\.jpg"),
+    ],
+)
+def test_rgb_folders_that_are_none(names, message, tmp_path):
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=message) as error:
+        open_frames(tmp_path)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path):
+    save(tmp_path, "img_1.png", 1)
+    (tmp_path / "img_2.png").write_bytes((tmp_path / "img_1.png").read_bytes()[:40])
+    (tmp_path / "img_3.png").write_bytes(b"hello")
+    Image.new("I;16", (12, 10), 300).save(tmp_path / "img_4.png")
+    save(tmp_path, "img_5.png", 1, size=(12, 11))
+    source = open_frames(tmp_path)
+    for index in (1, 2, 3):
+        with pytest.raises(ValueError, match=rf"img_{index + 1}\.png: not an 8-bit image"):
+            source.read([index])
+    with pytest.raises(ValueError, match=r"one size.*12 x 11.*12 x 10"):
+        source.read([0, 4])
+
+
+def test_flow_images_of_different_sizes_are_refused(tmp_path):
+    save(tmp_path, "x_1.png", 1, "L")
+    save(tmp_path, "y_1.png", 1, "L", size=(12, 11))
+    with pytest.raises(ValueError, match=r"x_1\.png: u is 12 x 10 and v 12 x 11"):
+        open_frames(tmp_path, "Flow").read([0])
+
+
+# --- arrays, tensors, lists ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("modality", "channels"), [("RGB", 3), ("Flow", 2), ("RGBDiff", 3)])
+@pytest.mark.parametrize("kind", ["array", "tensor", "mirrored", "read-only"])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_arrays_in_both_layouts(modality, channels, kind, channels_last):
+    first = torch.arange(5 * channels * 6 * 7, dtype=torch.uint8).reshape(5, channels, 6, 7)
+    clip = first.permute(0, 2, 3, 1) if channels_last else first
+    if kind != "tensor":
+        clip = clip.numpy()
+    if kind == "mirrored":
+        clip, first = clip[::-1], first.flip(0)
+    if kind == "read-only":
+        clip.flags.writeable = False
+    source = open_frames(clip, modality)
+    assert isinstance(source, FrameArray)
+    assert (len(source), source.channels) == (5, channels)
+    frames = source.read([4, 0, 4])
+    assert torch.equal(frames, first[[4, 0, 4]])
+    frames.zero_()  # a copy
+    assert torch.equal(source.read([1]), first[[1]])
+
+
+def test_channels_first_wins_where_both_could_be_meant():
+    clip = torch.randint(256, (2, 3, 8, 3), dtype=torch.uint8)
+    assert torch.equal(open_frames(clip).read([1]), clip[[1]])
+
+
+@pytest.mark.parametrize(
+    ("clip", "message"),
+    [
+        (np.zeros((2, 8, 8, 3), np.float32), "uint8.*float32"),
+        (torch.zeros(2, 3, 8, 8), "uint8.*torch.float32"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "uint8.*torch.int64"),
+        (np.zeros((8, 8, 3), np.uint8), r"at least one frame.*\(8, 8, 3\)"),
+        (np.zeros((2, 8, 8, 4), np.uint8), r"\(frames, 3, H, W\).*\(2, 8, 8, 4\)"),
+        (np.zeros((2, 8, 8, 2), np.uint8), r"\(frames, 3, H, W\)"),
+        (np.zeros((0, 8, 8, 3), np.uint8), r"at least one frame.*\(0, 8, 8, 3\)"),
+        (np.zeros((2, 0, 8, 3), np.uint8), "at least one frame and pixel"),
+        ([], "list of PIL images, got an empty one"),
+        ([np.zeros((8, 8, 3), np.uint8)], "list of PIL images, got one with a ndarray"),
+        (7, "clip must be a video file, .*, got a int"),
+        (None, "clip must be .* got a NoneType"),
+    ],
+)
+def test_things_that_are_no_clip(clip, message):
+    with pytest.raises(ValueError, match=message):
+        open_frames(clip)
+
+
+def test_lists_of_images():
+    images = [Image.new(mode, (7, 6), 40 + i) for i, mode in enumerate(["L", "L"])]
+    images.append(Image.new("RGB", (7, 6), (1, 2, 3)))
+    source = open_frames(images)
+    assert isinstance(source, FrameImages)
+    assert values(source.read([2, 0, 1])) == [[1, 2, 3], [40] * 3, [41] * 3]
+
+
+def test_lists_of_flow_images():
+    images = [Image.new("L", (7, 6), value) for value in range(6)]
+    source = open_frames(tuple(images), "Flow")
+    assert (len(source), source.channels) == (3, 2)
+    assert values(source.read([2, 0])) == [[4, 5], [0, 1]]
+    for wrong in (images[:5], [image.convert("RGB") for image in images]):
+        with pytest.raises(ValueError, match=r"u, v, u, v, \.\.\., got \d images of mode"):
+            open_frames(wrong, "Flow")
+
+
+# --- what all sources share ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def six_frames() -> torch.Tensor:
+    return torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "indices",
+    [[2, 0, 2], (2, 0, 2), np.array([2, 0, 2]), torch.tensor([2, 0, 2]), np.uint8([2, 0, 2])],
+)
+def test_indices_of_any_integer_kind(indices, six_frames):
+    assert values(FrameArray(six_frames).read(indices)) == [[2] * 3, [0] * 3, [2] * 3]
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([-1], r"in 0 \.\.\. 5, got -1"),
+        ([0, 6], r"in 0 \.\.\. 5, got 6"),
+        ([], "at least one"),
+        ([0.0], "integers.*float64"),
+        ([True], "integers.*bool"),
+        (torch.zeros(2, 2, dtype=torch.int64), r"one-dimensional.*\(2, 2\)"),
+    ],
+)
+def test_indices_outside_the_clip_are_refused(indices, message, six_frames):
+    with pytest.raises(ValueError, match=message):
+        FrameArray(six_frames).read(indices)
+
+
+def test_a_range_is_a_source(six_frames, videos):
+    part = FrameRange(FrameArray(six_frames), 2, 5)
+    assert (len(part), part.channels) == (3, 3)
+    assert values(part.read([0, 2])) == [[2] * 3, [4] * 3]
+    assert values(FrameRange(part, 1).read([1, 0])) == [[4] * 3, [3] * 3]
+    with pytest.raises(ValueError, match=r"in 0 \.\.\. 2, got 3"):
+        part.read([3])
+    video = FrameRange(VideoFile(videos("h264 in MP4")[0]), 30, 40)
+    assert video.fps == 25
+    assert number_in(video.read([5])[0]) == 35
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (3, 3), (4, 2), (0, 7), (6, None)])
+def test_ranges_outside_the_clip_are_refused(start, stop, six_frames):
+    with pytest.raises(ValueError, match=r"start and stop must satisfy.* 6, "):
+        FrameRange(FrameArray(six_frames), start, stop)
+
+
+def test_a_missing_path_is_named(tmp_path):
+    for modality in ("RGB", "Flow"):
+        with pytest.raises(FileNotFoundError, match="nothing here"):
+            open_frames(tmp_path / "nothing here", modality)
+    for source in (VideoFile, FrameFolder, FlowFolder):
+        with pytest.raises(FileNotFoundError, match="nothing here"):
+            source(tmp_path / "nothing here")
+
+
+def test_a_flow_model_cannot_read_a_video_file(videos):
+    path, _ = videos("h264 in MP4")
+    with pytest.raises(ValueError, match=r"computed beforehand; accepted are .*u/ and v/"):
+        open_frames(str(path), "Flow")
+
+
+def test_sources_pass_through_if_their_channels_fit(six_frames):
+    source = FrameArray(six_frames)
+    assert open_frames(source) is source
+    assert open_frames(source, "rgbdiff") is source
+    with pytest.raises(ValueError, match=r"'Flow' needs frames of 2 channels.*has 3"):
+        open_frames(source, "Flow")
+
+
+@pytest.mark.parametrize("modality", ["depth", "", None])
+def test_modality_must_be_known(modality, six_frames):
+    with pytest.raises(ValueError, match="modality must be one of RGB, Flow, RGBDiff"):
+        open_frames(six_frames, modality)
+
+
+# --- clips ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("modality", "new_length", "mode", "shape"),
+    [
+        ("RGB", 1, "test", (8, 3, 6, 7)),
+        ("rgb", 1, "twice", (16, 3, 6, 7)),
+        ("RGBDiff", 5, "test", (48, 3, 6, 7)),
+        ("Flow", 5, "test", (40, 2, 6, 7)),
+        ("Flow", 5, "dense-test", (400, 2, 6, 7)),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 4, 100])
+def test_shape_of_loaded_clips(modality, new_length, mode, shape, count):
+    clip = torch.zeros(count, shape[1], 6, 7, dtype=torch.uint8)
+    frames = load_clip(clip, num_segments=8, new_length=new_length, modality=modality, mode=mode)
+    assert frames.dtype == torch.uint8
+    assert frames.shape == shape
+
+
+def test_loaded_frames_are_the_sampled_ones(videos):
+    path, expected = videos("h264 in MP4")
+    indices = segment_indices(COUNT, 8, 1).flatten()
+    assert torch.equal(load_clip(path, num_segments=8), expected[indices])
+    # A snippet of differences has one frame more, and the formula knows it.
+    indices = segment_indices(20, 3, 6).flatten() + 10
+    frames = load_clip(path, num_segments=3, new_length=5, modality="RGBDiff", start=10, stop=30)
+    assert torch.equal(frames, expected[indices])
+
+
+def test_training_draws_follow_the_generator(six_frames):
+    clip = six_frames.repeat(8, 1, 1, 1)
+    draws = [
+        load_clip(clip, num_segments=4, mode="train", generator=torch.Generator().manual_seed(seed))
+        for seed in (3, 3, 4)
+    ]
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_only_sampled_frames_are_asked_for():
+    class Counting(FrameSource):
+        name, channels, asked = "counting", 3, 0
+
+        def __len__(self):
+            return 10**9
+
+        def _frames(self, indices):
+            for index in indices:
+                self.asked += 1
+                yield index, torch.full((3, 4, 4), index % 251, dtype=torch.uint8)
+
+    source = Counting()
+    frames = load_clip(source, num_segments=8, new_length=1, start=5)
+    assert source.asked == 8
+    expected = segment_indices(10**9 - 5, 8, 1).flatten() + 5
+    assert values(frames) == [[index % 251] * 3 for index in expected.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_segments": 0}, "num_segments"),
+        ({"new_length": 0}, "new_length"),
+        ({"new_length": 0, "modality": "RGBDiff"}, "new_length"),
+        ({"mode": "middle"}, "mode"),
+        ({"stop": 7}, "start and stop"),
+    ],
+)
+def test_wrong_options_are_named(options, message, six_frames):
+    with pytest.raises(ValueError, match=message):
+        load_clip(six_frames, **({"num_segments": 3} | options))
+
+
+# --- real clips ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "fps"), [("arm_wrestling.mp4", 280, 28), ("short.avi", 164, 25)]
+)
+def test_real_videos(name, count, fps, epic_test_data):
+    path = epic_test_data / "clips" / name
+    source, expected = VideoFile(path), decoded(path)
+    assert (len(source), source.fps) == (count, fps)
+    for index in range(0, count, 31):
+        assert torch.equal(source.read([index])[0], expected[index])
+    assert source.index_at(2.0) == 2 * fps
+    indices = segment_indices(count, 8, 1).flatten()
+    assert torch.equal(load_clip(path, num_segments=8), expected[indices])
+
+
+def test_real_folder(epic_test_data):
+    folder = epic_test_data / "clips" / "frames"
+    rgb, flow = open_frames(folder), open_frames(folder, "Flow")
+    assert (len(rgb), len(flow)) == (10, 5)
+    assert rgb.read([9, 0]).shape == (2, 3, 240, 320)
+    expected = [np.asarray(Image.open(folder / f"{half}_00002.jpg")) for half in "xy"]
+    assert np.array_equal(flow.read([1])[0], np.stack(expected))
+    frames = load_clip(folder, num_segments=8, new_length=5, modality="Flow")
+    assert frames.shape == (40, 2, 240, 320)
+    assert abs(frames.float().mean() - 128) < 10

@@ -1,0 +1,247 @@
+"""Models survive being copied, pickled, replicated, exported and compiled."""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from small_models import assert_close, randomised
+from torch import Tensor, nn
+
+from trn import MTRN, TRN
+from tsm import TSM
+from tsn import TSN
+
+T = 3
+EIGHT = [
+    pytest.param(kind, base_model, id=f"{kind.__name__}-{base_model}")
+    for kind in (TSN, TRN, MTRN, TSM)
+    for base_model in ("resnet50", "BNInception")
+]
+
+
+def make(kind: type[TSN], base_model: str, **options: Any) -> TSN:
+    if kind is TSM and base_model == "BNInception":
+        options["shift_place"] = "block"
+    with torch.device("meta"):
+        model = kind((5, 7), T, "RGB", base_model=base_model, pretrained=None, **options)
+    # Not `to_empty`, which would also empty the list of relations.
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(torch.empty(parameter.shape)))
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    return randomised(model)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler() -> Iterator[None]:
+    torch.manual_seed(0)
+    yield
+    torch._dynamo.reset()  # graphs of one test are of no use to the next
+
+
+def clips(count: int) -> Tensor:
+    # Any scale would do: the weights are random.
+    return torch.randn(count, T * 3, 64, 64)
+
+
+# Copies
+
+
+def through_pickle(model: nn.Module) -> Any:
+    return pickle.loads(pickle.dumps(model))
+
+
+def through_a_file(model: nn.Module) -> Any:
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def replicated(model: nn.Module) -> Any:
+    """What DataParallel runs on another device: `torch.nn.parallel.replicate` for CPU tensors.
+
+    Its own broadcasts between CUDA devices only; all that it does besides is done here.
+    """
+    copies = {module: module._replicate_for_data_parallel() for module in model.modules()}
+    for module, replica in copies.items():
+        for name, child in module._modules.items():
+            if child is None:
+                replica._modules[name] = None
+            else:
+                setattr(replica, name, copies[child])
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                replica._parameters[name] = None
+            else:
+                setattr(replica, name, parameter.detach().clone())
+        for name, buffer in module._buffers.items():
+            replica._buffers[name] = None if buffer is None else buffer.clone()
+    return copies[model]
+
+
+COPIES = [copy.deepcopy, through_pickle, through_a_file, replicated]
+
+
+def leaves(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """First weights of every part of the model that has some, also in replicas."""
+    seen = set()
+    for name, module in model.named_modules():
+        part = ".".join(name.split(".")[:3])
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and part not in seen:
+            seen.add(part)
+            yield name, weight
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("duplicate", COPIES)
+@pytest.mark.parametrize(("kind", "base_model"), EIGHT)
+def test_copies_agree_and_are_independent(
+    kind: type[TSN], base_model: str, duplicate: Callable[[nn.Module], Any]
+) -> None:
+    model = make(kind, base_model)
+    inputs = clips(1)
+    expected = model(inputs)
+    twin = duplicate(model)
+    assert type(twin) is kind
+    assert_close(twin(inputs), expected)
+    assert twin.num_class == (5, 7)
+    # Every layer of the copy is its own: silencing one shows there, and in the copy alone.
+    places = dict(leaves(twin))
+    assert len(places) > 15
+    last = [
+        name for name in places if name.startswith(("base_model.layer4", "base_model.inception_5b"))
+    ]
+    for name in [next(iter(places)), last[-1], *(n for n in places if "base_model" not in n)]:
+        weight = places[name]
+        before = weight.clone()
+        weight.zero_()
+        unused = kind is MTRN and name.startswith("consensus.classifiers.1")
+        changed = any(
+            not torch.allclose(ours, other)
+            for ours, other in zip(twin(inputs), expected, strict=True)
+        )
+        assert changed != unused, name
+        assert_close(model(inputs), expected)
+        weight.copy_(before)
+    assert_close(twin(inputs), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("kind", "base_model"), [(TSM, "resnet18"), (TSN, "vgg11_bn"), (TSN, "inceptionv3")]
+)
+def test_replicas_of_other_backbones_use_their_own_weights(
+    kind: type[TSN], base_model: str
+) -> None:
+    options = {"non_local": True, "temporal_pool": True} if kind is TSM else {}
+    if kind is TSM:
+        model = randomised(TSM(5, 2, "RGB", base_model, pretrained=None, **options))
+    else:
+        model = make(kind, base_model)
+    size = 96 if base_model == "inceptionv3" else 64
+    inputs = torch.randn(1, model.num_segments * 3, size, size)
+    expected = model(inputs)
+    twin = replicated(model)
+    assert_close(twin(inputs), expected)
+    for parameter in model.parameters():
+        parameter.zero_()
+    assert_close(twin(inputs), expected)
+
+
+def test_replicas_train() -> None:
+    """Partial batch norm and dropout are the replica's too."""
+    model = make(TSN, "resnet50", dropout=0.5).train()
+    twin = replicated(model)
+    assert twin.training
+    assert not twin.base_model.layer1[0].bn1.training
+    assert twin.base_model.bn1.training
+    verbs, _ = twin(clips(1))
+    assert verbs.shape == (1, 5)
+
+
+@torch.no_grad()
+def test_copies_keep_what_was_set() -> None:
+    model = make(MTRN, "BNInception", classifier_pairing="per-scale", dropout=0.3)
+    model.relation_sampling = "random"
+    model.partialBN(False)
+    for duplicate in COPIES:
+        twin = duplicate(model)
+        assert (twin.relation_sampling, twin.classifier_pairing) == ("random", "per-scale")
+        assert twin.preprocessing == model.preprocessing
+        assert twin.base_model.last_linear.p == 0.3
+        assert twin._partial_bn is False
+
+
+# Programs
+
+
+def exported(model: nn.Module, example: Tensor) -> Callable[[Tensor], Any]:
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    return torch.export.load(file).module()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "base_model"), EIGHT)
+def test_export_with_a_dynamic_batch(kind: type[TSN], base_model: str) -> None:
+    model = make(kind, base_model)
+    program = exported(model, clips(2))
+    for count in (1, 3):
+        inputs = clips(count)
+        assert_close(program(inputs), model(inputs))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "base_model"), EIGHT)
+def test_compile(kind: type[TSN], base_model: str) -> None:
+    model = make(kind, base_model)
+    inputs = clips(2)
+    expected = model(inputs)
+    assert_close(torch.compile(model, backend="aot_eager", fullgraph=True)(inputs), expected)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+@pytest.mark.parametrize(("kind", "base_model"), EIGHT)
+def test_compile_with_inductor(kind: type[TSN], base_model: str) -> None:
+    model = make(kind, base_model)
+    inputs = clips(2)
+    expected = model(inputs)
+    assert_close(torch.compile(model)(inputs), expected)
+
+
+@torch.no_grad()
+def test_export_of_pooled_and_non_local_networks() -> None:
+    model = randomised(
+        TSM(5, 2, "Flow", "resnet18", temporal_pool=True, non_local=True, pretrained=None)
+    )
+    inputs = torch.randn(3, 2, 10, 64, 64)
+    assert_close(exported(model, inputs[:2])(inputs), model(inputs))
+
+
+def test_compile_trains() -> None:
+    """One step of the compiled model leaves the gradients that eager leaves."""
+    model = randomised(
+        MTRN((5, 7), T, "RGB", "resnet18", img_feature_dim=16, dropout=0.0, pretrained=None)
+    ).train()
+    inputs = clips(2)
+    gradients = []
+    for run in (model, torch.compile(model, backend="aot_eager")):
+        model.zero_grad()
+        torch.manual_seed(1)
+        verbs, nouns = run(inputs)
+        (verbs.logsumexp(1) + nouns.logsumexp(1)).sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for eager, compiled in zip(*gradients, strict=True):
+        assert_close(compiled, eager)
