@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from small_models import randomised
 from torch import Tensor
 
 from model_loader import settings_of
@@ -38,16 +39,11 @@ def make(model_type: str, modality: str = "RGB", num_class: Any = (5, 7), **opti
 
 @functools.cache
 def _make(model_type: str, modality: str, num_class: Any, **options: Any) -> TSN:
-    torch.manual_seed(0)
     kind, own_options = VARIANTS[model_type]
     options = {"base_model": "resnet18", "dropout": 0.4, **own_options, **options}
     if modality != "RGB":
         options.setdefault("new_length", 2)
-    model = kind(num_class, 4, modality, pretrained=None, **options)
-    for name, buffer in model.named_buffers():  # as if it had been trained
-        if name.endswith("running_mean"):
-            buffer.normal_(0, 0.1)
-    return model.eval()
+    return randomised(kind(num_class, 4, modality, pretrained=None, **options))
 
 
 def outputs(model: TSN) -> list[Tensor]:

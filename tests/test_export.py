@@ -185,11 +185,7 @@ def test_copies_keep_what_was_set() -> None:
 
 def exported(model: nn.Module, example: Tensor) -> Callable[[Tensor], Any]:
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
-    file = io.BytesIO()
-    torch.export.save(program, file)
-    file.seek(0)
-    return torch.export.load(file).module()
+    return torch.export.export(model, (example,), dynamic_shapes=({0: batch},)).module()
 
 
 @torch.no_grad()
@@ -228,6 +224,17 @@ def test_export_of_pooled_and_non_local_networks() -> None:
     )
     inputs = torch.randn(3, 2, 10, 64, 64)
     assert_close(exported(model, inputs[:2])(inputs), model(inputs))
+
+
+@torch.no_grad()
+def test_exported_programs_can_be_saved() -> None:
+    """The list of relations, which no state dict holds, travels with the program."""
+    model = randomised(MTRN((5, 7), T, "RGB", "resnet18", pretrained=None))
+    inputs = clips(2)
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(model, (inputs,)), file)
+    file.seek(0)
+    assert_close(torch.export.load(file).module()(inputs), model(inputs))
 
 
 def test_compile_trains() -> None:

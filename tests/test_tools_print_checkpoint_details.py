@@ -125,8 +125,10 @@ def test_columns_are_aligned(tmp_path: Path, capsys) -> None:
         assert len(starts) == 1, section
 
 
-@pytest.mark.parametrize("model_type", ["tsn", "trn", "mtrn", "tsm", "tsm-nl"])
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    ("model_type", "old"),
+    [("tsn", False), ("trn", True), ("mtrn", False), ("tsm", True), ("tsm-nl", False)],
+)
 def test_json(tmp_path: Path, capsys, model_type: str, old: bool) -> None:
     model = make(model_type)
     entries: dict = {}

@@ -47,8 +47,16 @@ def old_contents(model_type: str, modality: str = "RGB", /, **entries: Any) -> d
     )
 
 
-@pytest.mark.parametrize(("modality", "legacy"), [("RGB", True), ("Flow", False)])
-@pytest.mark.parametrize("model_type", OLD)
+@pytest.mark.parametrize(
+    ("model_type", "modality", "legacy"),
+    [
+        ("tsn", "RGB", True),
+        ("trn", "Flow", True),
+        ("mtrn", "RGB", False),
+        ("tsm", "Flow", False),
+        ("tsm-nl", "RGB", True),
+    ],
+)
 def test_old_files_become_documented(
     tmp_path: Path, capsys, model_type: str, modality: str, legacy: bool
 ) -> None:
@@ -243,6 +251,3 @@ def test_as_a_program_from_anywhere(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("wrote old-updated.pth\n")
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stdout) == (1, "")
-    assert "Traceback" not in again.stderr
