@@ -174,16 +174,15 @@ class VideoFile(FrameSource):
     """A video file, read with PyAV: its first video stream that is not a cover picture.
 
     Opening reads the packets once without decoding them. Where the container states when each
-    frame is shown, and nothing looks wrong, the number and order of the frames follow from that,
-    and are checked by decoding the first ones. Everything else is decoded once and counted:
-    timestamps that are missing, duplicated or guessed (AVI, raw streams), headers that announce
-    another number of frames, damaged ends. So open a file once to read many clips from it; it holds
-    no file handle and can be pickled.
+    frame is shown, the number and order of the frames follow from that, and are checked by decoding
+    the first ones. Where timestamps are missing, wrong or guessed (AVI, raw streams), or the end is
+    damaged, the file is decoded once to count its frames. So open a file once to read many clips
+    from it; it holds no file handle and can be pickled.
 
     Reading jumps to the last key frame before a frame wherever that decodes less than going on
     does. Packets are numbered, and a frame carries the number of its packet out of the decoder. So
-    a jump that does not give the frames that decoding from the start gives (key frame marks that
-    are wrong, intra refresh, lost frames) is noticed, and the file decoded from its start instead.
+    it is noticed when a jump does not give the frames that decoding from the start gives (wrong key
+    frame marks, intra refresh) or when the timestamps lied, and the file is decoded from its start.
     There, a frame that cannot be decoded shows the one before it, as in a player. Only what FFmpeg
     paints over damage inside a frame may depend on where decoding began.
 
@@ -211,18 +210,15 @@ class VideoFile(FrameSource):
             average_rate, guessed_rate = stream.average_rate, stream.guessed_rate
 
         order = self._packets.frame_order()
-        if announced_frames not in (0, len(self._packets)):
-            order = None
-        if order is None or not self._begins_with(order):
+        self._counted = order is None or not self._begins_with(order)
+        if order is None or self._counted:
             order = self._decoded_order()
         if not order.size:
             raise ValueError(
                 f"{self.name}: no frame of video can be decoded from this file; accepted are "
                 f"{_RGB_LAYOUTS}"
             )
-        self._length = int(order.size)
-        self._frame_of_packet, self._starts = self._packets.starting_points(order)
-        self._times = self._packets.times(order)
+        self._set_order(order)
         timed = self._times is not None
         rate = (average_rate if timed else guessed_rate) or guessed_rate or average_rate
         self.fps = float(rate) if rate else None
@@ -263,7 +259,14 @@ class VideoFile(FrameSource):
                 return
             except _UnexpectedFrame as error:
                 logger.info("%s: decoded from its start, because %s", self.name, error)
-        yield from self._frames_from_start(indices)
+        try:
+            yield from self._frames_from_start(indices)
+        except _UnexpectedFrame:
+            order = self._decoded_order()
+            if order.size == self._length:  # all are there: it was the timestamps that lied
+                self._set_order(order)
+            self._counted = True
+            yield from self._frames_from_start(indices)
 
     def _frames_from_key_frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         """Decodes as little as possible; raises `_UnexpectedFrame` unless every frame is right."""
@@ -290,7 +293,7 @@ class VideoFile(FrameSource):
         expected = first
         for number, frame in decoder.frames():
             index = self._index_of(number)
-            if index < first:
+            if index < first and expected == first:
                 continue  # stored behind the key frame, shown before it, and in need of the skipped
             if start and expected == first and not (index == first and frame.key_frame):
                 self._starts = self._starts[self._starts != start]  # not to be tried again
@@ -301,29 +304,34 @@ class VideoFile(FrameSource):
             expected += 1
 
     def _frames_from_start(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        """Decodes from the start of the file and makes the best of what is damaged."""
-        waiting, index, last, missing = deque(indices), -1, None, 0
+        """Decodes from the start of the file, and once its frames are counted, past damage."""
+        waiting, shown, last, lost = deque(indices), -1, None, 0
         with _Decoder(self.path) as decoder:
             for number, frame in decoder.frames():
-                index = max(index + 1, self._index_of(number))
-                while waiting and waiting[0] < index:
-                    missing += 1
+                index = self._index_of(number)
+                if index != shown + 1 and not self._counted:
+                    raise _UnexpectedFrame(f"frame {index} came out after frame {shown}")
+                shown = max(index, shown + 1)
+                while waiting and waiting[0] < shown:
+                    lost += 1
                     yield waiting.popleft(), decoder.rgb(frame if last is None else last)
-                if waiting and waiting[0] == index:
+                if waiting and waiting[0] == shown:
                     yield waiting.popleft(), decoder.rgb(frame)
                 if not waiting:
                     break
                 last = frame
-            if last is None and waiting:
+            if waiting and not self._counted:
+                raise _UnexpectedFrame(f"frame {shown} is the last one")
+            if waiting and last is None:
                 raise ValueError(f"{self.name}: no frame of video can be decoded from this file")
             for wanted in waiting:
-                missing += 1
+                lost += 1
                 yield wanted, decoder.rgb(last)
             self._report(len(indices), decoder.decoded, jumps=0)
-        if missing:
+        if lost:
             logger.warning(
                 "%s: %d of %d frames cannot be decoded, and show the frame before them",
-                self.name, missing, len(indices),
+                self.name, lost, len(indices),
             )  # fmt: skip
 
     def _report(self, read: int, decoded: int, jumps: int) -> None:
@@ -351,8 +359,16 @@ class VideoFile(FrameSource):
             return False
         return numbers == head
 
+    def _set_order(self, order: NDArray[np.int64]) -> None:
+        """Takes over the packet number of every frame."""
+        self._length = int(order.size)
+        self._frame_of_packet: NDArray[np.int64]
+        self._frame_of_packet, self._starts = self._packets.starting_points(order)
+        self._times: NDArray[np.float64] | None = self._packets.times(order)
+
     def _decoded_order(self) -> NDArray[np.int64]:
-        """The packet number of every frame that can be decoded, -1 where it was lost."""
+        """The packet number of every frame that can be decoded, -1 where the decoder lost it."""
+        logger.info("%s: decoded once to count its frames", self.name)
         with _Decoder(self.path) as decoder:
             numbers = [-1 if number is None else number for number, _ in decoder.frames()]
         return np.array(numbers, dtype=np.int64)
@@ -427,8 +443,6 @@ class _Packets:
         if (self._pts == _UNKNOWN).any() or not self._keys[0] or self._pts.argmin() != 0:
             return None
         sorting = np.argsort(self._pts[shown], kind="stable")
-        if (np.diff(self._pts[shown][sorting]) == 0).any():
-            return None
         if np.abs(sorting - np.arange(sorting.size)).max() > _DEEPEST_REORDERING:
             return None  # time jumps back somewhere
         return shown[sorting]

@@ -122,6 +122,11 @@ def set_times(time_of: Callable[[int], int]) -> Callable[[int, object], None]:
     return change
 
 
+def swap_times(number, packet) -> None:
+    packet.pts = 80 + 40 * {40: 41, 41: 40}.get(number, number)
+    packet.dts = 40 * number
+
+
 def later(number, packet) -> None:
     packet.pts += 50_000
     packet.dts += 50_000
@@ -139,11 +144,16 @@ def avi(folder: Path) -> Path:
     return encode(folder / "plain.avi", "mpeg4", b_frames=2, key_frames_every=12)
 
 
-def drop_edit(data: bytearray) -> None:
-    """Makes the edit list of an MP4 file show frames 17 ... 36 alone."""
-    place = data.find(b"elst") + 12
-    length, first, rate = struct.unpack_from(">IiI", data, place)
-    struct.pack_into(">IiI", data, place, length * 20 // COUNT, first + 17 * 512, rate)
+def show_frames(start: int, stop: int) -> Callable[[bytearray], None]:
+    """Sets the edit list of an MP4 file."""
+
+    def change(data: bytearray) -> None:
+        place = data.find(b"elst") + 12
+        length, first, rate = struct.unpack_from(">IiI", data, place)
+        length = length * (stop - start) // COUNT
+        struct.pack_into(">IiI", data, place, length, first + start * 512, rate)
+
+    return change
 
 
 def announce_999_frames(data: bytearray) -> None:
@@ -200,12 +210,18 @@ VIDEOS: dict[str, Callable[[Path], Path]] = {
     "timestamps that jump back": lambda f: patch(
         encode(f / "one.ts", "libx264", options=X264, count=25), f / "two.ts", lambda data: data * 2
     ),
+    "timestamps that swap two late frames": lambda f: remux(
+        encode(f / "x.mkv", "libx264", options=X264 | {"bf": "0"}),
+        f / "swap.mkv",
+        swap_times,
+    ),
     "every packet marked as key frame": lambda f: patch(
         encode(f / "m.mp4", "mpeg4", b_frames=2, key_frames_every=12),
         f / "keys.mp4",
         forget_key_frames,
     ),
-    "edit list": lambda f: patch(mp4(f), f / "edit.mp4", drop_edit),
+    "edit list": lambda f: patch(mp4(f), f / "edit.mp4", show_frames(17, 37)),
+    "edit list in the first group": lambda f: patch(mp4(f), f / "edit.mp4", show_frames(5, 50)),
     "header announces too many frames": lambda f: patch(avi(f), f / "999.avi", announce_999_frames),
     "no index": lambda f: patch(
         avi(f), f / "noindex.avi", lambda data: bytes(data[: data.rfind(b"idx1")])
@@ -280,10 +296,37 @@ def test_frames_come_in_presentation_order(kind, videos):
     else:
         others = {
             "edit list": list(range(17, 37)),
+            "edit list in the first group": list(range(5, 50)),
             "a single frame": [0],
             "timestamps that jump back": [*range(25), *range(25)],
         }
         assert numbers == others.get(kind, list(range(COUNT)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "counted"),
+    {
+        "h264 in MP4": False,
+        "h264, open groups of pictures": False,
+        "hevc, open groups of pictures": False,
+        "mpeg4 in MP4": False,
+        "motion jpeg in AVI": False,
+        "edit list": False,
+        "edit list in the first group": False,
+        "first timestamp above zero": False,
+        "h264, raw": True,
+        "mpeg4 in AVI": True,
+        "vp8 in WebM": True,
+        "duplicated timestamps": True,
+        "timestamps in file order": True,
+        "timestamps that jump back": True,
+        "cut off MP4": True,
+    }.items(),
+)
+def test_only_what_cannot_be_trusted_is_decoded_to_count(kind, counted, videos, caplog):
+    with caplog.at_level(logging.INFO):
+        VideoFile(videos(kind)[0])
+    assert ("decoded once to count its frames" in caplog.text) == counted
 
 
 @pytest.mark.parametrize(
