@@ -19,11 +19,11 @@ from torch import nn
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
+from weights.assign import assign_weights
 from weights.checkpoint import (
     MODEL_TYPES,
     Checkpoint,
     ModelSettings,
-    assign_weights,
     read_checkpoint,
     to_dictionary,
 )

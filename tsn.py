@@ -29,7 +29,8 @@ from ops.backbones import (
 from ops.consensus import CONSENSUS_TYPES
 from ops.relation import MultiScaleRelation, TemporalRelation
 from transforms import Frames, evaluation_transform, training_transform
-from weights.checkpoint import assign_weights, read_checkpoint
+from weights.assign import assign_weights
+from weights.checkpoint import read_checkpoint
 from weights.download import fetch
 from weights.preprocessing import Preprocessing
 from weights.published import find_published

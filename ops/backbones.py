@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet, vgg
 
 from ops.bn_inception import BNInception
-from weights.checkpoint import assign_weights
+from weights.assign import assign_weights
 from weights.download import fetch
 from weights.files import read_file
 from weights.preprocessing import CAFFE, TORCHVISION, Preprocessing

@@ -81,6 +81,7 @@ def test_importing_everything_is_silent_and_light() -> None:
     modules = [module_name(path) for path in FILES]
     code = (
         "import importlib, logging, random, sys, warnings, os, torch, numpy\n"
+        "import torchvision.transforms.v2\n"  # which does change filters and environment
         "seed = torch.get_rng_state(), numpy.random.get_state()[1].copy(), random.getstate()\n"
         "filters, environment = list(warnings.filters), dict(os.environ)\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"

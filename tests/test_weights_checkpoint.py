@@ -15,10 +15,10 @@ import torch
 from original_format import prefixed, training_options, write
 from torch import Tensor, nn
 
+from weights.assign import assign_weights
 from weights.checkpoint import (
     Checkpoint,
     ModelSettings,
-    assign_weights,
     parse_checkpoint,
     read_checkpoint,
     to_dictionary,

@@ -1,0 +1,94 @@
+"""Weights into models: checked by name, shape and kind, and assigned rather than copied."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from weights.files import CheckpointError
+
+__all__ = ["assign_weights", "summarise"]
+
+_SHOWN = 5
+"""How many names an error lists before it says how many more there are."""
+
+
+def assign_weights(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    absent: tuple[str, ...] = (),
+) -> None:
+    """Give a model its weights, without copying those that have a storage of their own.
+
+    Args:
+        model: usually on the meta device; its parameters are replaced.
+        state: weights under the model's names, not to be used any more. Those of another precision
+            are converted to the model's.
+        source: where the weights come from, for the error.
+        absent: prefixes of names that `state` need not have.
+
+    Raises:
+        CheckpointError: if names, shapes or kinds of numbers differ, with a summary of which.
+    """
+    wanted = model.state_dict()
+    # Files written before PyTorch 0.4.1 do not count batches; batch norm starts at zero then.
+    missing = [
+        name
+        for name in wanted
+        if name not in state
+        and not name.startswith(absent)
+        and not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [name for name in state if name not in wanted]
+    common = [name for name in wanted if name in state]
+    misshapen = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in common
+        if state[name].shape != wanted[name].shape
+    ]
+    mistyped = [
+        f"{name} {state[name].dtype} instead of {wanted[name].dtype}"
+        for name in common
+        if wanted[name].is_floating_point() and not state[name].is_floating_point()
+    ]
+    problems = [
+        f"{len(names)} {what}: {summarise(names)}"
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", misshapen),
+            ("of another type", mistyped),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the weights of {source} do not fit a {type(model).__name__} of its settings; "
+            f"{'; '.join(problems)}"
+        )
+    own: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        # Detached, since a parameter given for a buffer would become one of the model's.
+        tensor = tensor.detach().to(wanted[name].dtype)
+        storage = tensor.untyped_storage()
+        # A view of something larger would keep that alive, and what two names share would be
+        # trained twice.
+        if (
+            not tensor.is_contiguous()
+            or storage.nbytes() != tensor.nbytes
+            or storage.data_ptr() in storages
+        ):
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        storages.add(tensor.untyped_storage().data_ptr())
+        own[name] = tensor
+    model.load_state_dict(own, strict=False, assign=True)
+
+
+def summarise(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    shown = ", ".join(names[:_SHOWN])
+    more = len(names) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
