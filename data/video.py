@@ -163,8 +163,8 @@ _ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "av1", "mpeg4", "mpeg2video", "m
 _NOT_VIDEO = ("concat", "dash", "hls", "image2", "imf", "sdp", "tty")
 """What FFmpeg also opens: lists of other files, single pictures, and text drawn as pictures."""
 
-_DEEPEST_REORDERING = 16
-"""Frames by which presentation order may differ from file order: the limit of H.264 and HEVC."""
+_CHECKED_FRAMES = 32
+"""How many frames must be decoded in the order of their timestamps before these are believed."""
 
 _UNKNOWN = np.iinfo(np.int64).min
 """Stands for a timestamp or a file position that is not known."""
@@ -290,7 +290,7 @@ class VideoFile(FrameSource):
     def _expected_frames(self, decoder: "_Decoder", start: int) -> Iterator[tuple[int, Any]]:
         """Index and frame from a starting packet on, without gaps, else `_UnexpectedFrame`."""
         first = max(int(self._frame_of_packet[start]), 0)
-        expected = first
+        expected, last = first, None
         for number, frame in decoder.frames():
             index = self._index_of(number)
             if index < first and expected == first:
@@ -300,8 +300,11 @@ class VideoFile(FrameSource):
                 raise _UnexpectedFrame(f"packet {start} is wrongly marked as a key frame")
             if index != expected or frame.is_corrupt:
                 raise _UnexpectedFrame(f"frame {index} came out where {expected} was expected")
-            yield index, frame
-            expected += 1
+            if last is not None:
+                yield expected - 1, last
+            expected, last = expected + 1, frame  # held back until the next one confirms the order
+        if last is not None:
+            yield expected - 1, last
 
     def _frames_from_start(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         """Decodes from the start of the file, and once its frames are counted, past damage."""
@@ -320,8 +323,6 @@ class VideoFile(FrameSource):
                 if not waiting:
                     break
                 last = frame
-            if waiting and not self._counted:
-                raise _UnexpectedFrame(f"frame {shown} is the last one")
             if waiting and last is None:
                 raise ValueError(f"{self.name}: no frame of video can be decoded from this file")
             for wanted in waiting:
@@ -351,7 +352,7 @@ class VideoFile(FrameSource):
 
     def _begins_with(self, order: NDArray[np.int64]) -> bool:
         """Whether the decoder gives the first frames in this order."""
-        head: list[int | None] = order[: 2 * _DEEPEST_REORDERING].tolist()
+        head: list[int | None] = order[:_CHECKED_FRAMES].tolist()
         try:
             with _Decoder(self.path, self._packets) as decoder:
                 numbers = [number for number, _ in islice(decoder.frames(), len(head))]
@@ -362,8 +363,8 @@ class VideoFile(FrameSource):
     def _set_order(self, order: NDArray[np.int64]) -> None:
         """Takes over the packet number of every frame."""
         self._length = int(order.size)
-        self._frame_of_packet: NDArray[np.int64]
-        self._frame_of_packet, self._starts = self._packets.starting_points(order)
+        self._frame_of_packet: NDArray[np.int64] = self._packets.frame_indices(order)
+        self._starts: NDArray[np.int64] = self._packets.starting_points(self._frame_of_packet)
         self._times: NDArray[np.float64] | None = self._packets.times(order)
 
     def _decoded_order(self) -> NDArray[np.int64]:
@@ -439,30 +440,36 @@ class _Packets:
             return None
         if self._intra_only:
             return shown
-        # A first packet that is no key frame, or is shown late, leaves frames without a reference.
-        if (self._pts == _UNKNOWN).any() or not self._keys[0] or self._pts.argmin() != 0:
+        if (self._pts == _UNKNOWN).any():
             return None
-        sorting = np.argsort(self._pts[shown], kind="stable")
-        if np.abs(sorting - np.arange(sorting.size)).max() > _DEEPEST_REORDERING:
-            return None  # time jumps back somewhere
-        return shown[sorting]
+        return shown[np.argsort(self._pts[shown], kind="stable")]
 
-    def starting_points(
-        self, order: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Frame index of each packet (-1: not shown), and the packets that decoding can start at.
+    def frame_indices(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Frame index of each packet, -1 for one without a frame to show."""
+        indices = np.full(len(self), -1, dtype=np.int64)
+        known = np.flatnonzero(order >= 0)
+        indices[order[known]] = known
+        return indices
 
-        Those are key frames behind which, in the file, no frame belongs that is shown before one
-        stored in front of them.
+    def starting_points(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers of the packets that decoding can start at, given the frame index of each packet.
+
+        Those are key frames such that whatever comes in front of them in the file is shown earlier,
+        and whatever comes behind them later, except for the frames directly behind them: these are
+        shown earlier still, and belong to the group in front (an open group of pictures).
         """
-        frame_of_packet = np.full(len(self), -1, dtype=np.int64)
-        known = order >= 0
-        frame_of_packet[order[known]] = np.flatnonzero(known)
-        if not known.all() or np.unique(order).size < order.size:
-            return frame_of_packet, np.empty(0, dtype=np.int64)
-        latest_before = np.maximum.accumulate(np.concatenate(([-1], frame_of_packet[:-1])))
-        keys = self._keys | self._intra_only
-        return frame_of_packet, np.flatnonzero(keys & (frame_of_packet > latest_before))
+        hidden = np.where(indices < 0, _UNKNOWN, indices)
+        latest_before = np.maximum.accumulate(np.concatenate(([-1], hidden)))
+        hidden = np.where(indices < 0, len(self), indices)
+        earliest_from = np.minimum.accumulate(np.concatenate((hidden, [len(self)]))[::-1])[::-1]
+        starts = []
+        for number in np.flatnonzero((self._keys | self._intra_only) & (indices >= 0)):
+            behind = number + 1
+            while behind < len(self) and indices[behind] < indices[number]:
+                behind += 1
+            if latest_before[number] < indices[number] < earliest_from[behind]:
+                starts.append(number)
+        return np.array(starts, dtype=np.int64)
 
     def times(self, order: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """Seconds since the first frame at which each one is shown, None if they are not sound."""
