@@ -196,6 +196,9 @@ class VideoFile(FrameSource):
     """
 
     channels = 3
+    _frame_of_packet: NDArray[np.int64]
+    _starts: NDArray[np.int64]
+    _times: NDArray[np.float64] | None
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -299,7 +302,7 @@ class VideoFile(FrameSource):
                 self._starts = self._starts[self._starts != start]  # not to be tried again
                 raise _UnexpectedFrame(f"packet {start} is wrongly marked as a key frame")
             if index != expected or frame.is_corrupt:
-                raise _UnexpectedFrame(f"frame {index} came out where {expected} was expected")
+                raise _UnexpectedFrame(f"frame {expected} did not come out sound and in its place")
             if last is not None:
                 yield expected - 1, last
             expected, last = expected + 1, frame  # held back until the next one confirms the order
@@ -363,9 +366,9 @@ class VideoFile(FrameSource):
     def _set_order(self, order: NDArray[np.int64]) -> None:
         """Takes over the packet number of every frame."""
         self._length = int(order.size)
-        self._frame_of_packet: NDArray[np.int64] = self._packets.frame_indices(order)
-        self._starts: NDArray[np.int64] = self._packets.starting_points(self._frame_of_packet)
-        self._times: NDArray[np.float64] | None = self._packets.times(order)
+        self._frame_of_packet = self._packets.frame_indices(order)
+        self._starts = self._packets.starting_points(self._frame_of_packet)
+        self._times = self._packets.times(order)
 
     def _decoded_order(self) -> NDArray[np.int64]:
         """The packet number of every frame that can be decoded, -1 where the decoder lost it."""
@@ -390,7 +393,7 @@ class VideoFile(FrameSource):
 
 
 class _UnexpectedFrame(Exception):  # noqa: N818 - never leaves this module: a reason to start over
-    """Decoding from a key frame does not give what decoding from the start would give."""
+    """Decoding does not give the frames that were expected, or not in the expected order."""
 
 
 class _Packets:
@@ -440,14 +443,12 @@ class _Packets:
             return None
         if self._intra_only:
             return shown
-        if (self._pts == _UNKNOWN).any():
-            return None
         return shown[np.argsort(self._pts[shown], kind="stable")]
 
     def frame_indices(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
         """Frame index of each packet, -1 for one without a frame to show."""
         indices = np.full(len(self), -1, dtype=np.int64)
-        known = np.flatnonzero(order >= 0)
+        known = np.flatnonzero(order >= 0)[::-1]  # of several frames in a packet, the first counts
         indices[order[known]] = known
         return indices
 
@@ -458,10 +459,9 @@ class _Packets:
         and whatever comes behind them later, except for the frames directly behind them: these are
         shown earlier still, and belong to the group in front (an open group of pictures).
         """
-        hidden = np.where(indices < 0, _UNKNOWN, indices)
-        latest_before = np.maximum.accumulate(np.concatenate(([-1], hidden)))
-        hidden = np.where(indices < 0, len(self), indices)
-        earliest_from = np.minimum.accumulate(np.concatenate((hidden, [len(self)]))[::-1])[::-1]
+        latest_before = np.maximum.accumulate(np.concatenate(([-1], indices)))
+        shown = np.where(indices < 0, len(self), indices)
+        earliest_from = np.minimum.accumulate(np.concatenate((shown, [len(self)]))[::-1])[::-1]
         starts = []
         for number in np.flatnonzero((self._keys | self._intra_only) & (indices >= 0)):
             behind = number + 1
@@ -500,7 +500,7 @@ class _Packets:
 class _Decoder:
     """One pass over a video: packets in file order go in, frames in presentation order come out.
 
-    Behind damaged packets decoding goes on.
+    Packets that cannot be decoded are passed over.
 
     Args:
         path: the video file.
