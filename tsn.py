@@ -373,7 +373,7 @@ class TSN(nn.Module):
         """Features of snippets, before heads and consensus.
 
         Args:
-            inputs: as for `forward`, but with any number of snippets.
+            inputs: as for `forward`, but with any number of snippets (`tsm.TSM`: of whole clips).
 
         Returns:
             float (snippets, D), D = `feature_dim`; the snippets of a clip are neighbours.

@@ -52,9 +52,9 @@ def temporal_shift(x: Tensor, num_segments: int, shift_div: int = 8) -> Tensor:
     source = x.unflatten(0, (-1, num_segments))
     target = shifted.unflatten(0, (-1, num_segments))
     target[:, :-1, :fold] = source[:, 1:, :fold]
-    target[:, -1, :fold] = 0
+    target[:, -1, :fold].zero_()
     target[:, 1:, fold : 2 * fold] = source[:, :-1, fold : 2 * fold]
-    target[:, 0, fold : 2 * fold] = 0
+    target[:, 0, fold : 2 * fold].zero_()
     target[:, :, 2 * fold :] = source[:, :, 2 * fold :]
     return shifted
 
