@@ -117,10 +117,11 @@ def load_checkpoint(
     from, they arrive on the CPU.
 
     Example:
+        >>> import tempfile
         >>> from model_loader import load_checkpoint, save_checkpoint
         >>> from tsn import TSN
         >>> model = TSN((125, 352), 8, "RGB", base_model="resnet18", pretrained=None)
-        >>> path = save_checkpoint(model, "/tmp/tsn.pth.tar")
+        >>> path = save_checkpoint(model, f"{tempfile.mkdtemp()}/tsn.pth.tar")
         >>> load_checkpoint(path).num_class
         (125, 352)
 

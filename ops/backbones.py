@@ -203,7 +203,13 @@ def canonical_name(name: str) -> str:
     known = {candidate.lower(): candidate for candidate in BACKBONES}
     if name.lower() in known:
         return known[name.lower()]
-    others = _other_names()
+    try:
+        others = _other_names()
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"base_model must be one of {', '.join(BACKBONES)}, got {name!r} (or of "
+            f"pretrainedmodels, but: {error})"
+        ) from error
     if name.lower() in others:
         return name.lower()
     raise ValueError(

@@ -387,3 +387,12 @@ def test_weights_follow_the_default_device(hub_cache: Path) -> None:
     with torch.device("meta"):
         backbone, _ = make_backbone("resnet18", imagenet=True)
     assert {parameter.device.type for parameter in backbone.parameters()} == {"meta"}
+
+
+def test_without_pretrainedmodels_the_other_names_are_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pretrainedmodels", None)
+    assert canonical_name("RESNET50") == "resnet50"
+    with pytest.raises(ValueError, match=r"one of BNInception, resnet18.*pip install"):
+        canonical_name("resnet99")
