@@ -9,6 +9,7 @@ def test_something(http_server: HttpServer) -> None:
 """
 
 import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,68 @@ import pytest
 
 Reply = bytes | int | Callable[["_Handler"], None]
 """A body to serve, a status to answer with, or one of the misbehaviours below."""
+
+
+def in_turn(*replies: Reply) -> Reply:
+    """Answer differently every time; the last reply is for all further requests."""
+    left = list(replies)
+    lock = threading.Lock()
+
+    def reply(handler: "_Handler") -> None:
+        with lock:
+            chosen = left.pop(0) if len(left) > 1 else left[0]
+        handler.answer(chosen)
+
+    return reply
+
+
+def answering(status: int, headers: dict[str, str], body: bytes = b"") -> Reply:
+    """Send exactly this, then hang up."""
+
+    def reply(handler: "_Handler") -> None:
+        handler.start(status, headers)
+        handler.wfile.write(body)
+
+    return reply
+
+
+def resumable(
+    body: bytes,
+    headers: dict[str, str],
+    *,
+    sent: int | None = None,
+    then_stall: bool = False,
+    without_conditions: bool = False,
+) -> Reply:
+    """Serve ranges, as good servers do.
+
+    Args:
+        body: the whole file.
+        headers: its ETag or Last-Modified or both, which If-Range is held against.
+        sent: how many bytes of what is asked for are sent.
+        then_stall: whether to keep quiet instead of hanging up when they are sent.
+        without_conditions: whether to ignore If-Range.
+    """
+
+    def reply(handler: "_Handler") -> None:
+        first = 0
+        asked = re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")
+        same = handler.headers["If-Range"] in headers.values() or without_conditions
+        if asked and same:
+            first = int(asked[1])
+            if first >= len(body):
+                handler.start(416, {"Content-Range": f"bytes */{len(body)}"})
+                return
+        rest = body[first:]
+        length = {"Content-Length": str(len(rest))}
+        if first:
+            length["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+        handler.start(206 if first else 200, headers | length)
+        handler.wfile.write(rest[:sent])
+        if then_stall:
+            handler.wait()
+
+    return reply
 
 
 def redirect(location: str) -> Reply:
@@ -89,11 +152,13 @@ class HttpServer:
         replies: what to answer by path; other paths give 404. A client that takes this server
             for its proxy asks for whole URLs, which then stand in the place of paths.
         requests: the paths asked for, in order.
+        ranges: the Range header of each request, or None.
     """
 
     def __init__(self) -> None:
         self.replies: dict[str, Reply] = {}
         self.requests: list[str] = []
+        self.ranges: list[str | None] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.owner = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -113,8 +178,10 @@ class HttpServer:
 
 @pytest.fixture(name="http_server")
 def http_server_fixture(monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpServer]:
-    """An `HttpServer` that is reached directly, whatever proxies the environment names."""
+    """An `HttpServer` that is reached directly, whatever proxies, mirrors and folders are set."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("EPIC_MODELS_DIR", raising=False)
+    monkeypatch.delenv("EPIC_MODELS_URL", raising=False)
     server = HttpServer()
     yield server
     server.close()
@@ -135,7 +202,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         owner = self.server.owner
         owner.requests.append(self.path)
-        reply = owner.replies.get(self.path, 404)
+        owner.ranges.append(self.headers["Range"])
+        self.answer(owner.replies.get(self.path, 404))
+
+    def answer(self, reply: Reply) -> None:
         if isinstance(reply, int):
             self.send_error(reply)
         elif isinstance(reply, bytes):
@@ -143,9 +213,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             reply(self)
 
-    def wait(self) -> None:
-        """Wait for longer than the tests' time-outs, or until the server is closed."""
-        self.server.closing.wait(2)
+    def wait(self, seconds: float = 30.0) -> None:
+        """Wait for longer than any test takes, or until the server is closed."""
+        self.server.closing.wait(seconds)
 
     def start(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
