@@ -13,3 +13,10 @@ def epic_test_data() -> Path:
     if not folder:
         pytest.skip("EPIC_TEST_DATA is unset: no real clips and label files")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests do not see where their reader's own weights lie."""
+    monkeypatch.delenv("EPIC_MODELS_DIR", raising=False)
+    monkeypatch.delenv("EPIC_MODELS_URL", raising=False)
