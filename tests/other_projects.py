@@ -128,12 +128,14 @@ def configuration(value: Any, classes: Mapping[str, type], parent: Any = None) -
     names = {dict: "DictConfig", list: "ListConfig"}
     node = classes[names.get(type(value), "AnyNode")]()
     metadata = classes["ContainerMetadata" if container else "Metadata"]()
-    metadata.__dict__.update(
-        ref_type=typing.Any, object_type=type(value) if container else None, optional=True, key=None, flags={},
-        resolver_cache=defaultdict(dict),
-    )  # fmt: skip
+    metadata.__dict__.update(ref_type=typing.Any, object_type=None, optional=True, flags={})
     if container:
-        metadata.__dict__.update(key_type=typing.Any, element_type=typing.Any)
+        metadata.__dict__.update(
+            object_type=type(value),
+            key_type=typing.Any,
+            element_type=typing.Any,
+            resolver_cache=defaultdict(dict),
+        )
     node.__dict__.update(_metadata=metadata, _parent=parent, _flags_cache=None)
     if isinstance(value, dict):
         content: Any = {key: configuration(item, classes, node) for key, item in value.items()}

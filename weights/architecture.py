@@ -33,7 +33,7 @@ _BLOCK = re.compile(
 
 
 def kind_of_model(state: Mapping[str, Tensor]) -> str:
-    """Which of the models has weights of such names."""
+    """Which of the models has weights of such names: one of `weights.settings.MODEL_TYPES`."""
     if any(name.startswith("consensus.fc_fusion_scales.") for name in state):
         return "mtrn"
     if any(name.startswith("consensus.classifier.") for name in state):
@@ -42,7 +42,11 @@ def kind_of_model(state: Mapping[str, Tensor]) -> str:
 
 
 def matrix(state: Mapping[str, Tensor], name: str) -> Tensor:
-    """The weight of a linear layer that has to be there."""
+    """The weight of a linear layer, (outputs, inputs), that has to be there.
+
+    Raises:
+        CheckpointError: if it is not, or has another number of axes.
+    """
     if name not in state or state[name].ndim != 2:
         found = f"{name} {tuple(state[name].shape)}" if name in state else f"no {name}"
         raise CheckpointError(f"expected {name} to be the weight of a linear layer, got {found}")
@@ -50,7 +54,18 @@ def matrix(state: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def relation_of(kind: str, state: Mapping[str, Tensor]) -> tuple[int | None, int]:
-    """Segments and feature width of a relational head; (None, 256) of the other kinds."""
+    """Segments and width of the segments' features, from the shapes of a relational head.
+
+    Args:
+        kind: the type of model.
+        state: its weights, with the relation under TRN's names.
+
+    Returns:
+        T and `img_feature_dim`; None and the default for models without a relation.
+
+    Raises:
+        CheckpointError: if the relation's widths are not those of the models here.
+    """
     if kind not in _BOTTLENECKS:
         return None, 256
     width = len(matrix(state, "new_fc.weight"))
@@ -74,7 +89,19 @@ def relation_of(kind: str, state: Mapping[str, Tensor]) -> tuple[int | None, int
 
 
 def modality_of(state: Mapping[str, Tensor], report: list[str]) -> tuple[str, int]:
-    """Modality and frames of a snippet, from the input channels of the first convolution."""
+    """Modality and frames of a snippet, from the input channels of the first convolution.
+
+    Args:
+        state: the weights; the first that has four axes is the first convolution's.
+        report: what was read is added here, unless it is plain RGB.
+
+    Returns:
+        The modality and `new_length`. An even number of channels is taken for flow, although 6 and
+        12 could be RGBDiff too: with the usual lengths of 5, flow has 10 and RGBDiff 15.
+
+    Raises:
+        CheckpointError: if no modality has so many channels.
+    """
     first = next((tensor for tensor in state.values() if tensor.ndim == 4), None)
     channels = 0 if first is None else first.shape[1]
     if channels == 3:
@@ -96,7 +123,16 @@ def modality_of(state: Mapping[str, Tensor], report: list[str]) -> tuple[str, in
 
 
 def backbone_of(state: Mapping[str, Tensor], recorded: Any, report: list[str]) -> str:
-    """The image network that has weights of such names, or else the one that the file records."""
+    """The image network that has weights of such names, or else the one that the file records.
+
+    Args:
+        state: the weights.
+        recorded: what the file says; None where it says nothing.
+        report: what was read otherwise than the file says it is added here.
+
+    Raises:
+        CheckpointError: if neither tells.
+    """
     stages = _blocks(state)
     depths = tuple(len(stages[stage]) for stage in sorted(stages))
     found = _RESNETS.get((any(".conv3." in name for name in state), depths))
@@ -126,7 +162,18 @@ def _blocks(state: Mapping[str, Tensor]) -> dict[int, dict[int, set[str]]]:
 
 
 def shift_of(state: Mapping[str, Tensor], report: list[str]) -> dict[str, Any]:
-    """Options of a shift network that the names of its weights tell."""
+    """Options of a shift network that the names of its weights tell.
+
+    Args:
+        state: the weights.
+        report: what was read is added here.
+
+    Returns:
+        shift_place, shift_every, temporal_pool and non_local.
+
+    Raises:
+        CheckpointError: if no residual block shifts, or not as the models here can.
+    """
     stages = _blocks(state)
     places = {place for blocks in stages.values() for found in blocks.values() for place in found}
     if len(places) != 1:

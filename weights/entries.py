@@ -51,7 +51,7 @@ def number(name: str, value: Any) -> float:
 
 
 def whole_number(name: str, value: Any) -> int:
-    """A whole number of a file.
+    """A whole number of a file, of any of the kinds that `number` takes.
 
     Raises:
         CheckpointError: if it is anything else.

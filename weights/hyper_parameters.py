@@ -1,9 +1,11 @@
 """Hyper-parameters of EPIC-KITCHENS-100's C1 models, as their Lightning files hold them.
 
-modality
-data    frame_count, segment_length, preprocessing (bgr, rescale, input_size, scale_size, mean,
-        std)
-model   type, backbone, dropout and, for TSM, shift_div, non_local, temporal_pool
+    modality
+    data    frame_count, segment_length, preprocessing (bgr, rescale, input_size, scale_size, mean,
+            std)
+    model   type, backbone, dropout and, for TSM, shift_div, non_local, temporal_pool
+
+What there is of training beside them is not read.
 """
 
 from collections.abc import Mapping
@@ -19,7 +21,16 @@ _MISSING = object()
 
 
 def entry(tree: Any, path: str, default: Any = _MISSING) -> Any:
-    """An entry of the hyper-parameters, by its names from the root."""
+    """An entry of the hyper-parameters.
+
+    Args:
+        tree: the hyper-parameters.
+        path: names from the root, joined by dots.
+        default: what to return where the entry is missing or None.
+
+    Raises:
+        CheckpointError: if it is missing and there is no default.
+    """
     value = tree
     for name in path.split("."):
         if not isinstance(value, Mapping) or value.get(name) is None:
@@ -35,7 +46,17 @@ def entry(tree: Any, path: str, default: Any = _MISSING) -> Any:
 
 
 def preprocessing_of(tree: Any, report: list[str]) -> Preprocessing:
-    """The input that the weights were trained with. C1's std equals its mean: that is right."""
+    """The input that the weights were trained with.
+
+    For RGB, C1's std equals its mean. That looks like a slip, but is what its networks know.
+
+    Args:
+        tree: the hyper-parameters.
+        report: what was read is added here.
+
+    Raises:
+        CheckpointError: if an entry is missing, or makes no sense.
+    """
     place = "data.preprocessing"
     entries = {
         name: entry(tree, f"{place}.{name}")
