@@ -3,6 +3,7 @@
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,14 +120,25 @@ def test_trees_that_contain_themselves() -> None:
     itself = node(None)
     itself.content = itself
     assert plain_values(itself) is None
+    loop: list[Any] = []
+    loop.append(loop)
+    plain = plain_values(loop)
+    assert plain[0] is plain
 
 
-def test_a_small_tree_with_many_paths() -> None:
-    tree = node({"leaf": 1})
+@pytest.mark.parametrize(
+    "pair",
+    [lambda tree: node([tree, tree]), lambda tree: [tree, tree], lambda tree: (tree, tree),
+     lambda tree: {"a": tree, "b": tree}],
+    ids=["node", "list", "tuple", "dict"],
+)  # fmt: skip
+def test_a_small_tree_with_many_paths(pair: Callable[[Any], Any]) -> None:
+    tree = pair(node({"leaf": 1}))
     for _ in range(100):
-        tree = node([tree, tree])
+        tree = pair(tree)
     plain = plain_values(tree)
-    assert plain[0] is plain[1]
+    first, second = plain.values() if isinstance(plain, dict) else plain
+    assert first is second
 
 
 def test_deep_trees() -> None:

@@ -111,5 +111,6 @@ def _plain(value: Any, done: dict[int, Any]) -> Any:
         plain.extend(_plain(item, done) for item in value)
         return plain
     if type(value) is tuple:
-        return tuple(_plain(item, done) for item in value)
+        done[id(value)] = tuple(_plain(item, done) for item in value)
+        return done[id(value)]
     return value
