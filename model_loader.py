@@ -1,6 +1,6 @@
 """Models from checkpoint files, and checkpoint files from models.
 
-The format is documented in `weights.checkpoint`.
+The format is documented in `weights.checkpoint`, those of other projects in `weights.foreign`.
 
 Differences from the original:
     - No code from a file runs, and no weight is initialised that the file then overwrites.
@@ -126,8 +126,10 @@ def load_checkpoint(
         (125, 352)
 
     Args:
-        path: a file in the format of `weights.checkpoint`, in either serialisation of torch.
-        num_segments: T, for a file that does not record it.
+        path: a file in the format of `weights.checkpoint`, or of the TSN, TRN, TSM and
+            EPIC-KITCHENS-100 C1 projects, in either serialisation of torch. Which one it is shows
+            in what it holds; its name does not matter.
+        num_segments: T, for a file that does not record it: a TSN or TSM release.
         trust: whether the file may run any code while it is read.
 
     Returns:

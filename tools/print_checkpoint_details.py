@@ -25,13 +25,20 @@ from torch import Tensor
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from weights.checkpoint import Checkpoint, parse_checkpoint, to_dictionary
+from weights.checkpoint import (
+    Checkpoint,
+    UnknownSegmentsError,
+    parse_checkpoint,
+    to_dictionary,
+)
 from weights.files import CheckpointError, is_legacy, read_file
+from weights.lightning import ConfigNode
 from weights.published import find_published
 
 __all__ = ["describe", "main"]
 
 _SHOWN_APART = ("state_dict", "args", "optimizer", "preprocessing", "format_version")
+_SUMMARISED = ("state_dict", "args", "hyper_parameters", "optimizer", "optimizer_states")
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 """Ends of the names of batch norm's statistics, which are no parameters."""
 _DEEPEST = 20
@@ -47,7 +54,8 @@ def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, 
 
     Returns:
         Plain values, which `json.dumps` accepts: `settings` as `load_checkpoint` understands them,
-        or None and the reason under `problem`; under `notes`, what it would rename.
+        or None and the reason under `problem`; under `notes`, what it would rename. A file that
+        needs `num_segments` has both: everything else is known of it.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -57,8 +65,13 @@ def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, 
     checkpoint, problem = None, None
     try:
         checkpoint = parse_checkpoint(contents)
+    except UnknownSegmentsError as error:
+        problem = str(error)
+        checkpoint = parse_checkpoint(contents, num_segments=1)  # in the place of the unknown
     except CheckpointError as error:
         problem = str(error)
+    if checkpoint is not None:
+        contents = checkpoint.contents
     weights = contents.get("state_dict") if isinstance(contents, Mapping) else None
     if not isinstance(weights, Mapping) or not weights:
         raise CheckpointError(f"{path}: {problem}")
@@ -69,18 +82,16 @@ def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, 
         "serialization": "legacy" if is_legacy(path) else "zip",
         "variant": _variant(contents, checkpoint),
         "epoch": _plain(contents.get("epoch")),
-        "settings": None if checkpoint is None else _settings(checkpoint),
+        "settings": None if checkpoint is None else _settings(checkpoint, problem is None),
         "preprocessing": preprocessing,
         "preprocessing_source": source,
         "notes": [] if checkpoint is None else list(checkpoint.report),
         "problem": problem,
         "entries": {
-            str(name): _plain(value)
-            for name, value in contents.items()
-            if name not in ("state_dict", "args", "optimizer")
+            str(name): _plain(value) for name, value in contents.items() if name not in _SUMMARISED
         },
-        "args": _plain(contents.get("args")),
-        "optimizer": _optimizer(contents.get("optimizer")),
+        "args": _plain(contents.get("args", contents.get("hyper_parameters"))),
+        "optimizer": _optimizer(_optimizer_state(contents)),
         "weights": [_weight(name, value) for name, value in weights.items()],
         "totals": _totals(weights),
     }
@@ -94,11 +105,13 @@ def _variant(contents: Mapping[Any, Any], checkpoint: Checkpoint | None) -> str 
     return "TSM-NL" if settings.non_local else settings.model_type.upper()
 
 
-def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
+def _settings(checkpoint: Checkpoint, with_segments: bool) -> dict[str, Any]:
     """The model as `load_checkpoint` would build it: the documented entries, and class counts."""
     entries = to_dictionary(replace(checkpoint, args={}))
     settings = {name: value for name, value in entries.items() if name not in _SHOWN_APART}
     del settings["epoch"]
+    if not with_segments:
+        settings["segment_count"] = None
     return {**settings, "num_class": _plain(checkpoint.settings.num_class)}
 
 
@@ -120,6 +133,14 @@ def _preprocessing(checkpoint: Checkpoint | None) -> tuple[dict[str, Any] | None
     except ValueError:
         return None, None
     return _plain(asdict(published.preprocessing)), "that of the published weights of this kind"
+
+
+def _optimizer_state(contents: Mapping[Any, Any]) -> Any:
+    """State of the optimiser; Lightning has a list of them, usually of one."""
+    states = contents.get("optimizer_states")
+    if "optimizer" not in contents and isinstance(states, list) and len(states) == 1:
+        return states[0]
+    return contents.get("optimizer", states)
 
 
 def _optimizer(state: Any) -> dict[str, Any] | None:
@@ -184,6 +205,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return "..."
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, ConfigNode):
+        value = value.content
     if isinstance(value, Namespace):
         value = vars(value)
     if value is None or isinstance(value, bool | int | str):
@@ -212,8 +235,9 @@ def _text(details: Mapping[str, Any]) -> str:
         "epoch": details["epoch"],
     }
     sections = [_columns(file)]
-    if details["settings"] is None:
+    if details["problem"] is not None:
         sections += [f"load_checkpoint cannot load it: {details['problem']}"]
+    if details["settings"] is None:
         sections += ["Entries\n" + _columns(details["entries"])]
     else:
         settings = dict(details["settings"])

@@ -20,14 +20,13 @@ from the weights.
 
 Older files are understood as well: keys prefixed with `module.`, an `img_feature_dim` that only
 `args` holds, model_type "tsn" with consensus_type "TRN" or "TRNMultiscale", and "tsm" with
-`non_local`.
+`non_local`. So are checkpoints of other projects, which `weights.foreign` lists.
 """
 
-import math
 import os
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -36,48 +35,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weights.assign import summarise
+from weights.entries import (
+    UnknownSegmentsError,
+    agreed_segments,
+    kind_of,
+    names_of,
+    number,
+    weights_of,
+    whole_number,
+)
 from weights.files import CheckpointError, read_file
+from weights.foreign import is_foreign, understand_foreign
+from weights.lightning import plain_values
 from weights.preprocessing import Preprocessing
+from weights.settings import MODEL_TYPES, ModelSettings
 
 __all__ = [
     "MODEL_TYPES",
     "Checkpoint",
     "ModelSettings",
+    "UnknownSegmentsError",
     "parse_checkpoint",
     "read_checkpoint",
     "to_dictionary",
 ]
 
-MODEL_TYPES = ("tsn", "trn", "mtrn", "tsm")
 _FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """What it takes to build a model, apart from its weights; names as in the constructors.
-
-    `model_type` is one of `MODEL_TYPES`; options of other model types keep their defaults.
-    `dropout` and `preprocessing` are None where a file does not tell: the model's own hold then.
-    """
-
-    model_type: str
-    num_class: int | tuple[int, int]
-    num_segments: int
-    modality: str
-    arch: str
-    new_length: int
-    dropout: float | None = None
-    before_softmax: bool = True
-    consensus_type: str = "avg"
-    img_feature_dim: int = 256
-    classifier_pairing: str = "published"
-    shift_div: int = 8
-    shift_place: str = "blockres"
-    shift_every: int = 1
-    temporal_pool: bool = False
-    non_local: bool = False
-    preprocessing: Preprocessing | None = None
 
 
 @dataclass(frozen=True)
@@ -118,13 +101,14 @@ def read_checkpoint(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is no checkpoint or not a documented one.
+        UnknownSegmentsError: (a CheckpointError) if neither the file nor the caller tells T.
+        CheckpointError: if the file is no checkpoint or not a known one.
     """
     contents = read_file(path, trust=trust)
     try:
         return parse_checkpoint(contents, num_segments=num_segments)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Checkpoint:
@@ -138,27 +122,35 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
         The checkpoint.
 
     Raises:
-        CheckpointError: if this is not the documented format.
+        UnknownSegmentsError: (a CheckpointError) if neither the file nor the caller tells T.
+        CheckpointError: if this is neither the documented format nor a known project's.
     """
+    if isinstance(contents, Mapping) and "model_type" not in contents:
+        values = contents.values()
+        bare = bool(contents) and all(isinstance(value, Tensor) for value in values)
+        wrapped = {"state_dict": contents} if bare else contents
+        if is_foreign(wrapped):
+            return _foreign(wrapped, num_segments)
     if not isinstance(contents, Mapping) or "state_dict" not in contents:
-        held = f" with {_names(contents)}" if isinstance(contents, Mapping) and contents else ""
+        held = f" with {names_of(contents)}" if isinstance(contents, Mapping) and contents else ""
         raise CheckpointError(
-            f"not a checkpoint: expected a dictionary with state_dict, got {_kind(contents)}{held}"
+            f"not a checkpoint: expected a dictionary with state_dict, got "
+            f"{kind_of(contents)}{held}"
         )
     if "model_type" not in contents:
         raise CheckpointError(
             f"the file does not say which model it is for: expected model_type and the other "
-            f"entries of this project's format, got {_names(contents)}"
+            f"entries of this project's format, got {names_of(contents)}"
         )
     report: list[str] = []
-    state = _state_dict(contents["state_dict"], report)
+    state = weights_of(contents["state_dict"], report)
     args = _plain_args(contents.get("args"))
     settings = _settings(contents, args, state, num_segments, report)
     epoch = contents.get("epoch")
     return Checkpoint(
         settings=settings,
         state_dict=state,
-        epoch=None if epoch is None else _whole("epoch", epoch),
+        epoch=None if epoch is None else whole_number("epoch", epoch),
         args=args,
         optimizer=contents.get("optimizer"),
         report=tuple(report),
@@ -166,52 +158,26 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
     )
 
 
-def _state_dict(weights: Any, report: list[str]) -> dict[str, Tensor]:
-    """The weights under the model's own names."""
-    if not isinstance(weights, Mapping) or not weights:
-        raise CheckpointError(f"state_dict must be a dictionary of tensors, got {_kind(weights)}")
-    for name, value in weights.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"state_dict must hold tensors under names, got {_kind(value)} under {name!r}"
-            )
-        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-            quantized = "quantized, " if value.is_quantized else ""
-            raise CheckpointError(
-                f"state_dict must hold dense tensors with values, got one that is {quantized}"
-                f"{value.layout}, on the device {value.device}, under {name!r}"
-            )
-    prefix = "module."
-    if all(name.startswith(prefix) for name in weights):
-        report.append(f"removed the prefix {prefix!r} from all {len(weights)} names")
-        return {name.removeprefix(prefix): value for name, value in weights.items()}
-    return dict(weights)
-
-
-def _kind(value: object) -> str:
-    return f"an empty {type(value).__name__}" if value == {} else type(value).__name__
-
-
-def _names(entries: Iterable[Any]) -> str:
-    return summarise(sorted(map(str, entries)))
-
-
-def _whole(name: str, value: Any) -> int:
-    number = _number(name, value)
-    if not number.is_integer():
-        raise CheckpointError(f"{name} must be a whole number, got {value!r}")
-    return int(number)
-
-
-def _number(name: str, value: Any) -> float:
-    """A finite number of a file: a plain or NumPy one, a tensor, or digits."""
+def _foreign(contents: Mapping[Any, Any], num_segments: int | None) -> Checkpoint:
+    """A checkpoint of another project, under this project's names."""
     try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise CheckpointError(f"{name} must be a number, got {value!r}") from error
-    if not math.isfinite(number):
-        raise CheckpointError(f"{name} must be a finite number, got {value!r}")
-    return number
+        weights = ("state_dict", "optimizer", "optimizer_states")
+        contents = {
+            name: value if name in weights else plain_values(value)
+            for name, value in contents.items()
+        }
+    except RecursionError as error:
+        raise CheckpointError("the file holds values that are nested too deeply") from error
+    settings, state, report = understand_foreign(contents, num_segments)
+    epoch = contents.get("epoch")
+    return Checkpoint(
+        settings=settings,
+        state_dict=state,
+        epoch=None if epoch is None else whole_number("epoch", epoch),
+        optimizer=contents.get("optimizer"),
+        report=report,
+        contents=contents,
+    )
 
 
 def _plain_args(args: Any) -> dict[str, Any]:
@@ -277,7 +243,7 @@ def _settings(
 
     def required(name: str) -> Any:
         if contents.get(name) is None:
-            raise CheckpointError(f"the entry {name!r} is missing, got {_names(contents)}")
+            raise CheckpointError(f"the entry {name!r} is missing, got {names_of(contents)}")
         return contents[name]
 
     model_type = str(required("model_type")).lower()
@@ -295,14 +261,9 @@ def _settings(
             f"model_type must be one of {(*MODEL_TYPES, 'tsm-nl')}, got {contents['model_type']!r}"
         )
     recorded = contents.get("segment_count")
-    if recorded is None and num_segments is None:
-        raise CheckpointError("the file does not record its number of segments: pass num_segments")
-    segments = _whole("segment_count", num_segments if recorded is None else recorded)
-    if num_segments is not None and segments != num_segments:
-        raise CheckpointError(
-            f"num_segments is only for files that do not record it: this one says {segments}, "
-            f"got {num_segments}"
-        )
+    segments = agreed_segments(
+        None if recorded is None else whole_number("segment_count", recorded), num_segments
+    )
     modality = str(required("modality"))
     preprocessing = contents.get("preprocessing")
     dropout = entry("dropout")
@@ -317,16 +278,16 @@ def _settings(
         modality=modality,
         arch=str(required("arch")),
         new_length=_new_length(modality, entry("new_length", args.get("flow_length")), state),
-        dropout=None if dropout is None else _number("dropout", dropout),
+        dropout=None if dropout is None else number("dropout", dropout),
         before_softmax=bool(contents.get("before_softmax", True)),
         consensus_type="avg" if relational else consensus,
-        img_feature_dim=_whole(
+        img_feature_dim=whole_number(
             "img_feature_dim", entry("img_feature_dim", 256) if relational else 256
         ),
         classifier_pairing=str(contents.get("classifier_pairing", "published")),
-        shift_div=_whole("shift_div", entry("shift_div", 8) if shifting else 8),
+        shift_div=whole_number("shift_div", entry("shift_div", 8) if shifting else 8),
         shift_place=str(entry("shift_place", "blockres")) if shifting else "blockres",
-        shift_every=_whole("shift_every", contents.get("shift_every", 1)),
+        shift_every=whole_number("shift_every", contents.get("shift_every", 1)),
         temporal_pool=bool(entry("temporal_pool", False)) and shifting,
         non_local=non_local and shifting,
         preprocessing=None if preprocessing is None else _preprocessing(preprocessing),
@@ -366,7 +327,7 @@ def _new_length(modality: str, recorded: Any, state: Mapping[str, Tensor]) -> in
     if modality.lower() == "rgb":
         return 1
     if recorded is not None:
-        return _whole("flow_length", recorded)
+        return whole_number("flow_length", recorded)
     first = next((value for value in state.values() if value.ndim == 4), None)
     if first is None:
         raise CheckpointError("the weights have no convolution")

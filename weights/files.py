@@ -6,13 +6,15 @@ import re
 import threading
 import uuid
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+
+from weights.lightning import LIGHTNING_NAMES
 
 __all__ = ["CheckpointError", "is_legacy", "read_file", "write_file", "written_beside"]
 
@@ -58,14 +60,15 @@ def _numpy_scalar(kind: "_NumpyType | np.dtype[Any]", data: bytes) -> Any:
     return np.frombuffer(data, dtype, count=1)[0].item()
 
 
-def _allowed() -> dict[str, Callable[..., Any]]:
+def _allowed() -> dict[str, Any]:
     """What a checkpoint may hold beside tensors and plain values; nothing that runs code.
 
     Paths become their Pure kind, which has no access to any file system, whatever system the file
     was written on. NumPy's scalars, known under the names of its first and second version, become
-    plain values.
+    plain values. What Lightning writes beside weights becomes stand-ins.
     """
-    allowed: dict[str, Callable[..., Any]] = {
+    allowed: dict[str, Any] = {
+        **LIGHTNING_NAMES,
         "argparse.Namespace": Namespace,
         "numpy.dtype": _NumpyType,
         "numpy.core.multiarray.scalar": _numpy_scalar,
@@ -111,8 +114,8 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
             you trust as much as a program that you would start.
 
     Returns:
-        The object in the file. NumPy scalars come as plain values and paths as their Pure kind,
-        unless the file is trusted.
+        The object in the file. NumPy scalars come as plain values, paths as their Pure kind and
+        omegaconf's nodes as `weights.lightning.ConfigNode`, unless the file is trusted.
 
     Raises:
         FileNotFoundError: if there is no such file.

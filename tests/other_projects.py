@@ -1,0 +1,147 @@
+"""Checkpoints as other projects write them, made from models of this one."""
+
+import re
+import sys
+import typing
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from tsn import TSN
+
+C1_CLASSES = (97, 300)
+
+
+def their_names(state: Mapping[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
+    """Weights of a model with one task under the names of TSN, TRN and MIT-TSM."""
+    patterns = (
+        (r"^consensus\.classifiers\.(\d+)\.0\.", r"consensus.fc_fusion_scales.\1.3."),
+        (r"^consensus\.classifiers\.0\.", "consensus.classifier.3."),
+        (r"^consensus\.pre_classifier\.1\.", "consensus.classifier.1."),
+    )
+    renamed = {}
+    for name, tensor in state.items():
+        for pattern, theirs in patterns:
+            name = re.sub(pattern, theirs, name)
+        renamed[prefix + name] = tensor
+    return renamed
+
+
+def release(model: TSN, **entries: Any) -> dict[str, Any]:
+    """What TSN, TRN and MIT-TSM save."""
+    return {
+        "epoch": 49,
+        "arch": model.arch,
+        "best_prec1": torch.tensor(45.6),
+        "state_dict": their_names(model.state_dict()),
+        **entries,
+    }
+
+
+def one_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a model for verbs and nouns with one head for both, as C1 has it."""
+    joined: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        verbs = re.sub(r"^(consensus\.classifiers\.(?:\d+\.)?)1\.(\w+)$", r"\g<1>0.\2", name)
+        if name.startswith("fc_"):
+            verbs = re.sub(r"^fc_(verb|noun)", "new_fc", name)
+        joined[verbs] = torch.cat([joined[verbs], tensor]) if verbs in joined else tensor
+    return joined
+
+
+def hyper_parameters(model: TSN, model_type: str, **of_model: Any) -> dict[str, Any]:
+    """C1's tree, as far as anybody reads it and a little further."""
+    preprocessing = model.preprocessing
+    return {
+        "modality": model.modality,
+        "data": {
+            "frame_count": model.num_segments,
+            "segment_length": model.new_length,
+            "train_gulp_dir": "${data._root_gulp_dir}/train",
+            "preprocessing": {
+                "bgr": preprocessing.input_space == "BGR",
+                "rescale": preprocessing.input_range[1] == 1,
+                "input_size": preprocessing.input_size,
+                "scale_size": preprocessing.scale_size,
+                "mean": list(preprocessing.mean),
+                "std": list(preprocessing.std),
+            },
+        },
+        "model": {
+            "type": model_type,
+            "backbone": model.arch,
+            "dropout": model.dropout,
+            **of_model,
+        },
+        "learning": {"lr": 0.01, "optimizer": {"weight_decay": "5e-4"}},
+    }
+
+
+def lightning(model: TSN, model_type: str, **of_model: Any) -> dict[str, Any]:
+    """What Lightning saves of a C1 model, all in plain values."""
+    return {
+        "epoch": 79,
+        "global_step": 31600,
+        "pytorch-lightning_version": "1.1.4",
+        "callbacks": {},
+        "optimizer_states": [
+            {"state": {0: {"momentum_buffer": torch.zeros(2)}}, "param_groups": [{"params": [0]}]}
+        ],
+        "lr_schedulers": [{"gamma": 0.1, "last_epoch": 80}],
+        "state_dict": their_names(one_head(model.state_dict()), "model."),
+        "hyper_parameters": hyper_parameters(model, model_type, **of_model),
+    }
+
+
+@contextmanager
+def packages(names: Mapping[str, type]) -> Iterator[dict[str, type]]:
+    """Modules that hold classes of these names while a file is written, and then are gone."""
+    modules: dict[str, ModuleType] = {}
+    classes = {}
+    for full_name, base in names.items():
+        module, _, name = full_name.rpartition(".")
+        classes[name] = type(name, (base,), {"__module__": module})
+        setattr(modules.setdefault(module, ModuleType(module)), name, classes[name])
+    parents = {module.split(".")[0]: ModuleType(module.split(".")[0]) for module in modules}
+    with mock.patch.dict(sys.modules, {**parents, **modules}):
+        yield classes
+
+
+OMEGACONF = {
+    "omegaconf.dictconfig.DictConfig": object,
+    "omegaconf.listconfig.ListConfig": object,
+    "omegaconf.nodes.AnyNode": object,
+    "omegaconf.base.Metadata": object,
+    "omegaconf.base.ContainerMetadata": object,
+}
+
+
+def configuration(value: Any, classes: Mapping[str, type], parent: Any = None) -> Any:
+    """A tree with the attributes that omegaconf 2's nodes have when they are pickled."""
+    container = isinstance(value, dict | list)
+    names = {dict: "DictConfig", list: "ListConfig"}
+    node = classes[names.get(type(value), "AnyNode")]()
+    metadata = classes["ContainerMetadata" if container else "Metadata"]()
+    metadata.__dict__.update(ref_type=typing.Any, object_type=None, optional=True, flags={})
+    if container:
+        metadata.__dict__.update(
+            object_type=type(value),
+            key_type=typing.Any,
+            element_type=typing.Any,
+            resolver_cache=defaultdict(dict),
+        )
+    node.__dict__.update(_metadata=metadata, _parent=parent, _flags_cache=None)
+    if isinstance(value, dict):
+        content: Any = {key: configuration(item, classes, node) for key, item in value.items()}
+        node.__dict__["_content"] = content
+    elif isinstance(value, list):
+        node.__dict__["_content"] = [configuration(item, classes, node) for item in value]
+    else:
+        node.__dict__["_val"] = value
+    return node

@@ -1,0 +1,146 @@
+"""Names and shapes of weights tell the network that they belong to, or why there is none."""
+
+from collections.abc import Collection, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from weights.architecture import backbone_of, kind_of_model, modality_of, relation_of, shift_of
+from weights.files import CheckpointError
+
+
+def resnet(
+    depths: Sequence[int], shifted: Collection[int] = (), *, bottleneck: bool = True
+) -> dict[str, Tensor]:
+    """Weights with the names of a ResNet whose blocks at these positions shift."""
+    state = {"base_model.conv1.weight": torch.zeros(1, 3, 1, 1)}
+    for stage, depth in enumerate(depths, 1):
+        for position in range(depth):
+            net = "net." if position in shifted else ""
+            block = f"base_model.layer{stage}.{position}"
+            state[f"{block}.conv1.{net}weight"] = torch.zeros(1)
+            state[f"{block}.conv{3 if bottleneck else 2}.weight"] = torch.zeros(1)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("name", "depths", "bottleneck"),
+    [
+        ("resnet18", (2, 2, 2, 2), False),
+        ("resnet34", (3, 4, 6, 3), False),
+        ("resnet50", (3, 4, 6, 3), True),
+        ("resnet101", (3, 4, 23, 3), True),
+        ("resnet152", (3, 8, 36, 3), True),
+    ],
+)
+def test_depth_of_resnets(name: str, depths: Sequence[int], bottleneck: bool) -> None:
+    state, report = resnet(depths, bottleneck=bottleneck), []
+    assert backbone_of(state, name, report) == name
+    assert not report
+    assert backbone_of(state, None, report) == name
+    assert report == [f"took the image network as {name} by its weights"]
+
+
+def test_a_resnet_that_is_less_deep_than_recorded() -> None:
+    """MIT's non-local blocks cut ResNet-101 to the depth of ResNet-50."""
+    report: list[str] = []
+    assert backbone_of(resnet((3, 4, 6, 3)), "resnet101", report) == "resnet50"
+    assert report[0].endswith("by its weights, although the file records 'resnet101'")
+
+
+def test_other_image_networks() -> None:
+    assert backbone_of({"base_model.a.weight": torch.ones(1)}, "vgg16", []) == "vgg16"
+    with pytest.raises(CheckpointError, match="does not record its image network"):
+        backbone_of({"base_model.a.weight": torch.ones(1)}, None, [])
+
+
+@pytest.mark.parametrize(
+    ("shifted", "every"),
+    [(range(23), 1), (range(0, 23, 2), 2), (range(0, 23, 3), 3)],
+)
+def test_every_how_many_blocks_shift(shifted: range, every: int) -> None:
+    found = shift_of(resnet((3, 4, 23, 3), shifted), [])
+    assert found == {
+        "shift_place": "blockres",
+        "shift_every": every,
+        "temporal_pool": False,
+        "non_local": False,
+    }
+
+
+@pytest.mark.parametrize("shifted", [(1, 3), (0, 1), (0, 2, 3)])
+def test_blocks_that_shift_without_a_rule(shifted: Sequence[int]) -> None:
+    with pytest.raises(CheckpointError, match="channels shift in blocks"):
+        shift_of(resnet((3, 4, 6, 3), shifted), [])
+
+
+def test_shifts_that_are_not_possible_here() -> None:
+    state = resnet((3, 4, 6, 3))
+    state["base_model.layer2.0.nl.theta.weight"] = torch.zeros(1)
+    assert kind_of_model(state) == "tsm"
+    with pytest.raises(CheckpointError, match="no residual block of a ResNet shifts"):
+        shift_of(state, [])
+    state = resnet((3, 4, 6, 3), range(23))
+    state["base_model.layer1.0.net.conv1.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match="in two different places"):
+        shift_of(state, [])
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        (3, ("RGB", 1)),
+        (10, ("Flow", 5)),
+        (2, ("Flow", 1)),
+        (15, ("RGBDiff", 5)),
+        (9, ("RGBDiff", 3)),
+    ],
+)
+def test_modality(channels: int, expected: tuple[str, int]) -> None:
+    report: list[str] = []
+    state = {"base_model.conv1.weight": torch.zeros(4, channels, 3, 3)}
+    assert modality_of(state, report) == expected
+    assert bool(report) == (channels != 3)
+
+
+@pytest.mark.parametrize("shape", [(4, 7, 3, 3), (4, 0, 3, 3), (4, 3)])
+def test_no_modality(shape: tuple[int, ...]) -> None:
+    with pytest.raises(CheckpointError, match="the first convolution must take 3 channels"):
+        modality_of({"base_model.conv1.weight": torch.zeros(shape)}, [])
+
+
+def multi_scale(segments: int, width: int = 16, hidden: int = 256) -> dict[str, Tensor]:
+    state = {"new_fc.weight": torch.zeros(width, 8)}
+    for index, scale in enumerate(range(segments, 1, -1)):
+        name = f"consensus.fc_fusion_scales.{index}.1.weight"
+        state[name] = torch.zeros(hidden, scale * width)
+    return state
+
+
+def test_relations() -> None:
+    assert relation_of("mtrn", multi_scale(5)) == (5, 16)
+    single = {
+        "new_fc.weight": torch.zeros(16, 8),
+        "consensus.classifier.1.weight": torch.zeros(512, 48),
+    }
+    assert relation_of("trn", single) == (3, 16)
+    assert relation_of("tsn", single) == (None, 256)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "message"),
+    [
+        ("trn", {"consensus.classifier.1.weight": (256, 48)}, r"must be \(512, 48\), got \(256"),
+        ("trn", {"consensus.classifier.1.weight": (512, 50)}, r"must be \(512, 48\), got \(512, 5"),
+        ("trn", {}, "got no consensus.classifier.1.weight"),
+        ("trn", {"new_fc.weight": (3,)}, r"got new_fc.weight \(3,\)"),
+        ("mtrn", {"consensus.fc_fusion_scales.1.1.weight": (128, 48)}, r"must be \(256, 48\)"),
+        ("mtrn", {"consensus.fc_fusion_scales.7.1.weight": (256, 48)}, "for 5 segments of 16"),
+    ],
+)
+def test_relations_that_cannot_be_built(kind: str, changed: dict, message: str) -> None:
+    state = multi_scale(4) if kind == "mtrn" else {"new_fc.weight": torch.zeros(16, 8)}
+    state |= {name: torch.zeros(shape) for name, shape in changed.items()}
+    with pytest.raises(CheckpointError, match=message):
+        relation_of(kind, state)

@@ -1,0 +1,205 @@
+"""What the names and shapes of weights tell of the network that they belong to.
+
+The names are those of TSN, TRN and their relatives without prefixes: `base_model.*`, `new_fc.*` and
+`consensus.*`. What is read that a file does not record, or records otherwise, is reported.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from weights.files import CheckpointError
+
+__all__ = ["backbone_of", "kind_of_model", "matrix", "modality_of", "relation_of", "shift_of"]
+
+_BOTTLENECKS = {"trn": 512, "mtrn": 256}
+"""Widths of the relations, which none of the projects varies."""
+
+_RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+    (True, (3, 4, 23, 3)): "resnet101",
+    (True, (3, 8, 36, 3)): "resnet152",
+}
+"""Whether blocks have three convolutions, and how many there are in each stage."""
+_BLOCK = re.compile(
+    r"base_model\.layer([1-4])\.(?:net\.)?(\d+)\.(?:block\.)?(?:(net|conv1\.net)\.)?"
+)
+"""Stage, position and shift of a residual block; `net` behind the stage is temporal pooling."""
+
+
+def kind_of_model(state: Mapping[str, Tensor]) -> str:
+    """Which of the models has weights of such names: one of `weights.settings.MODEL_TYPES`."""
+    if any(name.startswith("consensus.fc_fusion_scales.") for name in state):
+        return "mtrn"
+    if any(name.startswith("consensus.classifier.") for name in state):
+        return "trn"
+    return "tsm" if any(".net." in name or ".nl." in name for name in state) else "tsn"
+
+
+def matrix(state: Mapping[str, Tensor], name: str) -> Tensor:
+    """The weight of a linear layer, (outputs, inputs), that has to be there.
+
+    Raises:
+        CheckpointError: if it is not, or has another number of axes.
+    """
+    if name not in state or state[name].ndim != 2:
+        found = f"{name} {tuple(state[name].shape)}" if name in state else f"no {name}"
+        raise CheckpointError(f"expected {name} to be the weight of a linear layer, got {found}")
+    return state[name]
+
+
+def relation_of(kind: str, state: Mapping[str, Tensor]) -> tuple[int | None, int]:
+    """Segments and width of the segments' features, from the shapes of a relational head.
+
+    Args:
+        kind: the type of model.
+        state: its weights, with the relation under TRN's names.
+
+    Returns:
+        T and `img_feature_dim`; None and the default for models without a relation.
+
+    Raises:
+        CheckpointError: if the relation's widths are not those of the models here.
+    """
+    if kind not in _BOTTLENECKS:
+        return None, 256
+    width = len(matrix(state, "new_fc.weight"))
+    if kind == "trn":
+        name = "consensus.classifier.1.weight"
+        segments = matrix(state, name).shape[1] // max(width, 1)
+        expected = {name: segments}
+    else:
+        place = "consensus.fc_fusion_scales."
+        scales = {name.removeprefix(place).split(".")[0] for name in state if place in name}
+        segments = len(scales) + 1
+        expected = {f"{place}{i}.1.weight": segments - i for i in range(len(scales))}
+    for name, count in expected.items():
+        found, needed = tuple(matrix(state, name).shape), (_BOTTLENECKS[kind], count * width)
+        if found != needed:
+            raise CheckpointError(
+                f"the relation cannot be built here: for {segments} segments of {width} features "
+                f"each, {name} must be {needed}, got {found}"
+            )
+    return segments, width
+
+
+def modality_of(state: Mapping[str, Tensor], report: list[str]) -> tuple[str, int]:
+    """Modality and frames of a snippet, from the input channels of the first convolution.
+
+    Args:
+        state: the weights; the first that has four axes is the first convolution's.
+        report: what was read is added here, unless it is plain RGB.
+
+    Returns:
+        The modality and `new_length`. An even number of channels is taken for flow, although 6 and
+        12 could be RGBDiff too: with the usual lengths of 5, flow has 10 and RGBDiff 15.
+
+    Raises:
+        CheckpointError: if no modality has so many channels.
+    """
+    first = next((tensor for tensor in state.values() if tensor.ndim == 4), None)
+    channels = 0 if first is None else first.shape[1]
+    if channels == 3:
+        return "RGB", 1
+    if channels and channels % 2 == 0:
+        modality, length = "Flow", channels // 2
+    elif channels and channels % 3 == 0:
+        modality, length = "RGBDiff", channels // 3
+    else:
+        raise CheckpointError(
+            f"the first convolution must take 3 channels (RGB), an even number (flow) or a "
+            f"multiple of 3 (RGBDiff), got {channels}"
+        )
+    report.append(
+        f"read modality {modality} with new_length {length} off the first convolution, which "
+        f"takes {channels} channels"
+    )
+    return modality, length
+
+
+def backbone_of(state: Mapping[str, Tensor], recorded: Any, report: list[str]) -> str:
+    """The image network that has weights of such names, or else the one that the file records.
+
+    Args:
+        state: the weights.
+        recorded: what the file says; None where it says nothing.
+        report: what was read otherwise than the file says it is added here.
+
+    Raises:
+        CheckpointError: if neither tells.
+    """
+    stages = _blocks(state)
+    depths = tuple(len(stages[stage]) for stage in sorted(stages))
+    found = _RESNETS.get((any(".conv3." in name for name in state), depths))
+    if any(name.startswith("base_model.conv1_7x7_s2.") for name in state):
+        found = "BNInception"
+    if found is None and recorded is None:
+        raise CheckpointError(
+            "the file does not record its image network (arch), and its weights have the names of "
+            "none that is known here"
+        )
+    if found is None:
+        return str(recorded)
+    if recorded is None or str(recorded).lower() != found.lower():
+        said = "" if recorded is None else f", although the file records {recorded!r}"
+        report.append(f"took the image network as {found} by its weights{said}")
+    return found
+
+
+def _blocks(state: Mapping[str, Tensor]) -> dict[int, dict[int, set[str]]]:
+    """Stage -> position -> where the residual block shifts, as its weights' names have it."""
+    stages: dict[int, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name in state:
+        if match := _BLOCK.match(name):
+            stage, position, place = match.groups()
+            stages[int(stage)][int(position)].update([place] if place else [])
+    return stages
+
+
+def shift_of(state: Mapping[str, Tensor], report: list[str]) -> dict[str, Any]:
+    """Options of a shift network that the names of its weights tell.
+
+    Args:
+        state: the weights.
+        report: what was read is added here.
+
+    Returns:
+        shift_place, shift_every, temporal_pool and non_local.
+
+    Raises:
+        CheckpointError: if no residual block shifts, or not as the models here can.
+    """
+    stages = _blocks(state)
+    places = {place for blocks in stages.values() for found in blocks.values() for place in found}
+    if len(places) != 1:
+        raise CheckpointError(
+            "the weights have names of a shift network, but no residual block of a ResNet shifts"
+            if not places
+            else "residual blocks shift in two different places, of which one is possible here"
+        )
+    shifted = {
+        stage: [position for position in sorted(blocks) if blocks[position]]
+        for stage, blocks in stages.items()
+    }
+    for every in range(1, 1 + max(map(len, stages.values()))):
+        if all(shifted[s] == list(range(0, len(stages[s]), every)) for s in stages):
+            break
+    else:
+        raise CheckpointError(
+            f"channels shift in blocks {shifted[max(shifted)]} of stage {max(shifted)}; expected "
+            f"every block, every second, third, ... one of all stages, from the first on"
+        )
+    place = "block" if places == {"net"} else "blockres"
+    blocks = "all blocks" if every == 1 else f"blocks 0, {every}, {2 * every}, ... of every stage"
+    report.append(f"read shift_place {place!r} and shift_every {every} ({blocks}) off the names")
+    options = {
+        "temporal_pool": any(re.match(r"base_model\.layer2\.net\.\d", name) for name in state),
+        "non_local": any(".nl." in name for name in state),
+    }
+    report += [f"found {name} in the names" for name, present in options.items() if present]
+    return {"shift_place": place, "shift_every": every, **options}
