@@ -28,6 +28,7 @@ from predictor import Label, Prediction, Predictor
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
+from weights.entries import UnknownSegmentsError
 
 __all__ = ["main"]
 
@@ -181,7 +182,12 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, TSN]]:
     if arguments.checkpoint is not None:
         if arguments.pretrained:
             raise ValueError("--checkpoint and --pretrained exclude each other")
-        model = load_checkpoint(arguments.checkpoint)
+        try:
+            model = load_checkpoint(arguments.checkpoint)
+        except UnknownSegmentsError:
+            if arguments.segment_count is None:
+                raise
+            model = load_checkpoint(arguments.checkpoint, num_segments=arguments.segment_count)
         _check_contradictions(arguments, model)
         return [(_title(model), model)]
     if arguments.model_type is not None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import demo
@@ -174,3 +175,13 @@ def test_real_clips_get_labels_from_a_checkpoint(epic_test_data, tmp_path, capsy
         match = re.search(r"^verbs +\S+ % +(\S+)$", text, re.M)
         assert match
         assert f",{match[1]}," in verbs
+
+
+def test_segments_of_a_release_that_does_not_record_them(tmp_path, capsys) -> None:
+    model = TSN(5, 2, "RGB", base_model="resnet18", pretrained=None)
+    weights = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    path = tmp_path / "tsn.pth.tar"
+    torch.save({"epoch": 3, "arch": "resnet18", "state_dict": weights}, path)
+    assert "number of segments" in error(["--checkpoint", str(path)], tmp_path, capsys)
+    text = run(["--checkpoint", str(path), "--segment-count", "2"], tmp_path, capsys)
+    assert "TSN resnet18 RGB\nclasses" in text

@@ -14,6 +14,7 @@ from original_format import Global, assert_same, make, original, prefixed, train
 
 from model_loader import load_checkpoint, save_checkpoint
 from tools.update_checkpoints import main
+from tsn import TSN
 from weights.files import is_legacy, read_file
 
 PROGRAM = Path(__file__).resolve().parent.parent / "tools" / "update_checkpoints.py"
@@ -251,3 +252,18 @@ def test_as_a_program_from_anywhere(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("wrote old-updated.pth\n")
+
+
+def test_segments_of_a_release_that_does_not_record_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = TSN(5, 2, "RGB", base_model="resnet18", pretrained=None).eval()
+    weights = {f"module.{name}": tensor for name, tensor in model.state_dict().items()}
+    release, updated = tmp_path / "tsn.pth.tar", tmp_path / "updated.pth.tar"
+    torch.save({"epoch": 3, "arch": "resnet18", "state_dict": weights}, release)
+    assert main([str(release), str(updated)]) == 1
+    assert "num_segments" in capsys.readouterr().err
+    assert not updated.exists()
+    assert main([str(release), str(updated), "--num-segments", "2"]) == 0
+    clip = torch.randn(1, 6, 64, 64)
+    assert torch.equal(load_checkpoint(updated)(clip), model(clip))

@@ -27,7 +27,11 @@ __all__ = ["main", "update"]
 
 
 def update(
-    path: Path, destination: Path | None = None, *, overwrite: bool = False
+    path: Path,
+    destination: Path | None = None,
+    *,
+    overwrite: bool = False,
+    num_segments: int | None = None,
 ) -> tuple[Path | None, list[str]]:
     """Write a checkpoint file in the documented format.
 
@@ -36,6 +40,7 @@ def update(
         destination: where to write; default: beside the file, `-updated` in its name, or with
             `overwrite` the file itself.
         overwrite: whether an existing file may be replaced.
+        num_segments: T, for a file that does not record it.
 
     Returns:
         Where it was written, and what changed, a sentence each. None if the file needs no update
@@ -51,8 +56,8 @@ def update(
         raise FileExistsError(
             f"{target} exists: give another name for the updated file, or pass --overwrite"
         )
-    settings = settings_of(load_checkpoint(path))
-    checkpoint = read_checkpoint(path)
+    settings = settings_of(load_checkpoint(path, num_segments=num_segments))
+    checkpoint = read_checkpoint(path, num_segments=num_segments)
     documented = to_dictionary(replace(checkpoint, settings=settings))
     changes = [
         *checkpoint.report,
@@ -98,9 +103,20 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="replace UPDATED if it exists, or without UPDATED the old file itself",
     )
+    parser.add_argument(
+        "--num-segments",
+        metavar="T",
+        type=int,
+        help="segments of a clip, for a file that does not record them",
+    )
     options = parser.parse_args(arguments)
     try:
-        written, changes = update(options.checkpoint, options.updated, overwrite=options.overwrite)
+        written, changes = update(
+            options.checkpoint,
+            options.updated,
+            overwrite=options.overwrite,
+            num_segments=options.num_segments,
+        )
     except (CheckpointError, OSError, ImportError) as error:  # the last: a rare backbone's package
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
