@@ -9,6 +9,7 @@ the most probable classes.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ __all__ = ["main"]
 
 _EPIC_KITCHENS_55 = (125, 352)
 _MODELS: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 # Title, frames (T * frames per snippet, C, H, W), T, and what the model says.
 _Row = tuple[str, Tensor, int, Prediction]
@@ -78,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     weights = parser.add_argument_group("weights (default: random)")
     weights.add_argument("--pretrained", choices=("epic-kitchens", "imagenet"))
     weights.add_argument("--checkpoint", type=Path, help="file with a model and its weights")
+    weights.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the checkpoint run any code; only for files whose writer you trust",
+    )
     names = parser.add_argument_group("class names (default: numbers)")
     names.add_argument("--verb-classes", type=Path, metavar="CSV", help="EPIC_verb_classes.csv")
     names.add_argument("--noun-classes", type=Path, metavar="CSV", help="EPIC_noun_classes.csv")
@@ -118,6 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             _run(arguments, Path(folder))
+    except BrokenPipeError:  # whoever read the output has gone, as in `demo.py | head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's last flush
+        return 1
     except (ValueError, OSError, ImportError) as error:
         print(f"demo.py: error: {error}", file=sys.stderr)
         return 1
@@ -127,6 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace, folder: Path) -> None:
     if not arguments.output.parent.is_dir():
         raise FileNotFoundError(f"--output: no such folder: {arguments.output.parent}")
+    if arguments.output.suffix.lower() not in _PICTURES:
+        raise ValueError(
+            f"--output must end in one of {', '.join(_PICTURES)}, got {arguments.output}"
+        )
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
     names = _class_names(arguments)
@@ -144,9 +159,13 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     for title, model in models:
         if arguments.print_model:
             print(model)
-        predictor = Predictor(
-            model, names if isinstance(model.num_class, tuple) else None, crop_count=arguments.crops
-        )
+        if names is not None and not isinstance(model.num_class, tuple):
+            raise ValueError(
+                f"class names are of verbs and nouns, but this model has one task with "
+                f"{model.num_class} classes: leave --verb-classes, --noun-classes and "
+                f"--fetch-classes out"
+            )
+        predictor = Predictor(model, names, crop_count=arguments.crops)
         clips = [predictor.load(source, start=start, stop=stop) for start, stop in parts]
         for part, (frames, prediction) in enumerate(
             zip(clips, predictor.predict(clips), strict=True), start=1
@@ -183,11 +202,15 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, TSN]]:
         if arguments.pretrained:
             raise ValueError("--checkpoint and --pretrained exclude each other")
         try:
-            model = load_checkpoint(arguments.checkpoint)
+            model = load_checkpoint(arguments.checkpoint, trust=arguments.trust)
         except UnknownSegmentsError:
             if arguments.segment_count is None:
                 raise
-            model = load_checkpoint(arguments.checkpoint, num_segments=arguments.segment_count)
+            model = load_checkpoint(
+                arguments.checkpoint,
+                num_segments=arguments.segment_count,
+                trust=arguments.trust,
+            )
         _check_contradictions(arguments, model)
         return [(_title(model), model)]
     if arguments.model_type is not None:

@@ -76,8 +76,8 @@ class Predictor:
             images); the crops' logits are averaged.
 
     Raises:
-        ValueError: if the names' number is not the model's number of classes, or for another
-            crop count.
+        ValueError: if the model is of another kind, the names' number is not the model's number
+            of classes, or for another crop count.
     """
 
     def __init__(
@@ -87,6 +87,12 @@ class Predictor:
         *,
         crop_count: int = 1,
     ) -> None:
+        # Not isinstance: a model from torch.hub is of the same class in another package.
+        if not hasattr(model, "preprocessing"):
+            raise ValueError(
+                f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__} (of a wrapped "
+                f"model, give the module inside)"
+            )
         self.model = model.eval()
         self.transform = evaluation_transform(model, crop_count)
         self.crop_count = crop_count

@@ -97,7 +97,7 @@ def load_clip(
     clip: Clip,
     *,
     num_segments: int,
-    new_length: int = 1,
+    new_length: int | None = None,
     modality: str = "RGB",
     mode: str = "test",
     generator: torch.Generator | None = None,
@@ -109,7 +109,8 @@ def load_clip(
     Args:
         clip: see `open_frames`.
         num_segments: T, the model's.
-        new_length: L, the model's frames per snippet; RGBDiff reads one more.
+        new_length: L, the model's; None: as models have it, 1 for RGB and 5 otherwise. RGBDiff
+            reads one frame more.
         modality: "RGB", "Flow" or "RGBDiff", in any case.
         mode: how to sample, see `data.sampling`.
         generator: what random modes draw from; torch's global one if None.
@@ -133,11 +134,17 @@ def load_clip(
     source = open_frames(clip, modality)
     if start is not None or stop is not None:
         source = FrameRange(source, start or 0, stop)
-    differences = _canonical_modality(modality) == "RGBDiff"
+    modality = _canonical_modality(modality)
+    if new_length is None:
+        new_length = 1 if modality == "RGB" else 5
     if new_length < 1:
         raise ValueError(f"new_length must be a positive integer, got {new_length!r}")
     indices = segment_indices(
-        len(source), num_segments, new_length + differences, mode=mode, generator=generator
+        len(source),
+        num_segments,
+        new_length + (modality == "RGBDiff"),
+        mode=mode,
+        generator=generator,
     )
     return source.read(indices.flatten())
 

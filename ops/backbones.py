@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -197,6 +198,7 @@ def canonical_name(name: str) -> str:
 
     Raises:
         ValueError: for an unknown name, with the list of known ones.
+        ModuleNotFoundError: if only pretrainedmodels could know it, which is not installed.
     """
     if not isinstance(name, str):
         raise ValueError(f"base_model must be the name of an architecture, got {name!r}")
@@ -206,15 +208,16 @@ def canonical_name(name: str) -> str:
     try:
         others = _other_names()
     except ModuleNotFoundError as error:
-        raise ValueError(
-            f"base_model must be one of {', '.join(BACKBONES)}, got {name!r} (or of "
-            f"pretrainedmodels, but: {error})"
+        raise ModuleNotFoundError(
+            f"base_model {name!r} is none of {', '.join(BACKBONES)}; {error}"
         ) from error
     if name.lower() in others:
         return name.lower()
+    close = get_close_matches(name.lower(), [*known, *others], n=1)
+    hint = f" (did you mean {known.get(close[0], close[0])!r}?)" if close else ""
     raise ValueError(
-        f"base_model must be one of {', '.join(BACKBONES)}, or of pretrainedmodels' "
-        f"{', '.join(others)}; got {name!r}"
+        f"base_model {name!r} is unknown{hint}: it must be one of {', '.join(BACKBONES)}, or of "
+        f"pretrainedmodels' {', '.join(others)}"
     )
 
 

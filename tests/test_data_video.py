@@ -992,3 +992,10 @@ def test_real_folder(epic_test_data):
     frames = load_clip(folder, num_segments=8, new_length=5, modality="Flow")
     assert frames.shape == (40, 2, 240, 320)
     assert abs(frames.float().mean() - 128) < 10
+
+
+@pytest.mark.parametrize(("modality", "frames"), [("RGB", 1), ("Flow", 5), ("RGBDiff", 6)])
+def test_snippets_are_as_long_as_the_models_unless_told(modality: str, frames: int) -> None:
+    channels = 2 if modality == "Flow" else 3
+    clip = torch.zeros(20, channels, 8, 8, dtype=torch.uint8)
+    assert len(load_clip(clip, num_segments=2, modality=modality)) == 2 * frames

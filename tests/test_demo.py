@@ -144,6 +144,7 @@ def test_options_that_agree_with_the_checkpoint(tmp_path, capsys) -> None:
     (["tsn", *FAST, "--batch-size", "1000"], "--batch-size"),
     (["tsn", *FAST, "--batch-size", "0"], "--batch-size"),
     (["tsn", *FAST, "--segment-count", "0"], "num_segments"),
+    (["--arch", "resnet51"], "did you mean 'resnet50'"),
 ])  # fmt: skip
 def test_errors_are_one_line(options, message, tmp_path, capsys) -> None:
     assert re.search(message, error(options, tmp_path, capsys))
@@ -152,6 +153,38 @@ def test_errors_are_one_line(options, message, tmp_path, capsys) -> None:
 def test_output_must_have_a_folder(capsys) -> None:
     assert demo.main([*FAST, "--output", "/nowhere/demo.png"]) == 1
     assert "/nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["demo", "demo.txt"])
+def test_output_must_be_a_picture(name: str, tmp_path, capsys) -> None:
+    assert demo.main([*FAST, "--output", str(tmp_path / name)]) == 1
+    assert "--output must end in one of .png" in capsys.readouterr().err
+
+
+def test_class_names_are_for_two_tasks(tmp_path, capsys) -> None:
+    model = TSN(3, 2, "RGB", base_model="resnet18", pretrained=None)
+    path = save_checkpoint(model, tmp_path / "tsn.pth.tar")
+    for kind in ("verb", "noun"):
+        (tmp_path / f"{kind}.csv").write_text(f"{kind}_id,class_key\n0,one\n")
+    names = ["--verb-classes", tmp_path / "verb.csv", "--noun-classes", tmp_path / "noun.csv"]
+    text = error(["--checkpoint", str(path), *map(str, names)], tmp_path, capsys)
+    assert "one task with 3 classes" in text
+
+
+def test_trust_is_asked_for(tmp_path, capsys) -> None:
+    path = tmp_path / "whole.pth"
+    torch.save({"state_dict": {}, "model": torch.nn.Linear(1, 1)}, path)
+    assert "--trust" in error(["--checkpoint", str(path)], tmp_path, capsys)
+    assert "--trust" not in error(["--checkpoint", str(path), "--trust"], tmp_path, capsys)
+
+
+def test_a_reader_that_goes_away(tmp_path) -> None:
+    command = f"{sys.executable} {demo.__file__} tsn {' '.join(FAST)} --output demo.png | head -1"
+    result = subprocess.run(
+        command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "Error" not in result.stderr
+    assert "error" not in result.stderr
 
 
 def test_names_that_do_not_fit(tmp_path, capsys) -> None:

@@ -76,7 +76,7 @@ def test_names_in_any_case(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet51", "squeezenet1_0", "", "vgg", "features", None, 50])
 def test_unknown_names_are_refused_with_the_list(name: object) -> None:
-    with pytest.raises(ValueError, match="base_model must be") as error:
+    with pytest.raises(ValueError, match=r"base_model .*must be") as error:
         make_backbone(name)  # type: ignore[arg-type]  # wrong on purpose
     assert repr(name) in str(error.value)
     if isinstance(name, str):
@@ -394,5 +394,5 @@ def test_without_pretrainedmodels_the_other_names_are_known(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pretrainedmodels", None)
     assert canonical_name("RESNET50") == "resnet50"
-    with pytest.raises(ValueError, match=r"one of BNInception, resnet18.*pip install"):
+    with pytest.raises(ModuleNotFoundError, match=r"none of BNInception, resnet18.*pip install"):
         canonical_name("resnet99")

@@ -136,6 +136,8 @@ def test_names_must_fit_the_model(model: TSN, names: object) -> None:
 
 
 def test_bad_input(model: TSN, frames: Tensor, tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"model must be a TSN, .* got Linear"):
+        Predictor(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="crop_count must be 1, 3 or 10, got 2"):
         Predictor(model, crop_count=2)
     predictor = Predictor(model)

@@ -138,13 +138,13 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
         refused = _refused_name(error)
         if refused is None:
             raise CheckpointError(
-                f"{path} ({path.stat().st_size:,} bytes) is not a checkpoint, or is damaged: "
-                f"{_reason(error)}"
+                f"{path} ({path.stat().st_size:,} bytes) is not a checkpoint, or is damaged "
+                f"({type(error).__name__}: {_reason(error)})"
             ) from error
         raise CheckpointError(
             f"{path} holds {refused!r}, which is neither a tensor nor a plain value and could run "
-            f"code. If you trust whoever wrote the file, pass trust=True; better, ask them for "
-            f"one without it"
+            f"code. If you trust whoever wrote the file, load it with trust=True (programs: "
+            f"--trust); better, ask them for one without it"
         ) from error
 
 
