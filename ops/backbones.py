@@ -209,15 +209,15 @@ def canonical_name(name: str) -> str:
         others = _other_names()
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"base_model {name!r} is none of {', '.join(BACKBONES)}; {error}"
+            f"base_model must be one of {', '.join(BACKBONES)}, got {name!r}; {error}"
         ) from error
     if name.lower() in others:
         return name.lower()
     close = get_close_matches(name.lower(), [*known, *others], n=1)
     hint = f" (did you mean {known.get(close[0], close[0])!r}?)" if close else ""
     raise ValueError(
-        f"base_model {name!r} is unknown{hint}: it must be one of {', '.join(BACKBONES)}, or of "
-        f"pretrainedmodels' {', '.join(others)}"
+        f"base_model must be the name of a known architecture, got {name!r}{hint}; known are "
+        f"{', '.join(BACKBONES)}, and of pretrainedmodels {', '.join(others)}"
     )
 
 

@@ -307,7 +307,7 @@ def renamed(state: dict) -> dict:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"arch": "resnet19"}, "cannot be: base_model 'resnet19' is unknown .*must be one of"),
+        ({"arch": "resnet19"}, "cannot be: base_model must be .*, got 'resnet19' .*; known are"),
         ({"modality": "Audio"}, "cannot be: modality must be one of RGB, Flow, RGBDiff"),
         ({"consensus_type": "median"}, "cannot be: consensus_type must be one of"),
         ({"segment_count": 0}, "cannot be: num_segments must be a positive integer, got 0"),

@@ -394,5 +394,5 @@ def test_without_pretrainedmodels_the_other_names_are_known(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pretrainedmodels", None)
     assert canonical_name("RESNET50") == "resnet50"
-    with pytest.raises(ModuleNotFoundError, match=r"none of BNInception, resnet18.*pip install"):
+    with pytest.raises(ModuleNotFoundError, match=r"one of BNInception, resnet18.*pip install"):
         canonical_name("resnet99")
