@@ -91,8 +91,7 @@ def settings_of(model: TSN) -> ModelSettings:
     Returns:
         Its settings.
     """
-    kinds = {"TRN": "trn", "TRNMultiscale": "mtrn"}
-    model_type = "tsm" if isinstance(model, TSM) else kinds.get(model.consensus_type, "tsn")
+    model_type = model.variant.lower()
     options = {name: getattr(model, name) for name in _OPTIONS[model_type] if hasattr(model, name)}
     return ModelSettings(
         model_type=model_type,

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from torch import nn
 
+from data.options import one_of
 from ops.relation import CLASSIFIER_PAIRINGS, RELATION_SAMPLINGS, MultiScaleRelation
-from tsn import TSN, one_of
+from tsn import TSN
 
 __all__ = ["MTRN", "TRN"]
 

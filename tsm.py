@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from data.options import one_of, positive_integer
 from ops.non_local import add_non_local
 from ops.temporal_shift import SHIFT_PLACES, add_temporal_pool, add_temporal_shift
-from tsn import TSN, one_of, positive_integer
+from tsn import TSN
 
 __all__ = ["TSM"]
 
@@ -115,7 +116,9 @@ class TSM(TSN):
         if self.temporal_pool:
             add_temporal_pool(self.base_model, self.num_segments)
 
-    def _variant(self) -> str:
+    @property
+    def variant(self) -> str:
+        """Kind of model: "TSM"."""
         return "TSM"
 
     def _trained_options(self) -> dict[str, Any]:

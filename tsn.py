@@ -14,12 +14,12 @@ Differences from the original:
 import logging
 from collections.abc import Callable, Sequence
 from numbers import Real
-from operator import index as as_index
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from data.options import MODALITIES, default_length, one_of, positive_integer
 from ops.backbones import (
     adapt_first_convolution,
     canonical_name,
@@ -39,31 +39,11 @@ __all__ = ["TSN"]
 
 _logger = logging.getLogger(__name__)
 
-_MODALITIES = {"RGB": 3, "Flow": 2, "RGBDiff": 3}
-"""Channels of one frame."""
-_RELATIONAL = {"TRN": "trn", "TRNMultiscale": "mtrn"}
+_RELATIONAL = {"TRN": "TRN", "TRNMultiscale": "MTRN"}
+"""Relational consensus types, and the variants that they make."""
 _PRETRAINED = ("epic-kitchens", "imagenet", None)
 
 Logits = Tensor | tuple[Tensor, ...]
-
-
-def one_of(argument: str, value: object, choices: Sequence[str]) -> str:
-    """The spelling in `choices` of a name given in any case."""
-    for choice in choices:
-        if isinstance(value, str) and value.lower() == choice.lower():
-            return choice
-    raise ValueError(f"{argument} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def positive_integer(argument: str, value: object) -> int:
-    """An integer of at least 1."""
-    try:
-        number = -1 if isinstance(value, bool) else as_index(cast(int, value))
-    except TypeError:
-        number = -1
-    if number < 1:
-        raise ValueError(f"{argument} must be a positive integer, got {value!r}")
-    return number
 
 
 def _probability(argument: str, value: object) -> float:
@@ -160,10 +140,10 @@ class TSN(nn.Module):
             raise ValueError(f"pretrained must be one of {_PRETRAINED}, got {pretrained!r}")
         self.num_class = _class_counts(num_class)
         self.num_segments = positive_integer("num_segments", num_segments)
-        self.modality = one_of("modality", modality, list(_MODALITIES))
+        self.modality = one_of("modality", modality, MODALITIES)
         self.arch = canonical_name(base_model)
         if new_length is None:
-            new_length = 1 if self.modality == "RGB" else 5
+            new_length = default_length(self.modality)
         self.new_length = positive_integer("new_length", new_length)
         if self.modality == "RGB" and self.new_length != 1:
             raise ValueError(f"new_length must be 1 for modality RGB, got {new_length!r}")
@@ -197,7 +177,7 @@ class TSN(nn.Module):
     def _build_published(self) -> None:
         """Make the network with the published weights of this configuration."""
         published = find_published(
-            self._variant(),
+            self.variant,
             self.arch,
             self.modality,
             num_segments=self.num_segments,
@@ -273,9 +253,10 @@ class TSN(nn.Module):
             nn.init.normal_(linear.weight, 0, 0.001)
             nn.init.zeros_(linear.bias)
 
-    def _variant(self) -> str:
-        """Name under which the table of published weights knows this kind of model."""
-        return {"TRN": "TRN", "TRNMultiscale": "MTRN"}.get(self.consensus_type, "TSN")
+    @property
+    def variant(self) -> str:
+        """Kind of model: "TSN", "TRN", "MTRN" or "TSM"."""
+        return _RELATIONAL.get(self.consensus_type, "TSN")
 
     def _trained_options(self) -> dict[str, Any]:
         """Options that change the arithmetic, with their values in the published weights."""
@@ -287,7 +268,7 @@ class TSN(nn.Module):
 
     @property
     def _frame_channels(self) -> int:
-        return _MODALITIES[self.modality]
+        return MODALITIES[self.modality]
 
     @property
     def _feature_segments(self) -> int:

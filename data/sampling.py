@@ -26,10 +26,10 @@ Differences from the original:
 - Random draws come from torch's generator, which data loaders seed per worker, not from NumPy's.
 """
 
-import operator
-
 import torch
 from torch import Tensor
+
+from data.options import positive_integer
 
 __all__ = ["SAMPLING_MODES", "segment_indices"]
 
@@ -65,9 +65,9 @@ def segment_indices(
     Raises:
         ValueError: for an unknown mode, or a number that is not a positive integer.
     """
-    n = _positive("frame_count", frame_count)
-    t = _positive("num_segments", num_segments)
-    length = _positive("snippet_length", snippet_length)
+    n = positive_integer("frame_count", frame_count)
+    t = positive_integer("num_segments", num_segments)
+    length = positive_integer("snippet_length", snippet_length)
     if mode == "test":
         offsets = _segment_middles(n, t, length)
     elif mode == "validation":
@@ -115,13 +115,3 @@ def _dense_offsets(n: int, t: int, start: int) -> list[int]:
     """Offsets of one dense window, which wraps around in clips shorter than it."""
     stride = _DENSE_WINDOW // t
     return [(start + i * stride) % n for i in range(t)]
-
-
-def _positive(name: str, value: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return number

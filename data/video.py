@@ -26,6 +26,7 @@ from torch import Tensor
 
 from data.frames import FLOW_LAYOUTS, RGB_LAYOUTS, FrameRange, FrameSource
 from data.images import FlowFolder, FrameArray, FrameFolder, FrameImages
+from data.options import MODALITIES, default_length, one_of, positive_integer
 from data.sampling import segment_indices
 from data.video_file import VideoFile
 
@@ -41,8 +42,6 @@ __all__ = [
     "load_clip",
     "open_frames",
 ]
-
-_CHANNELS = {"RGB": 3, "Flow": 2, "RGBDiff": 3}
 
 Clip: TypeAlias = (
     str | os.PathLike[str] | FrameSource | Tensor | NDArray[Any] | Sequence[Image.Image]
@@ -66,7 +65,7 @@ def open_frames(clip: Clip, modality: str = "RGB") -> FrameSource:
         ValueError: for anything that cannot be read as a clip of this modality.
         ImportError: for a video file, if PyAV is not installed.
     """
-    channels = _CHANNELS[_canonical_modality(modality)]
+    channels = MODALITIES[one_of("modality", modality, MODALITIES)]
     if isinstance(clip, FrameSource):
         if clip.channels != channels:
             raise ValueError(
@@ -134,23 +133,14 @@ def load_clip(
     source = open_frames(clip, modality)
     if start is not None or stop is not None:
         source = FrameRange(source, start or 0, stop)
-    modality = _canonical_modality(modality)
+    modality = one_of("modality", modality, MODALITIES)
     if new_length is None:
-        new_length = 1 if modality == "RGB" else 5
-    if new_length < 1:
-        raise ValueError(f"new_length must be a positive integer, got {new_length!r}")
+        new_length = default_length(modality)
     indices = segment_indices(
         len(source),
         num_segments,
-        new_length + (modality == "RGBDiff"),
+        positive_integer("new_length", new_length) + (modality == "RGBDiff"),
         mode=mode,
         generator=generator,
     )
     return source.read(indices.flatten())
-
-
-def _canonical_modality(modality: str) -> str:
-    for known in _CHANNELS:
-        if isinstance(modality, str) and modality.lower() == known.lower():
-            return known
-    raise ValueError(f"modality must be one of {', '.join(_CHANNELS)}, got {modality!r}")

@@ -1,0 +1,35 @@
+"""Options that models and clips share, checked alike."""
+
+from collections.abc import Iterable
+from operator import index
+from typing import SupportsIndex, cast
+
+__all__ = ["MODALITIES", "default_length", "one_of", "positive_integer"]
+
+MODALITIES = {"RGB": 3, "Flow": 2, "RGBDiff": 3}
+"""Channels of one frame."""
+
+
+def default_length(modality: str) -> int:
+    """Frames of a snippet where nobody says otherwise: 1 for "RGB", 5 for other modalities."""
+    return 1 if modality == "RGB" else 5
+
+
+def one_of(argument: str, value: object, choices: Iterable[str]) -> str:
+    """The spelling in `choices` of a name given in any case, or a ValueError that lists them."""
+    choices = tuple(choices)
+    for choice in choices:
+        if isinstance(value, str) and value.lower() == choice.lower():
+            return choice
+    raise ValueError(f"{argument} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def positive_integer(argument: str, value: object) -> int:
+    """An integer of at least 1, or a ValueError that names the argument."""
+    try:
+        number = -1 if isinstance(value, bool) else index(cast(SupportsIndex, value))
+    except TypeError:
+        number = -1
+    if number < 1:
+        raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+    return number
