@@ -203,6 +203,7 @@ def test_segments_that_are_recorded() -> None:
 
 
 STATE = weights()
+SHARED = torch.ones(250)
 
 
 @pytest.mark.parametrize(
@@ -225,10 +226,15 @@ STATE = weights()
             "no head .*fc_verb.weight and fc_noun.weight or",
         ),
         (contents("trn", state_dict=STATE), "no head that fits model_type 'trn'"),
-        (contents(state_dict={"a": torch.ones(2).to_sparse()}), "torch.sparse_coo.* under 'a'"),
-        (contents(state_dict={"a": torch.ones(2, device="meta")}), "the device meta, under 'a'"),
+        (contents(state_dict={"a": torch.ones(0)}), r"shape \(0,\), .* under 'a'"),
+        (contents(state_dict={f"a{i}": SHARED for i in range(5)}), "claims 5,000 .* share 1,000"),
+        (contents(arch=["resnet50"]), r"arch must be a text .*, got \['resnet50'\]"),
+        (contents(arch="x" * 10**6), "arch must be a text of at most 100 characters, got 'xxx"),
+        (contents(segment_count=10**9), "segment_count must be a whole number up to 1,000,000"),
+        (contents("tsm", non_local=torch.ones(2)), "non_local must be a bool, got a tensor of"),
+        (contents("tsm", temporal_pool="no"), "temporal_pool must be a bool, got 'no'"),
         (contents(epoch="last"), "epoch must be a number, got 'last'"),
-        (contents(epoch=2.5), "epoch must be a whole number, got 2.5"),
+        (contents(epoch=2.5), "epoch must be a whole number up to 1,000,000, got 2.5"),
         (contents(segment_count="many"), "segment_count must be a number, got 'many'"),
         (contents(segment_count=math.inf), "segment_count must be a finite number"),
         (contents(args=Namespace(dropout=[1])), r"dropout must be a number, got \[1\]"),
@@ -238,7 +244,6 @@ STATE = weights()
         (contents(preprocessing={"mean": [1.0]}), "'preprocessing' makes no sense"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Validating sparse")
 def test_what_is_no_checkpoint_of_this_format(tmp_path: Path, bad: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message) as error:
         parse_checkpoint(bad)
@@ -249,11 +254,30 @@ def test_what_is_no_checkpoint_of_this_format(tmp_path: Path, bad: Any, message:
     assert str(error.value).startswith(f"{path}: ")
 
 
-@pytest.mark.filterwarnings("ignore:torch.quantize")
-def test_quantized_weights_are_refused() -> None:
-    quantized = torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)
-    with pytest.raises(CheckpointError, match=r"quantized, .* under 'a'"):
-        parse_checkpoint(contents(state_dict={"a": quantized}))
+@pytest.mark.filterwarnings("ignore:torch.quantize", "ignore:Validating sparse")
+@pytest.mark.parametrize(
+    ("make", "message", "name"),
+    [
+        (lambda: torch.ones(2).to_sparse(), "torch.sparse_coo", "_rebuild_sparse_tensor"),
+        (lambda: torch.ones(2, device="meta"), "the device meta", "_rebuild_meta_tensor"),
+        (
+            lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+            "quantized",
+            "_rebuild_qtensor",
+        ),
+    ],
+)
+def test_weights_that_are_not_dense_are_refused(
+    tmp_path: Path, make: Any, message: str, name: str
+) -> None:
+    bad = contents(state_dict={"a": make()})
+    with pytest.raises(CheckpointError, match=f"{message}.* under 'a'"):
+        parse_checkpoint(bad)
+    path = write(bad, tmp_path / "file", legacy=False)
+    with pytest.raises(CheckpointError, match=f"holds '.*{name}"):
+        read_checkpoint(path)
+    with pytest.raises(CheckpointError, match=f"{message}.* under 'a'"):
+        read_checkpoint(path, trust=True)
 
 
 def test_a_message_names_its_file_once(tmp_path: Path, monkeypatch) -> None:
@@ -267,6 +291,10 @@ def test_a_message_names_its_file_once(tmp_path: Path, monkeypatch) -> None:
 def test_options_that_are_nested_in_themselves() -> None:
     loop: list[Any] = []
     loop.append(loop)
+    args = parse_checkpoint(contents(args=Namespace(loop=loop))).args
+    assert args["loop"][0] is args["loop"]
+    for _ in range(1000):
+        loop = [loop]
     with pytest.raises(CheckpointError, match="nested too deeply"):
         parse_checkpoint(contents(args=Namespace(loop=loop)))
 

@@ -132,7 +132,7 @@ PAYLOADS = {
     "eval": lambda marker: Global(eval, f"open({str(marker)!r}, 'w')"),
     "exec": lambda marker: Global(exec, f"open({str(marker)!r}, 'w')"),
     "io.open": lambda marker: Global(open, str(marker), "w"),
-    "commands.Popen": lambda marker: Global(subprocess.Popen, ["touch", str(marker)]),  # Python 2's
+    "subprocess.Popen": lambda marker: Global(subprocess.Popen, ["touch", str(marker)]),
 }
 """What creates the file `marker` when a reader that runs code reads it, by the name of it."""
 
@@ -270,7 +270,7 @@ def test_one_reader_at_a_time(tmp_path: Path) -> None:
     """The one that ends first would take the allow-list away from the others."""
     path = write(CONTENTS, tmp_path / "file")
     thread = threading.Thread(target=read_file, args=(path,))
-    with files._allow_listed():
+    with files._allow_listed(files._allowed()):
         thread.start()
         thread.join(0.3)
         assert thread.is_alive()
@@ -280,7 +280,9 @@ def test_one_reader_at_a_time(tmp_path: Path) -> None:
 def test_an_entry_that_the_caller_adds_meanwhile_survives(tmp_path: Path, allow_list) -> None:
     torch.serialization.clear_safe_globals()
     path = write({"args": Namespace()}, tmp_path / "file")
-    with files._allow_listed():  # as if another thread added it while a file is being read
+    with files._allow_listed(
+        files._allowed()
+    ):  # as if another thread added it while a file is being read
         torch.serialization.add_safe_globals([Namespace])
         torch.load(path, weights_only=True)
     assert allow_list() == [Namespace]

@@ -14,7 +14,8 @@ from other_projects import OMEGACONF, configuration, packages
 
 from weights.checkpoint import parse_checkpoint
 from weights.files import CheckpointError, read_file
-from weights.lightning import ConfigNode, plain_values
+from weights.lightning import ConfigNode
+from weights.plain import plain_values
 
 TREE = {
     "modality": "RGB",

@@ -8,6 +8,7 @@ no code from the file runs (unless `--trust` allows it).
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -34,6 +35,7 @@ from weights.checkpoint import (
 from weights.files import CheckpointError, is_legacy, read_file
 from weights.lightning import ConfigNode
 from weights.published import find_published
+from weights.wording import shown
 
 __all__ = ["describe", "main"]
 
@@ -41,8 +43,8 @@ _SHOWN_APART = ("state_dict", "args", "optimizer", "preprocessing", "format_vers
 _SUMMARISED = ("state_dict", "args", "hyper_parameters", "optimizer", "optimizer_states")
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 """Ends of the names of batch norm's statistics, which are no parameters."""
-_DEEPEST = 20
-"""Levels of nested values that are shown."""
+_DEEPEST, _LONGEST, _MOST = 20, 1000, 100_000
+"""Levels of nested values, entries of one value, and values in all that are shown."""
 
 
 def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, Any]:
@@ -100,7 +102,9 @@ def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, 
 def _variant(contents: Mapping[Any, Any], checkpoint: Checkpoint | None) -> str | None:
     """Name of the kind of model: the one that it is, or else what the file says."""
     if checkpoint is None:
-        return str(contents["model_type"]).upper() if "model_type" in contents else None
+        return (
+            shown(contents["model_type"]).strip("'").upper() if "model_type" in contents else None
+        )
     settings = checkpoint.settings
     return "TSM-NL" if settings.non_local else settings.model_type.upper()
 
@@ -199,9 +203,13 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """A value of any kind in the kinds that JSON has."""
-    if depth > _DEEPEST:
+def _plain(value: Any) -> Any:
+    """A value of any kind in the kinds that JSON has, cut short where it is very large."""
+    return _json_value(value, 0, itertools.count())
+
+
+def _json_value(value: Any, depth: int, values: "itertools.count[int]") -> Any:
+    if depth > _DEEPEST or next(values) > _MOST:
         return "..."
     if isinstance(value, np.generic):
         value = value.item()
@@ -215,15 +223,21 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return value if math.isfinite(value) else str(value)
     if isinstance(value, PurePath):
         return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [_plain(item, depth + 1) for item in value]
+    if isinstance(value, Mapping | list | tuple | set):
+        # Once for each way to a value, of which a small file can have 2^100.
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        parts = {
+            key if isinstance(key, str) else shown(key): _json_value(item, depth + 1, values)
+            for key, item in itertools.islice(items, _LONGEST)
+        }
+        if len(value) > _LONGEST:
+            parts["..."] = f"{len(value) - _LONGEST:,} more"
+        return parts if isinstance(value, Mapping) else list(parts.values())
     if isinstance(value, Tensor):
         if value.numel() == 1 and value.device.type != "meta":
-            return _plain(value.item())
+            return _json_value(value.item(), depth, values)
         return f"{_dtype(value)} tensor of shape {tuple(value.shape)}"
-    return str(value) if isinstance(value, torch.dtype | torch.device) else repr(value)
+    return str(value) if isinstance(value, torch.dtype | torch.device) else shown(value)
 
 
 def _text(details: Mapping[str, Any]) -> str:

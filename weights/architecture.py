@@ -27,7 +27,7 @@ _RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
 }
 """Whether blocks have three convolutions, and how many there are in each stage."""
 _BLOCK = re.compile(
-    r"base_model\.layer([1-4])\.(?:net\.)?(\d+)\.(?:block\.)?(?:(net|conv1\.net)\.)?"
+    r"base_model\.layer([1-4])\.(?:net\.)?(\d{1,4})\.(?:block\.)?(?:(net|conv1\.net)\.)?"
 )
 """Stage, position and shift of a residual block; `net` behind the stage is temporal pooling."""
 
@@ -122,7 +122,7 @@ def modality_of(state: Mapping[str, Tensor], report: list[str]) -> tuple[str, in
     return modality, length
 
 
-def backbone_of(state: Mapping[str, Tensor], recorded: Any, report: list[str]) -> str:
+def backbone_of(state: Mapping[str, Tensor], recorded: str | None, report: list[str]) -> str:
     """The image network that has weights of such names, or else the one that the file records.
 
     Args:
@@ -138,14 +138,14 @@ def backbone_of(state: Mapping[str, Tensor], recorded: Any, report: list[str]) -
     found = _RESNETS.get((any(".conv3." in name for name in state), depths))
     if any(name.startswith("base_model.conv1_7x7_s2.") for name in state):
         found = "BNInception"
-    if found is None and recorded is None:
-        raise CheckpointError(
-            "the file does not record its image network (arch), and its weights have the names of "
-            "none that is known here"
-        )
     if found is None:
-        return str(recorded)
-    if recorded is None or str(recorded).lower() != found.lower():
+        if recorded is None:
+            raise CheckpointError(
+                "the file does not record its image network (arch), and its weights have the names "
+                "of none that is known here"
+            )
+        return recorded
+    if recorded is None or recorded.lower() != found.lower():
         said = "" if recorded is None else f", although the file records {recorded!r}"
         report.append(f"took the image network as {found} by its weights{said}")
     return found

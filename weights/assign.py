@@ -6,11 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from weights.files import CheckpointError
+from weights.wording import summarise
 
-__all__ = ["assign_weights", "summarise"]
-
-_SHOWN = 5
-"""How many names an error lists before it says how many more there are."""
+__all__ = ["assign_weights"]
 
 
 def assign_weights(
@@ -85,10 +83,3 @@ def assign_weights(
         storages.add(tensor.untyped_storage().data_ptr())
         own[name] = tensor
     model.load_state_dict(own, strict=False, assign=True)
-
-
-def summarise(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(names[:_SHOWN])
-    more = len(names) - _SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown

@@ -28,27 +28,26 @@ from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePath
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from weights.entries import (
     UnknownSegmentsError,
     agreed_segments,
-    kind_of,
-    names_of,
+    flag,
     number,
+    text,
     weights_of,
     whole_number,
 )
 from weights.files import CheckpointError, read_file
 from weights.foreign import is_foreign, understand_foreign
-from weights.lightning import plain_values
+from weights.plain import plain_values
 from weights.preprocessing import Preprocessing
 from weights.settings import MODEL_TYPES, ModelSettings
+from weights.wording import key_text, kind_of, names_of, shown
 
 __all__ = [
     "MODEL_TYPES",
@@ -160,14 +159,10 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
 
 def _foreign(contents: Mapping[Any, Any], num_segments: int | None) -> Checkpoint:
     """A checkpoint of another project, under this project's names."""
-    try:
-        weights = ("state_dict", "optimizer", "optimizer_states")
-        contents = {
-            name: value if name in weights else plain_values(value)
-            for name, value in contents.items()
-        }
-    except RecursionError as error:
-        raise CheckpointError("the file holds values that are nested too deeply") from error
+    weights = ("state_dict", "optimizer", "optimizer_states")
+    contents = {
+        name: value if name in weights else plain_values(value) for name, value in contents.items()
+    }
     settings, state, report = understand_foreign(contents, num_segments)
     epoch = contents.get("epoch")
     return Checkpoint(
@@ -186,25 +181,8 @@ def _plain_args(args: Any) -> dict[str, Any]:
         args = vars(args)
     if not isinstance(args, Mapping):
         return {}
-    try:
-        return {str(name): _plain(value) for name, value in args.items()}
-    except RecursionError as error:
-        raise CheckpointError("args holds values that are nested too deeply") from error
-
-
-def _plain(value: Any) -> Any:
-    """A value without paths and NumPy scalars, which not every system and version reads."""
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, tuple) and not isinstance(value, torch.Size):
-        return tuple(_plain(item) for item in value)
-    return value
+    options = plain_values(args)
+    return {key_text(name): value for name, value in options.items()}
 
 
 _PLAIN_TYPES = (type(None), bool, int, float, complex, str, bytes, Namespace, Tensor,
@@ -213,17 +191,21 @@ _PLAIN_TYPES = (type(None), bool, int, float, complex, str, bytes, Namespace, Te
 
 def _require_plain(name: str, value: Any) -> None:
     """Refuse to write what `read_file` would refuse to read."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            _require_plain(f"{name}[{key!r}]", item)
-    elif type(value) in (list, tuple, set):
-        for item in value:
-            _require_plain(f"an item of {name}", item)
-    elif type(value) not in _PLAIN_TYPES:
-        raise ValueError(
-            f"{name} must be a plain value (a number, a string, a path, a list or dictionary of "
-            f"these), which can be read without running code, got {value!r}"
-        )
+    waiting, seen = [(name, value)], set()
+    while waiting:
+        place, item = waiting.pop()
+        if id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, dict):
+            waiting += [(f"{place}[{shown(key)}]", part) for key, part in item.items()]
+        elif type(item) in (list, tuple, set):
+            waiting += [(f"an item of {place}", part) for part in item]
+        elif type(item) not in _PLAIN_TYPES:
+            raise ValueError(
+                f"{place} must be a plain value (a number, a string, a path, a list or dictionary "
+                f"of these), which can be read without running code, got {item!r}"
+            )
 
 
 def _settings(
@@ -246,9 +228,9 @@ def _settings(
             raise CheckpointError(f"the entry {name!r} is missing, got {names_of(contents)}")
         return contents[name]
 
-    model_type = str(required("model_type")).lower()
-    consensus = str(entry("consensus_type", "avg"))
-    non_local = bool(entry("non_local", False))
+    model_type = text("model_type", required("model_type")).lower()
+    consensus = text("consensus_type", entry("consensus_type", "avg"))
+    non_local = flag("non_local", entry("non_local", False))
     if model_type == "tsm-nl":
         model_type, non_local = "tsm", True
     elif model_type == "tsn" and consensus.lower() in ("trn", "trnmultiscale"):
@@ -258,13 +240,14 @@ def _settings(
         report.append("took model_type 'tsm' with non_local as 'tsm-nl'")
     if model_type not in MODEL_TYPES:
         raise CheckpointError(
-            f"model_type must be one of {(*MODEL_TYPES, 'tsm-nl')}, got {contents['model_type']!r}"
+            f"model_type must be one of {(*MODEL_TYPES, 'tsm-nl')}, got "
+            f"{shown(contents['model_type'])}"
         )
     recorded = contents.get("segment_count")
     segments = agreed_segments(
         None if recorded is None else whole_number("segment_count", recorded), num_segments
     )
-    modality = str(required("modality"))
+    modality = text("modality", required("modality"))
     preprocessing = contents.get("preprocessing")
     dropout = entry("dropout")
     relational = model_type in ("trn", "mtrn")
@@ -276,19 +259,23 @@ def _settings(
         num_class=_class_counts(model_type, state),
         num_segments=segments,
         modality=modality,
-        arch=str(required("arch")),
+        arch=text("arch", required("arch")),
         new_length=_new_length(modality, entry("new_length", args.get("flow_length")), state),
         dropout=None if dropout is None else number("dropout", dropout),
-        before_softmax=bool(contents.get("before_softmax", True)),
+        before_softmax=flag("before_softmax", contents.get("before_softmax", True)),
         consensus_type="avg" if relational else consensus,
         img_feature_dim=whole_number(
             "img_feature_dim", entry("img_feature_dim", 256) if relational else 256
         ),
-        classifier_pairing=str(contents.get("classifier_pairing", "published")),
+        classifier_pairing=text(
+            "classifier_pairing", contents.get("classifier_pairing", "published")
+        ),
         shift_div=whole_number("shift_div", entry("shift_div", 8) if shifting else 8),
-        shift_place=str(entry("shift_place", "blockres")) if shifting else "blockres",
+        shift_place=text("shift_place", entry("shift_place", "blockres"))
+        if shifting
+        else "blockres",
         shift_every=whole_number("shift_every", contents.get("shift_every", 1)),
-        temporal_pool=bool(entry("temporal_pool", False)) and shifting,
+        temporal_pool=shifting and flag("temporal_pool", entry("temporal_pool", False)),
         non_local=non_local and shifting,
         preprocessing=None if preprocessing is None else _preprocessing(preprocessing),
     )
@@ -300,6 +287,8 @@ def _preprocessing(entry: Any) -> Preprocessing:
         values = dict(entry)
         for name in ("mean", "std", "input_range"):
             values[name] = tuple(float(value) for value in values[name])
+        for name in ("input_size", "scale_size"):
+            values[name] = whole_number(name, values[name])
         return Preprocessing(**values)
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"the entry 'preprocessing' makes no sense: {error}") from error

@@ -1,38 +1,36 @@
 """Entries of a checkpoint's dictionary, checked: weights, numbers, numbers of segments."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from weights.assign import summarise
 from weights.files import CheckpointError
+from weights.wording import kind_of, shown
 
 __all__ = [
     "UnknownSegmentsError",
     "agreed_segments",
-    "kind_of",
-    "names_of",
+    "flag",
     "number",
+    "text",
     "weights_of",
     "whole_number",
 ]
 
 
+_LARGEST = 1_000_000
+"""What no whole number of a model comes near, and with which nothing overflows."""
+_SHARING = 4
+"""How many times its size memory may be used: each tensor that shares it gets its own."""
+_LONGEST = 100
+"""Characters of the name of anything."""
+
+
 class UnknownSegmentsError(CheckpointError):
     """A file that does not tell its number of segments, where the caller did not either."""
-
-
-def kind_of(value: object) -> str:
-    """The type of a value, for an error."""
-    return f"an empty {type(value).__name__}" if value == {} else type(value).__name__
-
-
-def names_of(entries: Iterable[Any]) -> str:
-    """The first few names of a dictionary, for an error."""
-    return summarise(sorted(map(str, entries)))
 
 
 def number(name: str, value: Any) -> float:
@@ -44,9 +42,9 @@ def number(name: str, value: Any) -> float:
     try:
         converted = float(value)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise CheckpointError(f"{name} must be a number, got {value!r}") from error
+        raise CheckpointError(f"{name} must be a number, got {shown(value)}") from error
     if not math.isfinite(converted):
-        raise CheckpointError(f"{name} must be a finite number, got {value!r}")
+        raise CheckpointError(f"{name} must be a finite number, got {shown(value)}")
     return converted
 
 
@@ -54,12 +52,38 @@ def whole_number(name: str, value: Any) -> int:
     """A whole number of a file, of any of the kinds that `number` takes.
 
     Raises:
-        CheckpointError: if it is anything else.
+        CheckpointError: if it is anything else, or beyond a million.
     """
     converted = number(name, value)
-    if not converted.is_integer():
-        raise CheckpointError(f"{name} must be a whole number, got {value!r}")
+    if not converted.is_integer() or abs(converted) > _LARGEST:
+        raise CheckpointError(
+            f"{name} must be a whole number up to {_LARGEST:,}, got {shown(value)}"
+        )
     return int(converted)
+
+
+def text(name: str, value: Any) -> str:
+    """A name in a file.
+
+    Raises:
+        CheckpointError: if it is anything but a short text.
+    """
+    if not isinstance(value, str) or len(value) > _LONGEST:
+        raise CheckpointError(
+            f"{name} must be a text of at most {_LONGEST} characters, got {shown(value)}"
+        )
+    return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """A yes or no of a file: a bool, or 0 or 1.
+
+    Raises:
+        CheckpointError: if it is anything else.
+    """
+    if isinstance(value, bool | int) and value in (0, 1):
+        return bool(value)
+    raise CheckpointError(f"{name} must be a bool, got {shown(value)}")
 
 
 def agreed_segments(recorded: int | None, given: int | None) -> int:
@@ -96,21 +120,35 @@ def weights_of(entry: Any, report: list[str]) -> dict[str, Tensor]:
         report: what was renamed is added here, a sentence each.
 
     Raises:
-        CheckpointError: if it holds anything but dense tensors under names.
+        CheckpointError: if it holds anything but dense tensors under names, or if these claim more
+            memory than they share.
     """
     if not isinstance(entry, Mapping) or not entry:
         raise CheckpointError(f"state_dict must be a dictionary of tensors, got {kind_of(entry)}")
     for name, value in entry.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise CheckpointError(
-                f"state_dict must hold tensors under names, got {kind_of(value)} under {name!r}"
+                f"state_dict must hold tensors under names, got {kind_of(value)} under "
+                f"{shown(name)}"
             )
-        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-            quantized = "quantized, " if value.is_quantized else ""
+        if (
+            value.layout != torch.strided
+            or value.is_quantized
+            or value.device.type != "cpu"
+            or value.numel() == 0
+        ):
+            kind = f"{'quantized, ' * value.is_quantized}{value.layout}, of shape"
             raise CheckpointError(
-                f"state_dict must hold dense tensors with values, got one that is {quantized}"
-                f"{value.layout}, on the device {value.device}, under {name!r}"
+                f"state_dict must hold dense tensors with values, got one that is {kind} "
+                f"{tuple(value.shape)}, on the device {value.device}, under {shown(name)}"
             )
+    claimed = sum(value.nbytes for value in entry.values())
+    storages = [value.untyped_storage() for value in entry.values()]
+    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    if claimed > _SHARING * held:
+        raise CheckpointError(
+            f"state_dict claims {claimed:,} bytes of weights, but they share {held:,} in memory"
+        )
     prefix = "module."
     if all(name.startswith(prefix) for name in entry):
         report.append(f"removed the prefix {prefix!r} from all {len(entry)} names")

@@ -15,10 +15,14 @@ import numpy as np
 import torch
 
 from weights.lightning import LIGHTNING_NAMES
+from weights.screening import ForbiddenNameError, screen
 
 __all__ = ["CheckpointError", "is_legacy", "read_file", "write_file", "written_beside"]
 
 _loading = threading.Lock()
+
+_ATTEMPTS = 10
+"""How often a file is read that others keep from being read."""
 
 
 class CheckpointError(ValueError):
@@ -82,7 +86,7 @@ def _allowed() -> dict[str, Any]:
 
 
 @contextmanager
-def _allow_listed() -> Iterator[None]:
+def _allow_listed(allowed: Mapping[str, Any]) -> Iterator[None]:
     """Let torch's reader accept what `_allowed` lists, and leave its allow-list as it was.
 
     The list is the process's: one reader at a time, and without the names that the caller has
@@ -90,7 +94,7 @@ def _allow_listed() -> Iterator[None]:
     """
     with _loading:
         present = {_allowed_name(entry) for entry in torch.serialization.get_safe_globals()}
-        missing = [(kind, name) for name, kind in _allowed().items() if name not in present]
+        missing = [(kind, name) for name, kind in allowed.items() if name not in present]
         with torch.serialization.safe_globals(missing):  # type: ignore[arg-type]  # pairs are legal
             yield
 
@@ -130,40 +134,37 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
     try:
         if trust:
             return torch.load(path, map_location="cpu", weights_only=False, mmap=False)
-        with _allow_listed():
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        return _read_plain(path)
     except PermissionError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # a damaged file raises nearly anything from the depths of torch
-        refused = _refused_name(error)
-        if refused is None:
-            raise CheckpointError(
-                f"{path} ({path.stat().st_size:,} bytes) is not a checkpoint, or is damaged "
-                f"({type(error).__name__}: {_reason(error)})"
-            ) from error
+    except ForbiddenNameError as error:
         raise CheckpointError(
-            f"{path} holds {refused!r}, which is neither a tensor nor a plain value and could run "
-            f"code. If you trust whoever wrote the file, load it with trust=True (programs: "
-            f"--trust); better, ask them for one without it"
+            f"{path} holds {error.name!r}, which is neither a dense tensor nor a plain value and "
+            f"could run code. If you trust whoever wrote the file, load it with trust=True "
+            f"(programs: --trust); better, ask them for one without it"
+        ) from error
+    except Exception as error:  # a damaged file raises nearly anything from the depths of torch
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size:,} bytes) is not a checkpoint, or is damaged "
+            f"({type(error).__name__}: {_reason(error)})"
         ) from error
 
 
-_REFUSALS = (
-    r"Unsupported global: GLOBAL (\S+) was not",
-    r"unsupported GLOBAL (\S+) whose module",
-    r"reduce for unrecognized function (.+)",
-    r"allowlisted via `add_safe_globals`,? but got (.+)",
-)
-"""What torch's reader says of types and functions that are not allow-listed."""
-
-
-def _refused_name(error: Exception) -> str | None:
-    """The type or function that torch's reader refused, from its message."""
-    if isinstance(error, pickle.UnpicklingError):
-        for pattern in _REFUSALS:
-            if match := re.search(pattern, str(error)):
-                return match.group(1).removeprefix("builtins.")  # some versions write it
-    return None
+def _read_plain(path: Path) -> Any:
+    """What is in a file that holds plain values and dense tensors alone."""
+    allowed = _allowed()
+    with open(path, "rb") as file:
+        screen(file, allowed)
+    for attempt in range(_ATTEMPTS):
+        try:
+            with _allow_listed(allowed):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+        except pickle.UnpicklingError:
+            # Another thread's `torch.serialization.safe_globals` may have ended meanwhile, and
+            # taken a name away that was there before.
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
 
 
 def _reason(error: Exception) -> str:

@@ -28,10 +28,11 @@ from weights.architecture import (
     relation_of,
     shift_of,
 )
-from weights.entries import agreed_segments, names_of, number, weights_of, whole_number
+from weights.entries import agreed_segments, flag, number, text, weights_of, whole_number
 from weights.files import CheckpointError
 from weights.hyper_parameters import entry, preprocessing_of
 from weights.settings import ModelSettings
+from weights.wording import names_of
 
 __all__ = ["is_foreign", "understand_foreign"]
 
@@ -103,7 +104,7 @@ def understand_foreign(
     if tree is None:
         return _release(contents.get("arch"), state, num_segments, report)
     left_out = [
-        str(name)
+        name
         for name in contents
         if name not in ("state_dict", "hyper_parameters", "epoch", "optimizer")
     ]
@@ -126,7 +127,7 @@ def _release(
     shift = shift_of(state, report) if kind == "tsm" else {}
     if kind == "tsm":
         report.append("took shift_div as 8, which the file does not record")
-    arch = backbone_of(state, arch, report)
+    arch = backbone_of(state, None if arch is None else text("arch", arch), report)
     state = _renamed(kind, state, report)
     settings = ModelSettings(
         model_type=kind,
@@ -147,7 +148,7 @@ def _lightning(
     tree: Any, state: dict[str, Tensor], num_segments: int | None, report: list[str]
 ) -> tuple[ModelSettings, dict[str, Tensor], tuple[str, ...]]:
     """A file of EPIC-KITCHENS-100's C1: what its hyper-parameters say, checked by its weights."""
-    kind = str(entry(tree, "model.type")).lower()
+    kind = text("model.type", entry(tree, "model.type")).lower()
     if kind not in _PROJECTS:
         raise CheckpointError(
             f"hyper_parameters: model.type must be TSN, TRN, MTRN or TSM, "
@@ -155,7 +156,7 @@ def _lightning(
         )
     report.insert(0, f"took the file as an EPIC-KITCHENS-100 C1 {kind.upper()} of Lightning")
     state, _ = _without_last_layer(_of_model(state, report), report)
-    arch = backbone_of(state, entry(tree, "model.backbone"), report)
+    arch = backbone_of(state, text("model.backbone", entry(tree, "model.backbone")), report)
     found = kind_of_model(state)
     if found != kind and not (kind == "tsm" and arch == "BNInception"):
         raise CheckpointError(
@@ -183,7 +184,7 @@ def _lightning(
         model_type=kind,
         num_class=classes,
         num_segments=agreed_segments(segments, num_segments),
-        modality=str(entry(tree, "modality")),
+        modality=text("modality", entry(tree, "modality")),
         arch=arch,
         new_length=whole_number("data.segment_length", entry(tree, "data.segment_length")),
         dropout=number("model.dropout", entry(tree, "model.dropout")),
@@ -218,7 +219,7 @@ def _lightning_shift(
     # A BN-Inception leaves no trace of its shift, and has one place for it.
     shift = {"shift_place": "block"} if arch == "BNInception" else shift_of(state, report)
     for name in ("non_local", "temporal_pool"):
-        said = bool(entry(tree, f"model.{name}", False))
+        said = flag(f"model.{name}", entry(tree, f"model.{name}", False))
         if said != shift.get(name, False):
             raise CheckpointError(
                 f"hyper_parameters say {name}={said}, but the weights' names say otherwise"

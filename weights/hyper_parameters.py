@@ -11,9 +11,10 @@ What there is of training beside them is not read.
 from collections.abc import Mapping
 from typing import Any
 
-from weights.entries import kind_of, names_of, number, whole_number
+from weights.entries import number, whole_number
 from weights.files import CheckpointError
 from weights.preprocessing import Preprocessing
+from weights.wording import kind_of, names_of, shown
 
 __all__ = ["entry", "preprocessing_of"]
 
@@ -64,12 +65,12 @@ def preprocessing_of(tree: Any, report: list[str]) -> Preprocessing:
     }
     for name in ("bgr", "rescale"):
         if not isinstance(entries[name], bool):
-            raise CheckpointError(f"{place}.{name} must be a bool, got {entries[name]!r}")
+            raise CheckpointError(f"{place}.{name} must be a bool, got {shown(entries[name])}")
     statistics = {}
     for name in ("mean", "std"):
         values = entries[name]
         if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
-            raise CheckpointError(f"{place}.{name} must be a list of numbers, got {values!r}")
+            raise CheckpointError(f"{place}.{name} must be a list of numbers, got {shown(values)}")
         statistics[name] = tuple(number(f"{place}.{name}", value) for value in values)
     try:
         preprocessing = Preprocessing(

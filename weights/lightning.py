@@ -7,7 +7,7 @@ below stands in for those: it collects state, and runs nothing.
 
 from typing import Any
 
-__all__ = ["LIGHTNING_NAMES", "ConfigNode", "plain_values"]
+__all__ = ["LIGHTNING_NAMES", "ConfigNode"]
 
 
 class ConfigNode:
@@ -73,44 +73,3 @@ LIGHTNING_NAMES: dict[str, Any] = {
     "lightning.fabric.utilities.data.AttributeDict": dict,
 }
 """Name in a file -> what it becomes."""
-
-
-def plain_values(value: Any) -> Any:
-    """A value of a file with the dictionaries, lists and values that its nodes stand for.
-
-    Args:
-        value: anything that `weights.files.read_file` returns.
-
-    Returns:
-        The same, with plain dictionaries, lists and tuples around whatever they hold.
-
-    Raises:
-        RecursionError: if it is nested too deeply.
-    """
-    return _plain(value, {})
-
-
-def _plain(value: Any, done: dict[int, Any]) -> Any:
-    # Each value once, however often a tree refers to it: a small file can hold 2^100 paths.
-    if id(value) in done:
-        return done[id(value)]
-    if isinstance(value, ConfigNode):
-        done[id(value)] = None  # a node within itself holds nothing
-        done[id(value)] = _plain(value.content, done)
-        return done[id(value)]
-    if value is ConfigNode:
-        return "omegaconf"
-    if isinstance(value, dict):
-        plain: Any = {}
-        done[id(value)] = plain
-        plain.update((key, _plain(item, done)) for key, item in value.items())
-        return plain
-    if type(value) is list:
-        plain = []
-        done[id(value)] = plain
-        plain.extend(_plain(item, done) for item in value)
-        return plain
-    if type(value) is tuple:
-        done[id(value)] = tuple(_plain(item, done) for item in value)
-        return done[id(value)]
-    return value

@@ -8,6 +8,8 @@ weights into the model (`model.preprocessing`) and from there into the presets o
 
 from dataclasses import dataclass, replace
 
+from weights.wording import shown
+
 __all__ = ["CAFFE", "FLOW_ZERO", "TORCHVISION", "Preprocessing"]
 
 FLOW_ZERO = 128
@@ -37,18 +39,20 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if self.input_space not in ("RGB", "BGR"):
-            raise ValueError(f"input_space must be 'RGB' or 'BGR', got {self.input_space!r}")
+            raise ValueError(f"input_space must be 'RGB' or 'BGR', got {shown(self.input_space)}")
         if self.input_range not in ((0.0, 1.0), (0.0, 255.0)):
-            raise ValueError(f"input_range must be (0, 1) or (0, 255), got {self.input_range!r}")
+            raise ValueError(
+                f"input_range must be (0, 1) or (0, 255), got {shown(self.input_range)}"
+            )
         if min(self.input_size, self.scale_size) < 1:
             raise ValueError(
                 f"input_size and scale_size must be positive numbers of pixels, got "
-                f"{self.input_size!r} and {self.scale_size!r}"
+                f"{shown(self.input_size)} and {shown(self.scale_size)}"
             )
         if not self.mean or not self.std or min(self.std) <= 0:
             raise ValueError(
                 f"mean and std must have at least one value each and std be positive, got "
-                f"mean={self.mean!r}, std={self.std!r}"
+                f"mean={shown(self.mean)}, std={shown(self.std)}"
             )
 
     def for_modality(self, modality: str, new_length: int) -> "Preprocessing":
