@@ -35,7 +35,7 @@ from weights.checkpoint import (
 from weights.files import CheckpointError, is_legacy, read_file
 from weights.lightning import ConfigNode
 from weights.published import find_published
-from weights.wording import shown
+from weights.wording import key_text, shown
 
 __all__ = ["describe", "main"]
 
@@ -90,7 +90,9 @@ def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, 
         "notes": [] if checkpoint is None else list(checkpoint.report),
         "problem": problem,
         "entries": {
-            str(name): _plain(value) for name, value in contents.items() if name not in _SUMMARISED
+            key_text(name): _plain(value)
+            for name, value in contents.items()
+            if name not in _SUMMARISED
         },
         "args": _plain(contents.get("args", contents.get("hyper_parameters"))),
         "optimizer": _optimizer(_optimizer_state(contents)),
@@ -102,9 +104,8 @@ def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, 
 def _variant(contents: Mapping[Any, Any], checkpoint: Checkpoint | None) -> str | None:
     """Name of the kind of model: the one that it is, or else what the file says."""
     if checkpoint is None:
-        return (
-            shown(contents["model_type"]).strip("'").upper() if "model_type" in contents else None
-        )
+        model_type = contents.get("model_type")
+        return None if model_type is None else key_text(model_type).upper()
     settings = checkpoint.settings
     return "TSM-NL" if settings.non_local else settings.model_type.upper()
 
@@ -180,8 +181,8 @@ def _optimizer(state: Any) -> dict[str, Any] | None:
 
 def _weight(name: Any, value: Any) -> dict[str, Any]:
     if not isinstance(value, Tensor):
-        return {"name": str(name), "shape": None, "dtype": type(value).__name__}
-    return {"name": str(name), "shape": list(value.shape), "dtype": _dtype(value)}
+        return {"name": key_text(name), "shape": None, "dtype": type(value).__name__}
+    return {"name": key_text(name), "shape": list(value.shape), "dtype": _dtype(value)}
 
 
 def _dtype(tensor: Tensor) -> str:
@@ -217,8 +218,10 @@ def _json_value(value: Any, depth: int, values: "itertools.count[int]") -> Any:
         value = value.content
     if isinstance(value, Namespace):
         value = vars(value)
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | str):
         return value
+    if isinstance(value, int):
+        return value if value.bit_length() < 64 else shown(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, PurePath):
@@ -227,7 +230,7 @@ def _json_value(value: Any, depth: int, values: "itertools.count[int]") -> Any:
         # Once for each way to a value, of which a small file can have 2^100.
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         parts = {
-            key if isinstance(key, str) else shown(key): _json_value(item, depth + 1, values)
+            key_text(key): _json_value(item, depth + 1, values)
             for key, item in itertools.islice(items, _LONGEST)
         }
         if len(value) > _LONGEST:

@@ -249,7 +249,7 @@ class _Screen(pickle._Unpickler):  # the C one makes room for forged memo indice
         if len(size) != len(stride) or len(size) > _MOST_AXES or min(numbers) < 0:
             raise ValueError(
                 f"a tensor of {len(size)} sizes and {len(stride)} strides, the smallest being "
-                f"{min((*size, *stride), default=0)}"
+                f"{min((*size, *stride), default=0)}, at the offset {offset}"
             )
         elements = 1
         for length in size:

@@ -59,6 +59,12 @@ def key_text(key: object) -> str:
 
 def summarise(names: list[str]) -> str:
     """The first few names, and how many more there are."""
-    listed = ", ".join(name if len(name) <= 200 else f"{name[:200]}..." for name in names[:_SHOWN])
+    listed = ", ".join(map(_on_one_line, names[:_SHOWN]))
     more = len(names) - _SHOWN
     return f"{listed} and {more} more" if more > 0 else listed
+
+
+def _on_one_line(name: str) -> str:
+    """A name without what a terminal would obey, and not too long."""
+    short = name if len(name) <= 200 else f"{name[:200]}..."
+    return short if short.isprintable() else ascii(short)[1:-1]

@@ -1,0 +1,431 @@
+"""Files that exhaust memory, time or the stack, or that give values which nobody wrote."""
+
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pickles_by_hand import (
+    archive,
+    call,
+    dictionary,
+    group,
+    name,
+    number,
+    old_file,
+    state_dict,
+    storage,
+    tensor,
+    text,
+)
+
+Bomb = tuple[Callable[[Path], Any], str]
+"""How to make the file, and what the error says."""
+
+WEIGHTS = dictionary(a=tensor(4))
+OLD_WEIGHTS = dictionary(a=tensor(4, legacy=True))
+TSN = text("tsn")
+
+
+# Sizes that are not true
+
+
+def _overlapping(path: Path) -> None:
+    """Many records, all of them the same bytes of the file."""
+    archive(path, state_dict(a=tensor(4)), records={"data/0": bytes(16), "data/x": bytes(2**20)})
+    content = path.read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    count, _, size, start = struct.unpack("<HHII", content[end + 8 : end + 20])
+    directory = content[start : start + size]
+    last = directory.index(b"archive/data/x")
+    entry = directory[last - 46 : last + len(b"archive/data/x")]
+    copies = [entry[:-1] + bytes([ord("A") + i]) for i in range(22)]
+    size += sum(map(len, copies))
+    counts = struct.pack("<HHII", count + 22, count + 22, size, start)
+    tail = content[end : end + 8] + counts + content[end + 20 :]
+    path.write_bytes(content[:start] + directory + b"".join(copies) + tail)
+
+
+def _two_of_one_name(path: Path) -> None:
+    """torch looks names up without regard to case."""
+    archive(path, state_dict(a=tensor(4)))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("archive/DATA.PKL", b"\x80\x02" + call("posix.system", text("true")) + b".")
+
+
+def _in_archive(content: bytes, **options: Any) -> Callable[[Path], None]:
+    return lambda path: archive(path, content, **options)
+
+
+def _in_old_file(content: bytes, **options: Any) -> Callable[[Path], None]:
+    return lambda path: old_file(path, content, **options)
+
+
+def _tensor_in_both(**options: Any) -> list[Callable[[Path], None]]:
+    size = options.pop("size")
+    return [
+        _in_archive(state_dict(a=tensor(*size, **options))),
+        _in_old_file(state_dict(a=tensor(*size, legacy=True, **options))),
+    ]
+
+
+_TOO_LARGE = "claims more than the 16 bytes of its storage"
+_TENSORS: dict[str, tuple[dict[str, Any], str]] = {
+    "larger than its storage": ({"size": (2**30,)}, _TOO_LARGE),
+    "of stride zero": ({"size": (2**40,), "stride": (0,)}, _TOO_LARGE),
+    "of a large stride": ({"size": (2, 2), "stride": (2**61, 1)}, _TOO_LARGE),
+    "behind the end of its storage": ({"size": (1,), "offset": 2**62}, _TOO_LARGE),
+    "whose sizes' product overflows": ({"size": (2**62, 4), "stride": (0, 0)}, _TOO_LARGE),
+    "of a negative stride": ({"size": (4,), "stride": (-1,), "offset": 3}, "smallest being -1"),
+    "of a negative size": ({"size": (-4,), "stride": (1,)}, "the smallest being -4"),
+    "in front of its storage": ({"size": (4,), "offset": -4}, "the offset -4"),
+    "of a hundred thousand axes": (
+        {"size": (1,) * 10**5, "stride": (1,) * 10**5},
+        "100000 sizes and 100000 strides",
+    ),
+    "of fewer strides than sizes": ({"size": (2, 2), "stride": (1,)}, "2 sizes and 1 strides"),
+    "of another storage's size": (
+        {"size": (2**40,), "held": 2**40},
+        "claims? (to hold )?4,398,046,511,104 bytes",
+    ),
+}
+
+SIZES: dict[str, Bomb] = {
+    **{
+        f"a tensor {kind}, {serialisation}": (make, message)
+        for kind, (options, message) in _TENSORS.items()
+        for serialisation, make in zip(("zip", "legacy"), _tensor_in_both(**options), strict=True)
+    },
+    "weights that unpack to a thousand times the file": (
+        _in_archive(
+            state_dict(a=tensor(50 * 2**20, held=50 * 2**20)),
+            records={"data/0": bytes(200 * 2**20)},
+            compression=zipfile.ZIP_DEFLATED,
+        ),
+        "claim to unpack to 209,",
+    ),
+    "a pickle that unpacks to a thousand times the file": (
+        _in_archive(text("x" * 2**26) + b"0" + WEIGHTS, compression=zipfile.ZIP_DEFLATED),
+        "claim to unpack to 67,",
+    ),
+    "records that overlap": (_overlapping, "claim to unpack to 2"),
+    "two records of one name": (_two_of_one_name, "two records of one name"),
+    "a storage without a record": (
+        _in_archive(state_dict(a=tensor(4)), records={}),
+        "16 bytes for the storage '0', of which it holds 0",
+    ),
+    "many storages as large as the file": (
+        _in_old_file(
+            dictionary(**{f"a{i}": storage(str(i), 2**20, legacy=True) for i in range(64)}),
+            storages=bytes(2**22),
+        ),
+        "bytes of weights",
+    ),
+    **{
+        f"a view {place} its storage": (
+            _in_old_file(
+                state_dict(
+                    a=tensor(4, legacy=True, view=group(text("v"), number(offset), number(4)))
+                )
+            ),
+            "a view that does not lie in its storage",
+        )
+        for place, offset in (("behind", 2**40), ("in front of", -4))
+    },
+    "weights that end early": (
+        _in_old_file(
+            state_dict(a=tensor(4, legacy=True)), storages=struct.pack("<q", 4) + bytes(4)
+        ),
+        "ends early: 12 of 16 bytes",
+    ),
+    "a reference to a module": (
+        _in_old_file(group(text("module"), *[text("/etc/passwd")] * 3, number(1), text("")) + b"Q"),
+        "a reference to something that is no storage",
+    ),
+    "a storage whose length is a float": (
+        _in_archive(
+            group(
+                *(text("storage"), name("torch.FloatStorage"), text("0"), text("cpu")),
+                b"G" + struct.pack(">d", 4.0),
+            )
+            + b"Q"
+        ),
+        "whose length is no whole number",
+    ),
+}
+
+
+# More than a reader can hold
+
+
+def _million(make: Callable[[int], bytes]) -> bytes:
+    return b"(" + b"".join(map(make, range(10**6)))
+
+
+def _copies(value: bytes, call_on_it: bytes) -> bytes:
+    """A list of a million copies of one value."""
+    return value + b"q\x00" + b"](" + call_on_it * 10**6 + b"e"
+
+
+_NUMBERS = b"](" + b"".join(map(number, range(10**5))) + b"e"
+_OPTIONS = b"}(" + b"".join(text(f"{i:05}") + b"N" for i in range(10**5)) + b"u"
+_IN_MEMORY = "takes more than 16,777,216 bytes in memory"
+
+AMOUNTS: dict[str, Bomb] = {
+    "a name list of a million entries": (
+        _in_archive(dictionary(state_dict=b"]" + _million(lambda i: text(f"layer{i:07}")) + b"e")),
+        "takes more than 16,777,216 bytes",
+    ),
+    "weights under a million names": (
+        _in_archive(
+            dictionary(
+                model_type=TSN, state_dict=b"}" + _million(lambda i: text(f"{i:07}") + b"N") + b"u"
+            )
+        ),
+        "state_dict must hold tensors under names, got NoneType",
+    ),
+    "a million references to one name": (
+        _in_archive(
+            dictionary(
+                model_type=TSN, state_dict=b"](" + text("a") + b"q\x00" + b"h\x00" * 10**6 + b"e"
+            )
+        ),
+        "state_dict must be a dictionary of tensors, got list",
+    ),
+    "one storage under a thousand names": (
+        _in_archive(state_dict(a=tensor(4), **{f"a{i}": tensor(4) for i in range(1000)})),
+        "claims 16,016 bytes of weights, but they share 16 in memory",
+    ),
+    "a memo index of four thousand million": (
+        _in_archive(b"]r\xff\xff\xff\xff"),
+        "expected a dictionary with state_dict, got list",
+    ),
+    "a text of four thousand million letters": (
+        _in_archive(b"X\xff\xff\xff\xffabc"),
+        "is not a checkpoint, or is damaged",
+    ),
+    "copies of a text without end": (
+        _in_archive(
+            name("_codecs.encode")
+            + b"q\x01"
+            + text("latin1")
+            + b"q\x02"
+            + _copies(text("x" * 2**22), b"h\x01h\x00h\x02\x86R")
+        ),
+        _IN_MEMORY,
+    ),
+    "copies of a set without end": (
+        _in_archive(name("__builtin__.set") + b"q\x01" + _copies(_NUMBERS, b"h\x01h\x00\x85R")),
+        _IN_MEMORY,
+    ),
+    "copies of options without end": (
+        _in_archive(name("argparse.Namespace") + b"q\x01" + _copies(_OPTIONS, b"h\x01)\x81h\x00b")),
+        _IN_MEMORY,
+    ),
+    "a hundred gigabytes of bytearray": (
+        _in_archive(call("__builtin__.bytearray", number(10**11))),
+        "holds 'bytearray'",
+    ),
+    "a tensor without storage": (
+        _in_archive(call("torch.FloatTensor", number(2**40))),
+        "holds 'torch.FloatTensor'",
+    ),
+    "a storage of its own": (
+        _in_archive(call("torch.FloatStorage", number(2**40))),
+        "not callable",
+    ),
+    "torch's conversion of an expanded tensor": (
+        _in_archive(
+            call(
+                "torch._utils._rebuild_device_tensor_from_cpu_tensor",
+                *(tensor(2**33, stride=(0,)), name("torch.float64"), text("cpu"), b"\x89"),
+            )
+        ),
+        "holds 'torch._utils._rebuild_device_tensor_from_cpu_tensor'",
+    ),
+    "attributes for torch's classes": (
+        _in_archive(name("torch.Tensor") + dictionary(__add__=b"N") + b"b"),
+        "holds 'torch.Tensor'",
+    ),
+    "attributes for allowed classes": (
+        _in_archive(name("argparse.Namespace") + b"N" + dictionary(__init__=b"N") + b"\x86b"),
+        "is not a checkpoint, or is damaged",
+    ),
+}
+
+
+# Depth, and ways without end
+
+
+def _nested(depth: int) -> bytes:
+    return b"]" * depth + b"N" + b"a" * depth
+
+
+def _many_ways() -> bytes:
+    """A list of lists, each of them twice the one before it: 2^100 ways to the first."""
+    return b"](]q\x00" + b"](h\x00h\x00eq\x00" * 100 + b"e"
+
+
+DEPTHS: dict[str, Bomb] = {
+    "a thousand nested lists in args": (
+        _in_archive(
+            dictionary(model_type=TSN, state_dict=WEIGHTS, args=dictionary(deep=_nested(1000)))
+        ),
+        "nested too deeply",
+    ),
+    "a million nested tuples in args": (
+        _in_archive(
+            dictionary(
+                model_type=TSN, state_dict=WEIGHTS, args=dictionary(deep=b"N" + b"\x85" * 10**6)
+            )
+        ),
+        "nested too deeply",
+    ),
+    "a million nested lists in args": (
+        _in_old_file(
+            dictionary(model_type=TSN, state_dict=OLD_WEIGHTS, args=dictionary(a=_nested(10**6)))
+        ),
+        "nested too deeply",
+    ),
+    "nested dictionaries in hyper_parameters": (
+        _in_archive(
+            dictionary(
+                state_dict=WEIGHTS,
+                hyper_parameters=(b"}" + text("a")) * 10**5 + b"N" + b"s" * 10**5,
+            )
+        ),
+        "nested too deeply",
+    ),
+    "nested lists in the place of a number": (
+        _in_archive(
+            dictionary(
+                model_type=TSN,
+                state_dict=WEIGHTS,
+                modality=text("RGB"),
+                segment_count=_nested(10**5),
+            )
+        ),
+        r"segment_count must be a number, got \[\[\[\[\.\.\.\]\]\]\]",
+    ),
+    "nested lists in the place of weights": (
+        _in_archive(state_dict(a=_nested(10**5))),
+        "got list under 'a'",
+    ),
+    "nested lists in the place of everything": (
+        _in_archive(_nested(10**5)),
+        "not a checkpoint: expected a dictionary with state_dict, got list",
+    ),
+    "2^100 ways in args": (
+        _in_archive(
+            dictionary(model_type=TSN, state_dict=WEIGHTS, args=dictionary(many=_many_ways()))
+        ),
+        "does not record its number of segments",
+    ),
+    "2^100 ways in the place of a number": (
+        _in_archive(dictionary(model_type=TSN, state_dict=WEIGHTS, segment_count=_many_ways())),
+        "segment_count must be a number",
+    ),
+    "2^100 ways in hyper_parameters": (
+        _in_archive(dictionary(state_dict=WEIGHTS, hyper_parameters=_many_ways())),
+        r"the entry 'model\.type' .* is missing",
+    ),
+}
+
+
+# Settings of models that nobody can build
+
+
+def _checkpoint(**entries: Any) -> Callable[[Path], Any]:
+    """What is complete enough for the settings to be read."""
+    contents = {
+        "model_type": "tsn",
+        "epoch": 1,
+        "segment_count": 4,
+        "modality": "RGB",
+        "arch": "resnet18",
+        "args": Namespace(dropout=0.7),
+        "state_dict": {
+            "base_model.conv1.weight": torch.zeros(64, 3, 7, 7),
+            "fc_verb.weight": torch.zeros(5, 512),
+            "fc_noun.weight": torch.zeros(7, 512),
+        },
+        **entries,
+    }
+    return lambda path: write(contents, path)
+
+
+SETTINGS: dict[str, Bomb] = {
+    "segments without end": (
+        _checkpoint(segment_count=10**12),
+        "segment_count must be a whole number up to 1,000,000, got 1000000000000",
+    ),
+    "a number of two thousand bits": (
+        _checkpoint(segment_count=2**2030),
+        "segment_count must be a number, got a number of 2031 bits",
+    ),
+    "frames without end": (
+        _checkpoint(modality="RGBDiff", args=Namespace(flow_length=10**9)),
+        "flow_length must be a whole number up to 1,000,000",
+    ),
+    "features without end": (
+        _checkpoint(
+            model_type="trn",
+            img_feature_dim=2**62,
+            state_dict={"consensus.classifiers.0.weight": torch.zeros(5, 512)},
+        ),
+        "img_feature_dim must be a whole number up to",
+    ),
+    "classes without end": (
+        _in_archive(state_dict(**{"new_fc.weight": tensor(2**62, 0, stride=(1, 1))})),
+        r"dense tensors with values, got one .* of shape \(4611686018427387904, 0\)",
+    ),
+    "pixels without end": (
+        _checkpoint(
+            preprocessing={
+                "mean": [0.5],
+                "std": [0.5],
+                "input_range": [0, 1],
+                "input_size": 10**18,
+            }
+        ),
+        "'preprocessing' makes no sense: input_size must be a whole number",
+    ),
+    "a name of ten megabytes": (
+        _in_archive(state_dict(**{"x" * 10**7: text("no tensor")})),
+        "got str under 'xxx",
+    ),
+    "an image network with a name of ten megabytes": (
+        _checkpoint(arch="resnet" * 10**6),
+        "arch must be a text of at most 100 characters",
+    ),
+    "a residual block at position 10^5000": (
+        lambda path: write(
+            {
+                "state_dict": {
+                    f"base_model.layer1.{'9' * 5000}.conv1.net.weight": torch.zeros(1, 3, 1, 1),
+                    "base_model.conv1.weight": torch.zeros(64, 3, 7, 7),
+                    "new_fc.weight": torch.zeros(5, 8),
+                }
+            },
+            path,
+        ),
+        "no residual block of a ResNet shifts",
+    ),
+    "names that a terminal obeys": (
+        _in_archive(state_dict(**{"\x1b[2J\x1b]0;evil\x07\n": text("no tensor")})),
+        r"got str under '\\x1b\[2J",
+    ),
+    "weights whose names a terminal obeys": (
+        _checkpoint(
+            state_dict={
+                "\x1b[2J\n": torch.zeros(1),
+                "fc_verb.weight": torch.zeros(5, 512),
+                "fc_noun.weight": torch.zeros(7, 512),
+            }
+        ),
+        r"1 unexpected: \\x1b\[2J\\n",
+    ),
+}
+
+BOMBS = {**SIZES, **AMOUNTS, **DEPTHS, **SETTINGS}
