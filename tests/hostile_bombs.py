@@ -2,10 +2,13 @@
 
 import struct
 import zipfile
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+from original_format import write
 from pickles_by_hand import (
     archive,
     call,
