@@ -30,7 +30,8 @@ from torchvision.models import resnet, vgg
 from ops.bn_inception import BNInception
 from weights.assign import assign_weights
 from weights.download import fetch
-from weights.files import read_file
+from weights.entries import weights_of
+from weights.files import CheckpointError, read_file
 from weights.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 __all__ = [
@@ -262,8 +263,14 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
     else:
         torchvision_name = "inception_v3" if name == "inceptionv3" else name
         url = torchvision.models.get_model_weights(torchvision_name)["IMAGENET1K_V1"].url
+    path = _fetch(url)
+    contents = read_file(path)
+    try:
+        state = weights_of(contents, [])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     renamed: dict[str, Tensor] = {}
-    for key, tensor in read_file(_fetch(url)).items():
+    for key, tensor in state.items():
         if key.startswith(_CLASSIFIERS):
             continue
         for old, new in _RENAMED.items():

@@ -167,26 +167,33 @@ def _million(make: Callable[[int], bytes]) -> bytes:
 
 
 def _copies(value: bytes, call_on_it: bytes) -> bytes:
-    """A list of a million copies of one value."""
-    return value + b"q\x00" + b"](" + call_on_it * 10**6 + b"e"
+    """A list of a hundred thousand copies of one value."""
+    return value + b"q\x00" + b"](" + call_on_it * 10**5 + b"e"
 
 
 _NUMBERS = b"](" + b"".join(map(number, range(10**5))) + b"e"
 _OPTIONS = b"}(" + b"".join(text(f"{i:05}") + b"N" for i in range(10**5)) + b"u"
-_IN_MEMORY = "takes more than 16,777,216 bytes in memory"
+_IN_MEMORY = "takes more than 4,194,304 bytes in memory"
 
 AMOUNTS: dict[str, Bomb] = {
     "a name list of a million entries": (
         _in_archive(dictionary(state_dict=b"]" + _million(lambda i: text(f"layer{i:07}")) + b"e")),
-        "takes more than 16,777,216 bytes",
+        "takes more than 4,194,304 bytes",
     ),
-    "weights under a million names": (
+    "weights under three hundred thousand names": (
         _in_archive(
             dictionary(
-                model_type=TSN, state_dict=b"}" + _million(lambda i: text(f"{i:07}") + b"N") + b"u"
+                model_type=TSN,
+                state_dict=b"}("
+                + b"".join(text(f"{i:06}") + b"N" for i in range(3 * 10**5))
+                + b"u",
             )
         ),
         "state_dict must hold tensors under names, got NoneType",
+    ),
+    "two million empty dictionaries": (
+        _in_archive(b"](" + b"}" * (2 * 10**6) + b"e"),
+        "expected a dictionary with state_dict, got list",
     ),
     "a million references to one name": (
         _in_archive(
@@ -214,7 +221,7 @@ AMOUNTS: dict[str, Bomb] = {
             + b"q\x01"
             + text("latin1")
             + b"q\x02"
-            + _copies(text("x" * 2**22), b"h\x01h\x00h\x02\x86R")
+            + _copies(text("x" * 2**20), b"h\x01h\x00h\x02\x86R")
         ),
         _IN_MEMORY,
     ),
@@ -388,18 +395,20 @@ SETTINGS: dict[str, Bomb] = {
             preprocessing={
                 "mean": [0.5],
                 "std": [0.5],
+                "input_space": "RGB",
                 "input_range": [0, 1],
                 "input_size": 10**18,
+                "scale_size": 256,
             }
         ),
-        "'preprocessing' makes no sense: input_size must be a whole number",
+        "preprocessing.input_size must be a whole number",
     ),
-    "a name of ten megabytes": (
-        _in_archive(state_dict(**{"x" * 10**7: text("no tensor")})),
+    "a name of three megabytes": (
+        _in_archive(state_dict(**{"x" * 3_000_000: text("no tensor")})),
         "got str under 'xxx",
     ),
-    "an image network with a name of ten megabytes": (
-        _checkpoint(arch="resnet" * 10**6),
+    "an image network with a name of three megabytes": (
+        _checkpoint(arch="resnet" * 500_000),
         "arch must be a text of at most 100 characters",
     ),
     "a residual block at position 10^5000": (

@@ -8,7 +8,6 @@ import os
 import pickle
 import runpy
 import subprocess
-import types
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
@@ -30,6 +29,13 @@ class EvilNamespace(Namespace):
 
     def __setstate__(self, state: object) -> None:
         os.system(self.command)
+
+
+class Function(Global):
+    """What pickles as a call that returns a function, which is called in turn."""
+
+    def __call__(self, *_: object) -> None:
+        raise AssertionError("only its pickle is called")
 
 
 def _touch(marker: Path) -> str:
@@ -57,12 +63,12 @@ PAYLOADS: dict[str, Callable[[Path], Any]] = {
     "exec": lambda m: Global(exec, _source(m)),
     "open": lambda m: Global(open, str(m), "w"),
     "a process": lambda m: Global(subprocess.check_call, ["touch", str(m)]),
-    "nested reduce": lambda m: Global(Global(getattr, _OS, "system"), _touch(m)),
+    "nested reduce": lambda m: Global(Function(getattr, _OS, "system"), _touch(m)),
     "partial": lambda m: Global(functools.partial(os.system, _touch(m))),
     "methodcaller": lambda m: Global(operator.methodcaller("system", _touch(m)), _OS),
     "a lambda": lambda m: Global(
-        Global(
-            types.FunctionType,
+        Function(
+            Function(getattr, Global(importlib.import_module, "types"), "FunctionType"),
             Global(marshal.loads, marshal.dumps(compile(_source(m), "lambda", "exec"))),
             {"__builtins__": {"open": open}},
         )

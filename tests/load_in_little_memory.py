@@ -7,25 +7,37 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 from model_loader import load_checkpoint
+from tools.print_checkpoint_details import describe
+
+
+def status(name: str) -> int:
+    """Bytes that the kernel notes of this process: VmSize, its size; VmHWM, its largest so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def main(memory: int, paths: list[str]) -> None:
-    with open("/proc/self/status") as status:
-        size = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmSize"))
-    resource.setrlimit(resource.RLIMIT_AS, (size + memory, size + memory))
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    limit = status("VmSize") + memory
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    start = status("VmHWM")
     for path in paths:
         started = time.monotonic()
+        outcome: dict[str, Any] = {"error": None, "message": "", "described": None}
         try:
             load_checkpoint(path)
-            outcome = {"error": None, "message": ""}
         except Exception as error:
-            outcome = {"error": type(error).__name__, "message": str(error)}
-        growth = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start
-        seconds = round(time.monotonic() - started, 2)
-        print(json.dumps({**outcome, "seconds": seconds, "growth": growth * 1024}), flush=True)
+            outcome.update(error=type(error).__name__, message=str(error))
+        try:
+            json.dumps(describe(path))
+        except Exception as error:
+            outcome["described"] = type(error).__name__
+        outcome["growth"] = status("VmHWM") - start
+        outcome["seconds"] = round(time.monotonic() - started, 2)
+        print(json.dumps(outcome), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,31 @@
 """Files that would hurt whoever trusts them: none runs code, none exhausts memory or the stack."""
 
 import contextlib
+import copy
 import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hostile_bombs import BOMBS
 from hostile_payloads import PAYLOADS, PLACES
-from original_format import write
+from original_format import make, write
+from other_projects import lightning, release
 from pickles_by_hand import archive, dictionary, old_file, tensor
 
-from model_loader import load_checkpoint
+from model_loader import load_checkpoint, settings_of
 from tools.print_checkpoint_details import describe
 from tools.update_checkpoints import update
+from tsn import TSN
+from weights.checkpoint import Checkpoint, to_dictionary
 from weights.files import CheckpointError, read_file
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -72,9 +79,9 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
         pytest.skip("the limit on memory is Linux's")
     folder = tmp_path_factory.mktemp("hostile")
     paths = []
-    for index, (make, _) in enumerate(BOMBS.values()):
+    for index, (write_bomb, _) in enumerate(BOMBS.values()):
         paths.append(str(folder / f"{index}.pth"))
-        make(Path(paths[-1]))
+        write_bomb(Path(paths[-1]))
     result = subprocess.run(
         [
             sys.executable,
@@ -100,6 +107,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
 def test_nothing_is_exhausted(outcomes: dict[str, dict[str, Any]], name: str) -> None:
     outcome = outcomes[name]
     assert outcome["error"] in ("CheckpointError", "UnknownSegmentsError"), outcome
+    assert outcome["described"] in ("CheckpointError", None), outcome
     assert outcome["path"] in outcome["message"]
     assert len(outcome["message"]) < 1000
     assert outcome["message"].isprintable()
@@ -114,3 +122,84 @@ def test_the_files_by_hand_are_good_but_for_what_is_bad_in_them(
 ) -> None:
     make(tmp_path / "file", dictionary(weight=tensor(2, 2, legacy=make is old_file)))
     assert torch.equal(read_file(tmp_path / "file")["weight"], torch.zeros(2, 2))
+
+
+def _nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def _twice(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+ODD = [
+    None, True, -1, 0, 3, 2**31, 10**30, 2**40000, 0.5, float("nan"), float("inf"), 1j, "", "tsn",
+    "x" * 10**6, "\x1b[2J", "9" * 5000, b"RGB", [], {}, set(), (1, 2), ("a",), _nested(10**5),
+    _twice(100), {1: 2, "a": _twice(100)}, Namespace(), torch.ones(()), torch.ones(2),
+    torch.zeros(0), torch.ones(1).expand(2**40), torch.Size([1]), torch.float16, object,
+    {"a": torch.ones(1)}, OrderedDict(a=torch.ones(1)), np.float64(8.0), PurePosixPath("a"),
+]  # fmt: skip
+"""What may stand in the place of any entry."""
+
+
+@pytest.mark.parametrize("model_type", ["tsn", "trn", "mtrn", "tsm", "lightning", "release"])
+def test_anything_in_the_place_of_an_entry(
+    model_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model, or the one kind of error: never another, a hang or a long message."""
+    base: dict[str, Any]
+    if model_type == "lightning":
+        base = lightning(make("tsm", shift_place="blockres", num_class=(97, 300)), "TSM")
+    elif model_type == "release":
+        base = release(make("tsn", num_class=5))
+    else:
+        base = as_dictionary(make(model_type, "RGBDiff"))
+    messages = Counter[str]()
+    for place in _places(base):
+        for odd in ODD:
+            contents = _replaced(base, place, odd)
+            monkeypatch.setattr("weights.checkpoint.read_file", lambda *_, c=contents, **__: c)
+            try:
+                load_checkpoint("file", num_segments=4 if model_type == "release" else None)
+            except CheckpointError as error:
+                messages[str(error)] += 1
+    assert len(messages) > 20
+    assert all(len(message) < 1500 and message.isprintable() for message in messages)
+
+
+def _places(base: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Ways to all entries, and to those of the dictionaries that are read."""
+    places: list[tuple[str, ...]] = [(name,) for name in base]
+    for outer in ("args", "preprocessing", "hyper_parameters"):
+        places += [(outer, name) for name in _entries(base.get(outer))]
+    for outer in _entries(base.get("hyper_parameters")):
+        inner = base["hyper_parameters"][outer]
+        places += [("hyper_parameters", outer, name) for name in _entries(inner)]
+    return places
+
+
+def _entries(value: Any) -> list[str]:
+    if isinstance(value, Namespace):
+        value = vars(value)
+    return list(value) if isinstance(value, dict) else []
+
+
+def _replaced(base: Any, place: tuple[str, ...], value: Any) -> Any:
+    if not place:
+        return value
+    changed = copy.copy(base)
+    entries = vars(changed) if isinstance(changed, Namespace) else changed
+    entries[place[0]] = _replaced(entries[place[0]], place[1:], value)
+    return changed
+
+
+def as_dictionary(model: TSN) -> dict[str, Any]:
+    return to_dictionary(
+        Checkpoint(settings=settings_of(model), state_dict=model.state_dict(), args={"lr": 0.1})
+    )

@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pretrainedmodels
 import pytest
@@ -373,6 +374,13 @@ def test_the_hash_in_the_name_is_checked(name: str, monkeypatch: pytest.MonkeyPa
 def test_a_damaged_file(hub_cache: Path) -> None:
     (hub_cache / "resnet18-f37072fd.pth").write_bytes(b"PK\x03\x04 not really")
     with pytest.raises(CheckpointError, match=r"resnet18-f37072fd\.pth"):
+        make_backbone("resnet18", imagenet=True)
+
+
+@pytest.mark.parametrize("contents", [[1], {}, {"conv1.weight": 1}, {1: torch.ones(1)}])
+def test_a_file_without_weights(hub_cache: Path, contents: Any) -> None:
+    put(hub_cache, "resnet18-f37072fd.pth", contents)
+    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd\.pth: state_dict must"):
         make_backbone("resnet18", imagenet=True)
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -272,6 +273,18 @@ def test_odd_values(tmp_path: Path, capsys) -> None:
     assert "\x1b" not in printed, "a file does not command the terminal"
     assert r"'\x1b[31mred\nline'" in printed
     assert "Optimizer\n  unknown  (1,)" in printed
+
+
+def test_large_values_are_cut_short(tmp_path: Path) -> None:
+    ways: list[Any] = [1]
+    for _ in range(100):
+        ways = [ways, ways]
+    args = Namespace(long=list(range(5000)), names={i: i for i in range(1001)}, large=2**70)
+    details = describe(write(small(args=args, ways=ways), tmp_path / "model.pth"))
+    assert len(json.dumps(details)) < 2_000_000
+    assert details["args"]["long"] == [*range(1000), "4,000 more"]
+    assert details["args"]["names"] == {**{str(i): i for i in range(1000)}, "...": "1 more"}
+    assert details["args"]["large"] == str(2**70)
 
 
 def unreadable(tmp_path: Path) -> dict[str, Path]:

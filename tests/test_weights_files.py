@@ -433,6 +433,18 @@ def test_what_cannot_be_pickled_leaves_the_old_file(tmp_path: Path) -> None:
     assert read_file(path)["epoch"] == 3
 
 
+@both_serialisations
+def test_what_is_nested_too_deeply_leaves_the_old_file(tmp_path: Path, legacy: bool) -> None:
+    path = write_file(CONTENTS, tmp_path / "model.pth")
+    deep: list[object] = []
+    for _ in range(10**5):
+        deep = [deep]
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        write_file({"deep": deep}, path, legacy=legacy)
+    assert os.listdir(tmp_path) == ["model.pth"]
+    assert read_file(path)["epoch"] == 3
+
+
 def test_a_failing_rename_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
     path = write_file(CONTENTS, tmp_path / "model.pth")
 

@@ -290,7 +290,11 @@ def changed(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("data.frame_count", None, "'data.frame_count'"),
         ("data.frame_count", "${count}", r"data.frame_count must be a number, got '\${count}'"),
         ("data.preprocessing", None, "'data.preprocessing.bgr'"),
-        ("data.preprocessing.mean", 0.5, "data.preprocessing.mean must be a list of numbers"),
+        (
+            "data.preprocessing.mean",
+            0.5,
+            "data.preprocessing.mean must be a list of 1 to 1,000 numbers",
+        ),
         ("data.preprocessing.std", ["x"], "data.preprocessing.std must be a number"),
         ("data.preprocessing.std", [0.0], "data.preprocessing makes no sense: .*std be positive"),
         ("data.preprocessing.bgr", "no", "data.preprocessing.bgr must be a bool, got 'no'"),

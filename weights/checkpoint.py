@@ -27,7 +27,7 @@ import os
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ from weights.entries import (
     agreed_segments,
     flag,
     number,
+    numbers,
     text,
     weights_of,
     whole_number,
@@ -283,15 +284,27 @@ def _settings(
 
 def _preprocessing(entry: Any) -> Preprocessing:
     """The preprocessing that a file records."""
+    place = "preprocessing"
+    names = [field.name for field in fields(Preprocessing)]
+    if not isinstance(entry, Mapping) or set(entry) != set(names):
+        found = names_of(entry) if isinstance(entry, Mapping) else kind_of(entry)
+        raise CheckpointError(f"{place} must have the entries {', '.join(names)}, got {found}")
+    mean, std, low_high = (
+        numbers(f"{place}.{name}", entry[name]) for name in ("mean", "std", "input_range")
+    )
     try:
-        values = dict(entry)
-        for name in ("mean", "std", "input_range"):
-            values[name] = tuple(float(value) for value in values[name])
-        for name in ("input_size", "scale_size"):
-            values[name] = whole_number(name, values[name])
-        return Preprocessing(**values)
-    except (TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"the entry 'preprocessing' makes no sense: {error}") from error
+        return Preprocessing(
+            mean=mean,
+            std=std,
+            input_space=text(f"{place}.input_space", entry["input_space"]),
+            input_range=(low_high[0], low_high[-1]),
+            input_size=whole_number(f"{place}.input_size", entry["input_size"]),
+            scale_size=whole_number(f"{place}.scale_size", entry["scale_size"]),
+        )
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"{place} makes no sense: {error}") from error
 
 
 def _class_counts(model_type: str, state: Mapping[str, Tensor]) -> int | tuple[int, int]:

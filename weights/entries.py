@@ -15,6 +15,7 @@ __all__ = [
     "agreed_segments",
     "flag",
     "number",
+    "numbers",
     "text",
     "weights_of",
     "whole_number",
@@ -25,8 +26,8 @@ _LARGEST = 1_000_000
 """What no whole number of a model comes near, and with which nothing overflows."""
 _SHARING = 4
 """How many times its size memory may be used: each tensor that shares it gets its own."""
-_LONGEST = 100
-"""Characters of the name of anything."""
+_LONGEST, _MOST = 100, 1000
+"""Characters of a name, and numbers in a list."""
 
 
 class UnknownSegmentsError(CheckpointError):
@@ -60,6 +61,19 @@ def whole_number(name: str, value: Any) -> int:
             f"{name} must be a whole number up to {_LARGEST:,}, got {shown(value)}"
         )
     return int(converted)
+
+
+def numbers(name: str, value: Any) -> tuple[float, ...]:
+    """A short list of numbers in a file, such as a mean of every channel.
+
+    Raises:
+        CheckpointError: if it is anything else.
+    """
+    if not isinstance(value, list | tuple) or not 1 <= len(value) <= _MOST:
+        raise CheckpointError(
+            f"{name} must be a list of 1 to {_MOST:,} numbers, got {shown(value)}"
+        )
+    return tuple(number(name, item) for item in value)
 
 
 def text(name: str, value: Any) -> str:

@@ -220,12 +220,16 @@ def write_file(
     Raises:
         FileNotFoundError: if the folder does not exist.
         IsADirectoryError: if the destination is a folder.
+        CheckpointError: if something in it is nested too deeply to be written.
     """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"expected the name of a file, got a folder: {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"no such folder: {path.parent}")
-    with written_beside(path) as file:
-        torch.save(dict(contents), file, _use_new_zipfile_serialization=not legacy)
+    try:
+        with written_beside(path) as file:
+            torch.save(dict(contents), file, _use_new_zipfile_serialization=not legacy)
+    except RecursionError as error:
+        raise CheckpointError("contents holds values that are nested too deeply") from error
     return path

@@ -11,7 +11,7 @@ What there is of training beside them is not read.
 from collections.abc import Mapping
 from typing import Any
 
-from weights.entries import number, whole_number
+from weights.entries import numbers, whole_number
 from weights.files import CheckpointError
 from weights.preprocessing import Preprocessing
 from weights.wording import kind_of, names_of, shown
@@ -66,12 +66,7 @@ def preprocessing_of(tree: Any, report: list[str]) -> Preprocessing:
     for name in ("bgr", "rescale"):
         if not isinstance(entries[name], bool):
             raise CheckpointError(f"{place}.{name} must be a bool, got {shown(entries[name])}")
-    statistics = {}
-    for name in ("mean", "std"):
-        values = entries[name]
-        if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
-            raise CheckpointError(f"{place}.{name} must be a list of numbers, got {shown(values)}")
-        statistics[name] = tuple(number(f"{place}.{name}", value) for value in values)
+    statistics = {name: numbers(f"{place}.{name}", entries[name]) for name in ("mean", "std")}
     try:
         preprocessing = Preprocessing(
             **statistics,
