@@ -7,9 +7,11 @@ Differences from the original:
     - Class counts come from the weights, and preprocessing travels with them.
 """
 
+import logging
 import os
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,17 @@ from weights.checkpoint import (
     Checkpoint,
     ModelSettings,
     read_checkpoint,
+    require_plain,
     to_dictionary,
 )
-from weights.files import CheckpointError, write_file
+from weights.files import CheckpointError
+from weights.formats import format_for, write_any
+from weights.plain import plain_values
+from weights.wording import key_text
 
-__all__ = ["load_checkpoint", "make_model", "save_checkpoint", "settings_of"]
+_logger = logging.getLogger(__name__)
+
+__all__ = ["load_checkpoint", "make_model", "read_documented", "save_checkpoint", "settings_of"]
 
 _CLASSES: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
 _OPTIONS = {
@@ -140,7 +148,11 @@ def load_checkpoint(
         weights.files.CheckpointError: (a ValueError) if the file is not a checkpoint, could
             run code, or holds weights that do not fit what it says of itself.
     """
-    checkpoint = read_checkpoint(path, num_segments=num_segments, trust=trust)
+    return _model_of(read_checkpoint(path, num_segments=num_segments, trust=trust), path)
+
+
+def _model_of(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> TSN:
+    """The model of a checkpoint, in evaluation mode, with its weights where they are."""
     try:
         with torch.device("meta"):  # nothing is initialised that the file then overwrites
             model = make_model(checkpoint.settings)
@@ -149,6 +161,53 @@ def load_checkpoint(
     assign_weights(model, checkpoint.state_dict, source=str(path))
     model.load_report = checkpoint.report
     return model.eval()
+
+
+def read_documented(
+    path: str | os.PathLike[str], *, num_segments: int | None = None, trust: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """The dictionary in a checkpoint file of any kind, in the documented format.
+
+    Args:
+        path: as for `load_checkpoint`.
+        num_segments: as for `load_checkpoint`.
+        trust: as for `load_checkpoint`.
+
+    Returns:
+        The dictionary, with all other entries of the file and weights in its precision, and what
+        differs from the file, a sentence each. Nothing in it needs trust to be read.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        weights.files.CheckpointError: if `load_checkpoint` does not load the file.
+    """
+    checkpoint = read_checkpoint(path, num_segments=num_segments, trust=trust)
+    settings = settings_of(_model_of(checkpoint, path))
+    documented = to_dictionary(replace(checkpoint, settings=settings))
+    changes = [
+        *checkpoint.report,
+        *_differences("entries", checkpoint.contents, documented),
+        *_differences("training options", checkpoint.args, vars(documented["args"])),
+    ]
+    contents = {**checkpoint.contents, **documented}
+    for name in [name for name in contents if name != "state_dict"]:
+        contents[name] = plain_values(contents[name])
+        try:
+            require_plain(key_text(name), contents[name])
+        except ValueError as error:
+            del contents[name]
+            changes.append(f"left out the entry {key_text(name)}: {error}")
+    return contents, changes
+
+
+def _differences(what: str, old: Mapping[Any, Any], new: Mapping[str, Any]) -> list[str]:
+    """What was added to a dictionary, and which plain values were changed."""
+    added = ", ".join(name for name in new if name not in old)
+    differences = [f"added the {what} {added}"] if added else []
+    for name, value in new.items():
+        if name in old and isinstance(value, str | int | float) and old[name] != value:
+            differences.append(f"changed {name} from {old[name]!r} to {value!r}")
+    return differences
 
 
 def save_checkpoint(
@@ -160,12 +219,13 @@ def save_checkpoint(
     optimizer: Mapping[str, Any] | None = None,
     legacy: bool = False,
 ) -> Path:
-    """Write a model to a checkpoint file that `load_checkpoint` and the original read.
+    """Write a model to a checkpoint file that `load_checkpoint` reads, and the original too.
 
     Args:
         model: a TSN, TRN, MTRN or TSM, or one wrapped in DataParallel, DistributedDataParallel,
             AveragedModel or by torch.compile.
-        path: destination; an existing file is replaced, at once and whole.
+        path: destination; an existing file is replaced, at once and whole. With the suffix
+            `.safetensors` it gets that format, which the original does not read.
         epoch: number of the last epoch.
         args: training options to record: plain values, paths and NumPy scalars.
         optimizer: `state_dict()` of the optimiser to record.
@@ -176,8 +236,9 @@ def save_checkpoint(
 
     Raises:
         ValueError: if the model is of another kind, or an option could not be read without running
-            code.
+            code, or `legacy` is wanted of a safetensors file.
         FileNotFoundError: if the folder does not exist.
+        ModuleNotFoundError: if the package safetensors is needed and not installed.
     """
     inner: Any = model
     while not isinstance(inner, TSN):
@@ -195,4 +256,8 @@ def save_checkpoint(
         args=vars(args) if isinstance(args, Namespace) else dict(args or {}),
         optimizer=None if optimizer is None else dict(optimizer),
     )
-    return write_file(to_dictionary(checkpoint), path, legacy=legacy)
+    path = Path(path)
+    left_out = write_any(to_dictionary(checkpoint), path, format_for(path, legacy=legacy))
+    for sentence in left_out:
+        _logger.warning("%s: %s", path, sentence)
+    return path

@@ -20,7 +20,7 @@ from model_loader import settings_of
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
-from weights.files import is_legacy
+from weights.formats import format_of
 
 VARIANTS: dict[str, Any] = {
     "tsn": (TSN, {"consensus_type": "max"}),
@@ -139,6 +139,11 @@ def write_renamed(contents: Any, path: Path, old: str, new: str) -> Path:
     assert old_bytes in buffer.getvalue(), f"{old!r} is not in the file"
     path.write_bytes(buffer.getvalue().replace(old_bytes, new_bytes))
     return path
+
+
+def is_legacy(path: Path) -> bool:
+    """Whether a file has the serialisation of PyTorch before 1.6."""
+    return format_of(path) == "legacy"
 
 
 class Global:

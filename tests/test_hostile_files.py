@@ -164,7 +164,7 @@ def test_anything_in_the_place_of_an_entry(
     for place in _places(base):
         for odd in ODD:
             contents = _replaced(base, place, odd)
-            monkeypatch.setattr("weights.checkpoint.read_file", lambda *_, c=contents, **__: c)
+            monkeypatch.setattr("weights.checkpoint.read_any", lambda *_, c=contents, **__: c)
             try:
                 load_checkpoint("file", num_segments=4 if model_type == "release" else None)
             except CheckpointError as error:

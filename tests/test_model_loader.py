@@ -16,6 +16,7 @@ from original_format import (
     VARIANTS,
     Global,
     assert_same,
+    is_legacy,
     make,
     original,
     outputs,
@@ -32,7 +33,7 @@ from trn import TRN
 from tsm import TSM
 from tsn import TSN
 from weights.checkpoint import ModelSettings
-from weights.files import CheckpointError, is_legacy
+from weights.files import CheckpointError
 from weights.preprocessing import Preprocessing
 
 

@@ -10,12 +10,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from original_format import Global, assert_same, make, original, prefixed, training_options, write
+from original_format import (
+    Global,
+    assert_same,
+    is_legacy,
+    make,
+    original,
+    prefixed,
+    training_options,
+    write,
+)
 
 from model_loader import load_checkpoint, save_checkpoint
 from tools.update_checkpoints import main
 from tsn import TSN
-from weights.files import is_legacy, read_file
+from weights.files import read_file
 
 PROGRAM = Path(__file__).resolve().parent.parent / "tools" / "update_checkpoints.py"
 

@@ -32,7 +32,8 @@ from weights.checkpoint import (
     parse_checkpoint,
     to_dictionary,
 )
-from weights.files import CheckpointError, is_legacy, read_file
+from weights.files import CheckpointError
+from weights.formats import format_of, read_any
 from weights.lightning import ConfigNode
 from weights.published import find_published
 from weights.wording import key_text, shown
@@ -63,7 +64,7 @@ def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, 
         FileNotFoundError: if there is no such file.
         weights.files.CheckpointError: if the file is not a checkpoint, or could run code.
     """
-    contents = read_file(path, trust=trust)
+    contents = read_any(path, trust=trust)
     checkpoint, problem = None, None
     try:
         checkpoint = parse_checkpoint(contents)
@@ -81,7 +82,7 @@ def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, 
     return {
         "path": str(path),
         "file_bytes": Path(path).stat().st_size,
-        "serialization": "legacy" if is_legacy(path) else "zip",
+        "serialization": format_of(path),
         "variant": _variant(contents, checkpoint),
         "epoch": _plain(contents.get("epoch")),
         "settings": None if checkpoint is None else _settings(checkpoint, problem is None),

@@ -1,27 +1,24 @@
 #!/usr/bin/env python
 """Turn an old checkpoint file into the documented format (see `weights.checkpoint`).
 
-    python tools/update_checkpoints.py CHECKPOINT [UPDATED] [--overwrite]
+    python tools/update_checkpoints.py CHECKPOINT [UPDATED] [--overwrite] [--trust]
 
 Prefixes are removed from weight names, old model types take their present names, and what
 `load_checkpoint` had to find elsewhere, or to assume, is recorded. Training arguments, epoch,
-optimiser and all other entries are kept, and so are the kind of serialisation and the precision of
-the weights. The file is known to load before anything is written.
+optimiser and all other entries are kept, and so are the format of the file and the precision of the
+weights. The file is known to load before anything is written.
 """
 
 import argparse
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from model_loader import load_checkpoint, settings_of
-from weights.checkpoint import read_checkpoint, to_dictionary
-from weights.files import CheckpointError, is_legacy, write_file
+from model_loader import read_documented
+from weights.files import CheckpointError
+from weights.formats import format_of, write_any
 
 __all__ = ["main", "update"]
 
@@ -32,6 +29,7 @@ def update(
     *,
     overwrite: bool = False,
     num_segments: int | None = None,
+    trust: bool = False,
 ) -> tuple[Path | None, list[str]]:
     """Write a checkpoint file in the documented format.
 
@@ -41,6 +39,7 @@ def update(
             `overwrite` the file itself.
         overwrite: whether an existing file may be replaced.
         num_segments: T, for a file that does not record it.
+        trust: whether the file may run any code while it is read. What is written needs no trust.
 
     Returns:
         Where it was written, and what changed, a sentence each. None if the file needs no update
@@ -56,33 +55,15 @@ def update(
         raise FileExistsError(
             f"{target} exists: give another name for the updated file, or pass --overwrite"
         )
-    settings = settings_of(load_checkpoint(path, num_segments=num_segments))
-    checkpoint = read_checkpoint(path, num_segments=num_segments)
-    documented = to_dictionary(replace(checkpoint, settings=settings))
-    changes = [
-        *checkpoint.report,
-        *_differences("entries", checkpoint.contents, documented),
-        *_differences("training options", checkpoint.args, vars(documented["args"])),
-    ]
+    contents, changes = read_documented(path, num_segments=num_segments, trust=trust)
     if not changes and destination is None:
         return None, []
-    contents = {**checkpoint.contents, **documented}
-    return write_file(contents, target, legacy=is_legacy(path)), changes
+    return target, [*changes, *write_any(contents, target, format_of(path))]
 
 
 def _beside(path: Path) -> Path:
     ending = ".pth.tar" if path.name.endswith(".pth.tar") else path.suffix
     return path.with_name(f"{path.name.removesuffix(ending)}-updated{ending}")
-
-
-def _differences(what: str, old: Mapping[Any, Any], new: Mapping[str, Any]) -> list[str]:
-    """What was added to a dictionary, and which plain values were changed."""
-    added = ", ".join(name for name in new if name not in old)
-    differences = [f"added the {what} {added}"] if added else []
-    for name, value in new.items():
-        if name in old and isinstance(value, str | int | float) and old[name] != value:
-            differences.append(f"changed {name} from {old[name]!r} to {value!r}")
-    return differences
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -109,6 +90,11 @@ def main(arguments: list[str] | None = None) -> int:
         type=int,
         help="segments of a clip, for a file that does not record them",
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="let the file run code while it is read: only for files whose writer you trust",
+    )
     options = parser.parse_args(arguments)
     try:
         written, changes = update(
@@ -116,6 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.updated,
             overwrite=options.overwrite,
             num_segments=options.num_segments,
+            trust=options.trust,
         )
     except (CheckpointError, OSError, ImportError) as error:  # the last: a rare backbone's package
         print(f"{parser.prog}: {error}", file=sys.stderr)

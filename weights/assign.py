@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from weights.files import CheckpointError
 from weights.wording import summarise
 
-__all__ = ["assign_weights"]
+__all__ = ["assign_weights", "own_memory"]
 
 
 def assign_weights(
@@ -66,14 +66,23 @@ def assign_weights(
             f"the weights of {source} do not fit a {type(model).__name__} of its settings; "
             f"{'; '.join(problems)}"
         )
+    # Detached, since a parameter given for a buffer would become one of the model's.
+    own = own_memory(
+        {name: tensor.detach().to(wanted[name].dtype) for name, tensor in state.items()}
+    )
+    model.load_state_dict(own, strict=False, assign=True)
+
+
+def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that are contiguous and share nothing: those that do are copied, others are not.
+
+    A view of something larger would keep that alive, and what two names share would be trained
+    twice.
+    """
     own: dict[str, Tensor] = {}
     storages: set[int] = set()
-    for name, tensor in state.items():
-        # Detached, since a parameter given for a buffer would become one of the model's.
-        tensor = tensor.detach().to(wanted[name].dtype)
+    for name, tensor in tensors.items():
         storage = tensor.untyped_storage()
-        # A view of something larger would keep that alive, and what two names share would be
-        # trained twice.
         if (
             not tensor.is_contiguous()
             or storage.nbytes() != tensor.nbytes
@@ -82,4 +91,4 @@ def assign_weights(
             tensor = tensor.clone(memory_format=torch.contiguous_format)
         storages.add(tensor.untyped_storage().data_ptr())
         own[name] = tensor
-    model.load_state_dict(own, strict=False, assign=True)
+    return own

@@ -43,8 +43,9 @@ from weights.entries import (
     weights_of,
     whole_number,
 )
-from weights.files import CheckpointError, read_file
+from weights.files import CheckpointError
 from weights.foreign import is_foreign, understand_foreign
+from weights.formats import read_any
 from weights.plain import plain_values
 from weights.preprocessing import Preprocessing
 from weights.settings import MODEL_TYPES, ModelSettings
@@ -57,6 +58,7 @@ __all__ = [
     "UnknownSegmentsError",
     "parse_checkpoint",
     "read_checkpoint",
+    "require_plain",
     "to_dictionary",
 ]
 
@@ -94,7 +96,7 @@ def read_checkpoint(
     Args:
         path: the file.
         num_segments: T, for a file that does not record it.
-        trust: as for `read_file`.
+        trust: as for `read_any`.
 
     Returns:
         The checkpoint.
@@ -104,7 +106,7 @@ def read_checkpoint(
         UnknownSegmentsError: (a CheckpointError) if neither the file nor the caller tells T.
         CheckpointError: if the file is no checkpoint or not a known one.
     """
-    contents = read_file(path, trust=trust)
+    contents = read_any(path, trust=trust)
     try:
         return parse_checkpoint(contents, num_segments=num_segments)
     except CheckpointError as error:
@@ -112,7 +114,7 @@ def read_checkpoint(
 
 
 def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Checkpoint:
-    """Understand what `read_file` returned.
+    """Understand what `read_any` returned.
 
     Args:
         contents: the object in the file.
@@ -190,8 +192,16 @@ _PLAIN_TYPES = (type(None), bool, int, float, complex, str, bytes, Namespace, Te
                 torch.Size, torch.dtype, torch.device)  # fmt: skip
 
 
-def _require_plain(name: str, value: Any) -> None:
-    """Refuse to write what `read_file` would refuse to read."""
+def require_plain(name: str, value: Any) -> None:
+    """Refuse to write what `read_any` would refuse to read.
+
+    Args:
+        name: what to call the value.
+        value: in plain dictionaries and lists.
+
+    Raises:
+        ValueError: if it holds anything but plain values and dense tensors.
+    """
     waiting, seen = [(name, value)], set()
     while waiting:
         place, item = waiting.pop()
@@ -202,10 +212,12 @@ def _require_plain(name: str, value: Any) -> None:
             waiting += [(f"{place}[{shown(key)}]", part) for key, part in item.items()]
         elif type(item) in (list, tuple, set):
             waiting += [(f"an item of {place}", part) for part in item]
-        elif type(item) not in _PLAIN_TYPES:
+        elif type(item) not in _PLAIN_TYPES or (
+            isinstance(item, Tensor) and (item.layout != torch.strided or item.is_quantized)
+        ):
             raise ValueError(
                 f"{place} must be a plain value (a number, a string, a path, a list or dictionary "
-                f"of these), which can be read without running code, got {item!r}"
+                f"of these), which can be read without running code, got {shown(item)}"
             )
 
 
@@ -346,7 +358,7 @@ def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
         checkpoint: what to write.
 
     Returns:
-        A dictionary for `write_file`.
+        A dictionary for `write_any`.
 
     Raises:
         ValueError: if `checkpoint.args` holds something that could not be read without running
@@ -355,7 +367,7 @@ def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
     settings = checkpoint.settings
     args = Namespace()
     vars(args).update(_plain_args(checkpoint.args))
-    _require_plain("args", vars(args))
+    require_plain("args", vars(args))
     # For RGB nobody reads it: what was recorded stays.
     if settings.modality.lower() != "rgb" or "flow_length" not in args:
         args.flow_length = settings.new_length

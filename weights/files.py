@@ -16,8 +16,9 @@ import torch
 
 from weights.lightning import LIGHTNING_NAMES
 from weights.screening import ForbiddenNameError, screen
+from weights.wording import summarise
 
-__all__ = ["CheckpointError", "is_legacy", "read_file", "write_file", "written_beside"]
+__all__ = ["CheckpointError", "damaged", "read_file", "write_file", "written_beside"]
 
 _loading = threading.Lock()
 
@@ -144,10 +145,7 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
             f"(programs: --trust); better, ask them for one without it"
         ) from error
     except Exception as error:  # a damaged file raises nearly anything from the depths of torch
-        raise CheckpointError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a checkpoint, or is damaged "
-            f"({type(error).__name__}: {_reason(error)})"
-        ) from error
+        raise damaged(path, error) from error
 
 
 def _read_plain(path: Path) -> Any:
@@ -167,20 +165,14 @@ def _read_plain(path: Path) -> Any:
     raise AssertionError("unreachable")
 
 
-def _reason(error: Exception) -> str:
-    """The line of a message that says what happened; torch wraps it in advice or a trace."""
+def damaged(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file that could not be read, with the reason in a line."""
+    # torch wraps the line that says what happened in advice or a trace.
     lines = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def is_legacy(path: str | os.PathLike[str]) -> bool:
-    """Whether a file of `torch.save` has the serialisation of PyTorch before 1.6, and is no zip.
-
-    Args:
-        path: a file that `read_file` reads.
-    """
-    with open(path, "rb") as file:
-        return file.read(4) != b"PK\x03\x04"
+    reason = f"{type(error).__name__}: {summarise(lines[:1])}" if lines else type(error).__name__
+    return CheckpointError(
+        f"{path} ({path.stat().st_size:,} bytes) is not a checkpoint, or is damaged ({reason})"
+    )
 
 
 @contextmanager
@@ -189,7 +181,15 @@ def written_beside(destination: Path) -> Iterator[BinaryIO]:
 
     Args:
         destination: an existing file of that name is replaced, at once and whole.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        IsADirectoryError: if the destination is a folder.
     """
+    if destination.is_dir():
+        raise IsADirectoryError(f"expected the name of a file, got a folder: {destination}")
+    if not destination.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {destination.parent}")
     # The same folder, because only within one file system is a rename atomic; an own name, because
     # others may be writing the same file; not `tempfile`, whose files nobody else can read.
     partial = destination.with_name(f"{destination.name}.{uuid.uuid4().hex}.partial")
@@ -223,10 +223,6 @@ def write_file(
         CheckpointError: if something in it is nested too deeply to be written.
     """
     path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"expected the name of a file, got a folder: {path}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"no such folder: {path.parent}")
     try:
         with written_beside(path) as file:
             torch.save(dict(contents), file, _use_new_zipfile_serialization=not legacy)
