@@ -6,7 +6,7 @@ Differences from the original: see `ops.relation`.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from torch import nn
 
@@ -92,8 +92,9 @@ class MTRN(TSN):
         >>> verbs.shape, nouns.shape
         (torch.Size([1, 125]), torch.Size([1, 352]))
 
-    Published weights (`pretrained="epic-kitchens"`): 8 segments, 125 verbs and 352 nouns, with
-    base_model "resnet50" or "BNInception" and modality "RGB" or "Flow".
+    Published weights: 8 segments, modality "RGB" or "Flow". `pretrained="epic-kitchens"` has 125
+    verbs and 352 nouns, with base_model "resnet50" or "BNInception"; "epic-kitchens-100" has 97 and
+    300, with "resnet50".
 
     Paper: arXiv:1711.08496.
 
@@ -107,12 +108,13 @@ class MTRN(TSN):
         dropout: probability with which features are dropped while training.
         img_feature_dim: width to which features are reduced before they are related.
         partial_bn: freeze every 2-D batch norm of the image network but the first.
-        pretrained: "epic-kitchens", "imagenet" or None.
+        pretrained: "epic-kitchens", "epic-kitchens-100", "imagenet" or None.
         relation_sampling: what evaluation does: "expectation" takes the exact mean over all
             relations, the same at every call; "random" draws three of each scale from torch's
             generator, as the original does. Training always draws.
         classifier_pairing: "published" pairs scales and classifiers as the published weights
-            were trained, "per-scale" as the TRN, mmaction2 and EPIC-KITCHENS-100 projects do.
+            were trained, "per-scale" as the TRN, mmaction2 and EPIC-KITCHENS-100 projects do; with
+            `pretrained="epic-kitchens-100"` the published weights are per-scale ones.
 
     Raises:
         ValueError: as `tsn.TSN`, and for fewer than two segments.
@@ -135,6 +137,8 @@ class MTRN(TSN):
         classifier_pairing: str = "published",
     ) -> None:
         sampling = one_of("relation_sampling", relation_sampling, RELATION_SAMPLINGS)
+        if classifier_pairing == "published" and pretrained == "epic-kitchens-100":
+            classifier_pairing = "per-scale"
         # A plain value, wanted while the base class builds the network.
         self.classifier_pairing = one_of(
             "classifier_pairing", classifier_pairing, CLASSIFIER_PAIRINGS
@@ -171,6 +175,3 @@ class MTRN(TSN):
             self._class_counts,
             classifier_pairing=self.classifier_pairing,
         )
-
-    def _trained_options(self) -> dict[str, Any]:
-        return {**super()._trained_options(), "classifier_pairing": "published"}

@@ -32,8 +32,8 @@ class TSM(TSN):
         >>> verbs.shape, nouns.shape
         (torch.Size([1, 125]), torch.Size([1, 352]))
 
-    Published weights (`pretrained="epic-kitchens"`): 8 segments, 125 verbs and 352 nouns, with
-    base_model "resnet50" and modality "RGB" or "Flow".
+    Published weights, all with base_model "resnet50": 8 segments, modality "RGB" or "Flow".
+    `pretrained="epic-kitchens"` has 125 verbs and 352 nouns, "epic-kitchens-100" 97 and 300.
 
     Paper: arXiv:1811.08383.
 
@@ -52,7 +52,7 @@ class TSM(TSN):
         fc_lr5: put the heads into optimiser groups with five times the learning rate.
         temporal_pool: halve the segments in front of the second stage (ResNets, even T).
         non_local: add non-local blocks to the second and third stage (ResNets).
-        pretrained: "epic-kitchens", "imagenet" or None.
+        pretrained: "epic-kitchens", "epic-kitchens-100", "imagenet" or None.
         shift_every: 1 shifts in every residual block; 2 in every second one, as the ResNet-101
             and -152 weights of the TSM authors do.
 
@@ -120,15 +120,6 @@ class TSM(TSN):
     def variant(self) -> str:
         """Kind of model: "TSM"."""
         return "TSM"
-
-    def _trained_options(self) -> dict[str, Any]:
-        return {
-            "shift_div": 8,
-            "shift_place": "blockres",
-            "shift_every": 1,
-            "temporal_pool": False,
-            "non_local": False,
-        }
 
     @property
     def _feature_segments(self) -> int:

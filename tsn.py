@@ -32,6 +32,7 @@ from transforms import Frames, evaluation_transform, training_transform
 from weights.assign import assign_weights
 from weights.checkpoint import read_checkpoint
 from weights.download import fetch
+from weights.files import CheckpointError
 from weights.preprocessing import Preprocessing
 from weights.published import find_published
 
@@ -41,7 +42,8 @@ _logger = logging.getLogger(__name__)
 
 _RELATIONAL = {"TRN": "TRN", "TRNMultiscale": "MTRN"}
 """Relational consensus types, and the variants that they make."""
-_PRETRAINED = ("epic-kitchens", "imagenet", None)
+_PUBLISHED = ("epic-kitchens", "epic-kitchens-100")
+_PRETRAINED = (*_PUBLISHED, "imagenet", None)
 
 Logits = Tensor | tuple[Tensor, ...]
 
@@ -77,8 +79,9 @@ class TSN(nn.Module):
         >>> verbs.shape, nouns.shape
         (torch.Size([1, 125]), torch.Size([1, 352]))
 
-    Published weights (`pretrained="epic-kitchens"`): 8 segments, 125 verbs and 352 nouns, with
-    base_model "resnet50" or "BNInception" and modality "RGB" or "Flow".
+    Published weights: 8 segments, modality "RGB" or "Flow". `pretrained="epic-kitchens"` has 125
+    verbs and 352 nouns, with base_model "resnet50" or "BNInception"; "epic-kitchens-100" has 97 and
+    300, with "resnet50".
 
     Paper: arXiv:1608.00859.
 
@@ -97,9 +100,9 @@ class TSN(nn.Module):
         dropout: probability with which features are dropped while training.
         img_feature_dim: width to which features are reduced for the relational heads.
         partial_bn: freeze every 2-D batch norm of the image network but the first.
-        pretrained: "epic-kitchens" for the published weights of exactly this configuration (with
-            other class counts, of everything but the heads), "imagenet" for those of the image
-            network, or None.
+        pretrained: "epic-kitchens" or "epic-kitchens-100" for the published weights of exactly
+            this configuration (with other class counts, of everything but the heads), "imagenet"
+            for those of the image network, or None.
 
     Attributes:
         arch: canonical name of the image network.
@@ -107,11 +110,15 @@ class TSN(nn.Module):
         preprocessing: what the weights expect of the input; `input_mean`, `input_std`,
             `input_size`, `crop_size`, `scale_size`, `input_space` and `input_range` show its parts.
         frames_per_snippet: frames to load for a snippet: L, and one more for RGBDiff.
+        classifier_pairing: of a multi-scale relation, which scale uses which classifier; only
+            `trn.MTRN` has it as an option.
+        load_report: what was renamed, split or assumed of a checkpoint's weights, a sentence each.
 
     Raises:
         ValueError: for any argument out of its range, and for combinations that cannot be; the
             message names the argument and the valid choices.
         weights.download.DownloadError: if weights are asked for and cannot be fetched.
+        weights.files.CheckpointError: if the file under their name holds something else.
     """
 
     num_class: int | tuple[int, int]
@@ -120,6 +127,7 @@ class TSN(nn.Module):
     preprocessing: Preprocessing
     feature_dim: int
     load_report: tuple[str, ...] = ()
+    classifier_pairing = "published"
 
     def __init__(
         self,
@@ -164,8 +172,8 @@ class TSN(nn.Module):
 
     def _build(self, pretrained: str | None) -> None:
         """Make the network, with the weights asked for."""
-        if pretrained == "epic-kitchens":
-            self._build_published()
+        if pretrained in _PUBLISHED:
+            self._build_published(pretrained)
             return
         if pretrained == "imagenet":
             # A rehearsal without memory: options that contradict each other are refused before
@@ -174,23 +182,39 @@ class TSN(nn.Module):
                 self._build_modules(imagenet=False)
         self._build_modules(imagenet=pretrained == "imagenet")
 
-    def _build_published(self) -> None:
-        """Make the network with the published weights of this configuration."""
+    def _build_published(self, dataset: str) -> None:
+        """Make the network with the weights published for this configuration."""
         published = find_published(
             self.variant,
             self.arch,
             self.modality,
             num_segments=self.num_segments,
             new_length=self.new_length,
+            dataset=dataset,
         )
-        for option, trained in self._trained_options().items():
+        for option, trained in published.options.items():
             if getattr(self, option) != trained:
                 raise ValueError(
                     f"{option} must be {trained!r} for the published weights "
                     f"{published.file_name}, got {getattr(self, option)!r}"
                 )
         path = fetch(published.url, sha256_prefix=published.sha256_prefix)
-        state = read_checkpoint(path).state_dict
+        checkpoint = read_checkpoint(path)
+        found = checkpoint.settings
+        for option, wanted in (
+            ("model_type", self.variant.lower()),
+            ("arch", self.arch),
+            ("modality", self.modality),
+            ("num_segments", self.num_segments),
+            ("num_class", published.num_class),
+            *published.options.items(),
+        ):
+            if str(getattr(found, option)).lower() != str(wanted).lower():
+                raise CheckpointError(
+                    f"{path} does not hold the published weights of that name: {option} is "
+                    f"{getattr(found, option)!r} there, not {wanted!r}"
+                )
+        state = checkpoint.state_dict
         heads: tuple[str, ...] = ()
         if self.num_class != published.num_class:
             heads = ("fc_verb.", "fc_noun.", "consensus.classifiers.")
@@ -206,7 +230,8 @@ class TSN(nn.Module):
             )
         with torch.device("meta"):  # nothing is initialised that the file then overwrites
             self._build_modules(imagenet=False)
-        self.preprocessing = published.preprocessing
+        self.preprocessing = found.preprocessing or published.preprocessing
+        self.load_report = checkpoint.report
         assign_weights(self, state, source=published.file_name, absent=heads)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and f"{name}.".startswith(heads):
@@ -257,10 +282,6 @@ class TSN(nn.Module):
     def variant(self) -> str:
         """Kind of model: "TSN", "TRN", "MTRN" or "TSM"."""
         return _RELATIONAL.get(self.consensus_type, "TSN")
-
-    def _trained_options(self) -> dict[str, Any]:
-        """Options that change the arithmetic, with their values in the published weights."""
-        return {"img_feature_dim": 256} if self.consensus_type in _RELATIONAL else {}
 
     @property
     def _class_counts(self) -> tuple[int, ...]:

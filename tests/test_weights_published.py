@@ -25,9 +25,13 @@ def find(variant: str, base_model: str, modality: str, **options: object) -> Pub
     )
 
 
+EPIC_55 = [entry for entry in PUBLISHED if entry.dataset == "epic-kitchens"]
+EPIC_100 = [entry for entry in PUBLISHED if entry.dataset == "epic-kitchens-100"]
+
+
 def test_there_are_fourteen_different_ones() -> None:
-    configurations = {(e.variant, e.base_model, e.modality) for e in PUBLISHED}
-    assert len(PUBLISHED) == len(configurations) == 14
+    configurations = {(e.variant, e.base_model, e.modality) for e in EPIC_55}
+    assert len(EPIC_55) == len(configurations) == 14
     both = {"BNInception", "resnet50"}
     backbones = {"TSN": both, "TRN": both, "MTRN": both, "TSM": {"resnet50"}}
     assert configurations == {
@@ -36,7 +40,7 @@ def test_there_are_fourteen_different_ones() -> None:
         for base_model in names
         for modality in ("RGB", "Flow")
     }
-    assert len({e.url for e in PUBLISHED}) == len({e.sha256_prefix for e in PUBLISHED}) == 14
+    assert len({e.url for e in EPIC_55}) == len({e.sha256_prefix for e in EPIC_55}) == 14
 
 
 def test_nothing_can_be_changed() -> None:
@@ -44,7 +48,7 @@ def test_nothing_can_be_changed() -> None:
         PUBLISHED[0].url = "http://elsewhere"
 
 
-@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.file_name)
+@pytest.mark.parametrize("entry", EPIC_55, ids=lambda entry: entry.file_name)
 def test_file_names_have_torch_hubs_form(entry: PublishedWeights) -> None:
     assert entry.file_name == (
         f"{entry.variant}_arch={entry.base_model}_modality={entry.modality}"
@@ -77,13 +81,13 @@ def test_two_hashes_as_published() -> None:
     ],
 )
 def test_preprocessing(base_model: str, modality: str, expected: Preprocessing) -> None:
-    entries = [e for e in PUBLISHED if (e.base_model, e.modality) == (base_model, modality)]
+    entries = [e for e in EPIC_55 if (e.base_model, e.modality) == (base_model, modality)]
     assert entries
     for entry in entries:
         assert entry.preprocessing == expected
 
 
-@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda entry: entry.file_name)
+@pytest.mark.parametrize("entry", EPIC_55, ids=lambda entry: entry.file_name)
 def test_what_the_entries_have_in_common(entry: PublishedWeights) -> None:
     assert entry.dataset == "epic-kitchens"
     assert entry.num_segments == 8
@@ -93,16 +97,43 @@ def test_what_the_entries_have_in_common(entry: PublishedWeights) -> None:
 
 
 def test_scores() -> None:
-    assert find("MTRN", "resnet50", "RGB").seen == Scores(verb=60.16, noun=38.36, action=28.23)
-    assert find("TSM", "resnet50", "Flow").unseen == Scores(verb=52.68, noun=20.83, action=14.27)
-    assert find("TSN", "BNInception", "RGB").unseen.action is None, "a copied figure is no score"
-    for entry in PUBLISHED:
-        for seen, unseen in zip(
-            dataclasses.astuple(entry.seen), dataclasses.astuple(entry.unseen), strict=True
-        ):
-            assert unseen is None or 0 < unseen < seen < 100
+    assert find("MTRN", "resnet50", "RGB").scores["seen"] == Scores(
+        verb=60.16, noun=38.36, action=28.23
+    )
+    assert find("TSM", "resnet50", "Flow").scores["unseen"] == Scores(
+        verb=52.68, noun=20.83, action=14.27
+    )
+    assert find("TSN", "BNInception", "RGB").scores["unseen"].action is None, "a copied figure"
+    for entry in EPIC_55:
+        pairs = zip(*map(dataclasses.astuple, entry.scores.values()), strict=True)
+        assert all(unseen is None or 0 < unseen < seen < 100 for seen, unseen in pairs)
         # Who gets an action right gets its noun and its verb right.
-        assert entry.seen.action < min(entry.seen.noun, entry.seen.verb)
+        assert entry.scores["seen"].action < entry.scores["seen"].noun < entry.scores["seen"].verb
+
+
+def test_those_of_epic_kitchens_100() -> None:
+    """Configurations, hyper-parameters and places, as C1 documents them."""
+    assert [(e.variant, e.modality) for e in EPIC_100] == [
+        (variant, modality) for variant in ("TSN", "MTRN", "TSM") for modality in ("RGB", "Flow")
+    ]
+    assert len({entry.url for entry in EPIC_100}) == 6
+    for entry in EPIC_100:
+        assert (entry.base_model, entry.num_segments) == ("resnet50", 8)
+        assert entry.num_class == DATASETS["epic-kitchens-100"].num_class == (97, 300)
+        assert entry.new_length == (1 if entry.modality == "RGB" else 5)
+        assert entry.sha256_prefix is None, "none is published"
+        assert entry.file_name == f"{entry.variant.removeprefix('M')}_{entry.modality}.ckpt".lower()
+        assert entry.url.startswith("https://www.dropbox.com/s/")
+        assert entry.url.endswith(f"/{entry.file_name}?dl=1")
+        rgb = dataclasses.replace(RESNET, std=RESNET.mean)
+        flow = dataclasses.replace(RESNET, mean=(0.5,), std=(0.226,))
+        assert entry.preprocessing == (rgb if entry.modality == "RGB" else flow)
+        assert list(entry.scores) == ["validation"]
+    tsm = find("TSM", "resnet50", "RGB", dataset="epic-kitchens-100")
+    assert tsm.scores["validation"] == Scores(None, None, 35.75)
+    mtrn = find("MTRN", "resnet50", "Flow", dataset="epic-kitchens-100")
+    assert mtrn.options["classifier_pairing"] == "per-scale"
+    assert find("MTRN", "resnet50", "Flow").options["classifier_pairing"] == "published"
 
 
 def test_names_are_found_in_any_case() -> None:
@@ -110,7 +141,8 @@ def test_names_are_found_in_any_case() -> None:
     assert entry is find("TSN", "BNInception", "RGB")
     assert (entry.variant, entry.base_model, entry.modality) == ("TSN", "BNInception", "RGB")
     for entry in PUBLISHED:
-        assert find(entry.variant, entry.base_model, entry.modality) is entry
+        names = (entry.variant, entry.base_model, entry.modality)
+        assert find(*names, dataset=entry.dataset) is entry
 
 
 @pytest.mark.parametrize(
@@ -136,7 +168,7 @@ def test_what_does_not_exist_is_refused_with_what_does(
 
 def test_an_entry_prints_on_one_line() -> None:
     assert str(find("TSM", "resnet50", "Flow")) == (
-        "epic-kitchens TSM  resnet50    Flow num_segments=8 new_length=5 num_class=(125, 352)"
+        "epic-kitchens     TSM  resnet50    Flow num_segments=8 new_length=5 num_class=(125, 352)"
     )
 
 
@@ -144,8 +176,8 @@ def test_recorded_models() -> None:
     """Numbers recorded from the original project's own classes."""
     recorded_file = Path(__file__).parent / "reference" / "models.json"
     recorded = json.loads(recorded_file.read_text(encoding="utf-8"))
-    assert len(recorded) == len(PUBLISHED)
-    for entry in PUBLISHED:
+    assert len(recorded) == len(EPIC_55)
+    for entry in EPIC_55:
         model = recorded[f"{entry.variant}_{entry.base_model}_{entry.modality}"]
         preprocessing = entry.preprocessing
         assert list(entry.num_class) == model["num_class"]

@@ -91,7 +91,7 @@ def fetch(
     Args:
         url: an http, https or file URL.
         sha256_prefix: first hexadecimal digits of the SHA-256 that a download must have, as in
-            torch.hub's file names; None: not compared.
+            torch.hub's file names; None: not compared, and the whole hash is logged as a warning.
         file_name: name in the cache; default: torch.hub's, the last part of the URL's path.
         directory: where to keep the file; default: `torch.hub.get_dir()` + "/checkpoints". Made
             where it does not exist.
@@ -241,11 +241,14 @@ def _download(wanted: _Wanted) -> None:
                     failures[source] = failure
                 else:
                     partial.publish()
-                    _logger.info(
-                        "downloaded %s: %d bytes, SHA-256 %s",
+                    unproved = "" if wanted.sha256_prefix else "; no hash is known to compare with"
+                    _logger.log(
+                        logging.WARNING if unproved else logging.INFO,
+                        "downloaded %s: %d bytes, SHA-256 %s%s",
                         wanted.destination,
                         partial.received,
                         partial.sha256(),
+                        unproved,
                     )
                     return
             sources = tuple(source for source in sources if failures[source].passing)

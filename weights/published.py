@@ -1,10 +1,16 @@
 """The one table of published weights: where they are, what they expect, what they score.
 
-Source: W. Price and D. Damen, "An Evaluation of Action Recognition Models on EPIC-Kitchens",
-arXiv:1908.00867, and the release of its checkpoints at the University of Bristol's data repository.
+Sources: W. Price and D. Damen, "An Evaluation of Action Recognition Models on EPIC-Kitchens",
+arXiv:1908.00867, and the release of its checkpoints at the University of Bristol's data repository;
+for EPIC-KITCHENS-100, D. Damen et al., "Rescaling Egocentric Vision", arXiv:2006.13256, and the
+checkpoints of its action recognition challenge (C1).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
 
 from weights.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
@@ -15,8 +21,8 @@ __all__ = ["PUBLISHED", "PublishedWeights", "Scores", "find_published"]
 class Scores:
     """Top-1 accuracies in percent; None where the source gives no usable figure."""
 
-    verb: float
-    noun: float
+    verb: float | None
+    noun: float | None
     action: float | None
 
 
@@ -32,12 +38,14 @@ class PublishedWeights:
         num_segments: segments of a clip that the network was trained with.
         num_class: numbers of verbs and nouns.
         new_length: frames in a snippet; for flow, pairs of u and v.
+        options: other options of the model that change the arithmetic, as trained.
         url: where the file is.
         sha256_prefix: first digits of the file's SHA-256, taken from its name. The name has
             torch.hub's form for this; that the digits are the hash is an inference from that.
+            None where no hash is published.
         preprocessing: the input that the weights were trained with.
-        seen: scores on the test set's kitchens that occur in training as well; 10 crops.
-        unseen: scores on the test set's other kitchens; 10 crops.
+        scores: by what they were measured on: "seen" and "unseen", the test set's kitchens that
+            occur in training as well and its others, with 10 crops; or "validation".
         paper: where the scores and the training are described.
     """
 
@@ -49,53 +57,99 @@ class PublishedWeights:
     num_class: tuple[int, int]
     new_length: int
     url: str
-    sha256_prefix: str
+    sha256_prefix: str | None
     preprocessing: Preprocessing
-    seen: Scores
-    unseen: Scores
     paper: str
+    options: Mapping[str, Any] = field(hash=False)
+    scores: Mapping[str, Scores] = field(hash=False)
 
     @property
     def file_name(self) -> str:
         """Name of the file, on the server and in torch.hub's cache directory."""
-        return self.url.rsplit("/", 1)[-1]
+        return PurePosixPath(urlsplit(self.url).path).name
 
     def __str__(self) -> str:
         return (
-            f"{self.dataset} {self.variant:<4} {self.base_model:<11} {self.modality:<4} "
+            f"{self.dataset:<17} {self.variant:<4} {self.base_model:<11} {self.modality:<4} "
             f"num_segments={self.num_segments} new_length={self.new_length} "
             f"num_class={self.num_class}"
         )
 
 
+_SHIFT = {
+    "shift_div": 8,
+    "shift_place": "blockres",
+    "shift_every": 1,
+    "temporal_pool": False,
+    "non_local": False,
+}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "TSN": {},
+    "TRN": {"img_feature_dim": 256},
+    "MTRN": {"img_feature_dim": 256},
+    "TSM": _SHIFT,
+}
 _PREPROCESSING_RGB = {"BNInception": CAFFE, "resnet50": TORCHVISION}
+_PAIRINGS = {"epic-kitchens": "published", "epic-kitchens-100": "per-scale"}
+
+
+def _entry(
+    dataset: str, variant: str, base_model: str, modality: str, **details: Any
+) -> PublishedWeights:
+    """What both releases have in common, written once."""
+    new_length = 5 if modality == "Flow" else 1
+    pairing = {"classifier_pairing": _PAIRINGS[dataset]} if variant == "MTRN" else {}
+    return PublishedWeights(
+        dataset=dataset,
+        variant=variant,
+        base_model=base_model,
+        modality=modality,
+        num_segments=8,
+        new_length=new_length,
+        options={**_OPTIONS[variant], **pairing},
+        preprocessing=_PREPROCESSING_RGB[base_model].for_modality(modality, new_length),
+        **details,
+    )
 
 
 def _epic_kitchens_55(
     variant: str, base_model: str, modality: str, sha256_prefix: str, seen: Scores, unseen: Scores
 ) -> PublishedWeights:
-    """What the checkpoints of arXiv:1908.00867 have in common, written once."""
-    num_segments = 8
-    new_length = 5 if modality == "Flow" else 1
-    return PublishedWeights(
-        dataset="epic-kitchens",
-        variant=variant,
-        base_model=base_model,
-        modality=modality,
-        num_segments=num_segments,
+    """A checkpoint of arXiv:1908.00867."""
+    return _entry(
+        "epic-kitchens",
+        variant,
+        base_model,
+        modality,
         num_class=(125, 352),
-        new_length=new_length,
         url=(
             "https://data.bris.ac.uk/datasets/2tw6gdvmfj3f12papdy24flvmo/"
-            f"{variant}_arch={base_model}_modality={modality}_segments={num_segments}"
-            f"-{sha256_prefix}.pth.tar"
+            f"{variant}_arch={base_model}_modality={modality}_segments=8-{sha256_prefix}.pth.tar"
         ),
         sha256_prefix=sha256_prefix,
-        preprocessing=_PREPROCESSING_RGB[base_model].for_modality(modality, new_length),
-        seen=seen,
-        unseen=unseen,
+        scores={"seen": seen, "unseen": unseen},
         paper="https://arxiv.org/abs/1908.00867",
     )
+
+
+def _epic_kitchens_100(variant: str, modality: str, place: str, action: float) -> PublishedWeights:
+    """A checkpoint of EPIC-KITCHENS-100's C1."""
+    entry = _entry(
+        "epic-kitchens-100",
+        variant,
+        "resnet50",
+        modality,
+        num_class=(97, 300),
+        url=f"https://www.dropbox.com/s/{place}?dl=1",
+        sha256_prefix=None,
+        scores={"validation": Scores(None, None, action)},
+        paper="https://arxiv.org/abs/2006.13256",
+    )
+    if modality == "RGB":
+        # The std is the mean: a slip, evidently, but what these networks were trained with.
+        preprocessing = replace(entry.preprocessing, std=entry.preprocessing.mean)
+        return replace(entry, preprocessing=preprocessing)
+    return entry
 
 
 PUBLISHED: tuple[PublishedWeights, ...] = tuple(
@@ -118,8 +172,19 @@ PUBLISHED: tuple[PublishedWeights, ...] = tuple(
         ("TSM", "resnet50", "RGB", "cfc93918", (57.88, 40.84, 28.22), (43.50, 23.32, 14.99)),
         ("TSM", "resnet50", "Flow", "e09c2d3a", (58.08, 27.49, 19.14), (52.68, 20.83, 14.27)),
     )
+) + tuple(
+    _epic_kitchens_100(*details)
+    for details in (
+        ("TSN", "RGB", "4i99mzddk95edyq/tsn_rgb.ckpt", 27.40),
+        ("TSN", "Flow", "res0i1ns7v30g9y/tsn_flow.ckpt", 22.86),
+        # Named after the network without scales, these are multi-scale ones.
+        ("MTRN", "RGB", "l1cs7kozz3f03r4/trn_rgb.ckpt", 32.64),
+        ("MTRN", "Flow", "4rehj36vyip82mu/trn_flow.ckpt", 22.97),
+        ("TSM", "RGB", "5yxnzubch7b6niu/tsm_rgb.ckpt", 35.75),
+        ("TSM", "Flow", "8x9hh404k641rqj/tsm_flow.ckpt", 27.79),
+    )
 )
-"""All published weights, grouped by variant."""
+"""All published weights, grouped by dataset and variant."""
 
 
 def find_published(
