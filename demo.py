@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.labels import ClassNames, fetch_class_names, read_class_names
+from data.labels import DATASETS, ClassNames, fetch_class_names, read_class_names
 from data.made_up import make_flow, make_video
 from data.video import FrameSource, open_frames
 from model_loader import load_checkpoint, settings_of
@@ -33,9 +33,10 @@ from weights.entries import UnknownSegmentsError
 
 __all__ = ["main"]
 
-_EPIC_KITCHENS_55 = (125, 352)
 _MODELS: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
 
+# Published weights, as models name them, and the dataset of their classes.
+_PUBLISHED = {"epic-kitchens": "epic-kitchens-55", "epic-kitchens-100": "epic-kitchens-100"}
 _PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 # Title, frames (T * frames per snippet, C, H, W), T, and what the model says.
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     clip.add_argument("--crops", type=int, choices=(1, 3, 10), default=1, help="crops of each part")
     weights = parser.add_argument_group("weights (default: random)")
-    weights.add_argument("--pretrained", choices=("epic-kitchens", "imagenet"))
+    weights.add_argument("--pretrained", choices=(*_PUBLISHED, "imagenet"))
     weights.add_argument("--checkpoint", type=Path, help="file with a model and its weights")
     weights.add_argument(
         "--trust",
@@ -144,8 +145,8 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
         )
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
-    names = _class_names(arguments)
     models = _models(arguments)
+    names = _class_names(arguments, models[0][1].num_class)
     modality = models[0][1].modality
     clip = arguments.clip
     if clip is None:
@@ -173,7 +174,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
             name = title if len(parts) == 1 else f"{title}, part {part} of {len(parts)}"
             rows.append((name, frames, model.num_segments, prediction))
             print(f"\n{name}\n{prediction}")
-    if arguments.checkpoint is None and arguments.pretrained != "epic-kitchens":
+    if arguments.checkpoint is None and arguments.pretrained not in _PUBLISHED:
         what = "The heads' weights" if arguments.pretrained else "The weights"
         caution = f"{what} are random: the labels mean nothing."
         print(f"\n{caution} Real ones come with --checkpoint or --pretrained epic-kitchens.")
@@ -183,12 +184,17 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     print(f"\nPicture: {arguments.output}")
 
 
-def _class_names(arguments: argparse.Namespace) -> ClassNames | None:
+def _class_names(
+    arguments: argparse.Namespace, num_class: int | tuple[int, int]
+) -> ClassNames | None:
     files = (arguments.verb_classes, arguments.noun_classes)
     if arguments.fetch_classes and any(files):
         raise ValueError("--fetch-classes and --verb-classes/--noun-classes exclude each other")
     if arguments.fetch_classes:
-        return fetch_class_names()
+        for name, dataset in DATASETS.items():
+            if dataset.num_class == num_class:
+                return fetch_class_names(name)
+        raise ValueError(f"--fetch-classes knows no dataset with {num_class} classes")
     if any(files):
         if not all(files):
             raise ValueError("--verb-classes and --noun-classes are needed together")
@@ -251,8 +257,9 @@ def _make(model_type: str, arguments: argparse.Namespace) -> TSN:
             raise ValueError(f"--{flag} is for {' and '.join(model_types)}, not for {model_type}")
     if model_type == "tsm-nl":
         options["non_local"] = True
+    dataset = _PUBLISHED.get(arguments.pretrained, "epic-kitchens-55")
     return _MODELS[model_type.removesuffix("-nl")](
-        _EPIC_KITCHENS_55,
+        DATASETS[dataset].num_class,
         8 if arguments.segment_count is None else arguments.segment_count,
         arguments.modality or "RGB",
         pretrained=arguments.pretrained,

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
+from other_projects import lightning
 from PIL import Image
 
 import demo
@@ -208,6 +210,22 @@ def test_real_clips_get_labels_from_a_checkpoint(epic_test_data, tmp_path, capsy
         match = re.search(r"^verbs +\S+ % +(\S+)$", text, re.M)
         assert match
         assert f",{match[1]}," in verbs
+
+
+def test_published_weights_bring_the_classes_of_their_dataset(hub_cache, tmp_path, capsys) -> None:
+    model = TSN((97, 300), 8, "RGB", pretrained=None)
+    torch.save(lightning(model, "TSN"), hub_cache / "tsn_rgb.ckpt")
+    folder = hub_cache.parent / "epic_kitchens_annotations"
+    folder.mkdir()
+    for kind, count in (("verb", 97), ("noun", 300)):
+        rows = "".join(f"{i},{kind}-{i}\n" for i in range(count))
+        (folder / f"EPIC_100_{kind}_classes.csv").write_text(f"id,key\n{rows}")
+    text = run(["tsn", "--pretrained", "epic-kitchens-100", "--fetch-classes"], tmp_path, capsys)
+    assert re.search(r"^verbs +\S+ % +verb-\d+$", text, re.M)
+    assert "random" not in text
+    path = save_checkpoint(TSN((2, 3), 2, "RGB", "resnet18", pretrained=None), tmp_path / "a.pth")
+    message = error(["--checkpoint", str(path), "--fetch-classes"], hub_cache, capsys)
+    assert "--fetch-classes knows no dataset with (2, 3) classes" in message
 
 
 def test_segments_of_a_release_that_does_not_record_them(tmp_path, capsys) -> None:
