@@ -277,6 +277,23 @@ def test_one_reader_at_a_time(tmp_path: Path) -> None:
     thread.join()
 
 
+def test_names_that_others_take_away_meanwhile(tmp_path: Path, monkeypatch, allow_list) -> None:
+    """`safe_globals` of another thread, or of another copy of this library, ends at any time."""
+    path = write({"args": training_options()}, tmp_path / "file")
+    load, calls = torch.load, []
+
+    def load_late(*arguments: object, **options: object) -> object:
+        calls.append(len(calls))
+        if len(calls) < 4:
+            torch.serialization.clear_safe_globals()
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", load_late)
+    assert read_file(path)["args"].learning_rate == 1e-3
+    assert len(calls) == 4
+    assert allow_list() == []
+
+
 def test_an_entry_that_the_caller_adds_meanwhile_survives(tmp_path: Path, allow_list) -> None:
     torch.serialization.clear_safe_globals()
     path = write({"args": Namespace()}, tmp_path / "file")

@@ -64,8 +64,8 @@ def read_safetensors(path: str | os.PathLike[str]) -> Any:
 
     Returns:
         The dictionary of the checkpoint; of a file without one, its tensors under their names.
-        Tensors are on the CPU and in memory of their own: those that safetensors gives follow the
-        file, and take the process with them if it is cut short.
+        Tensors are on the CPU and in memory of their own. Mapping the file into memory would take
+        the process with it as soon as anybody cut the file short, and be slower.
 
     Raises:
         CheckpointError: if the file is damaged.
@@ -74,14 +74,16 @@ def read_safetensors(path: str | os.PathLike[str]) -> Any:
     library = _library()
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    if length > _LONGEST_HEADER:
-        raise CheckpointError(
-            f"{path} has a header of {length:,} bytes; {_LONGEST_HEADER:,} are the most"
-        )
+        if length > _LONGEST_HEADER:
+            raise CheckpointError(
+                f"{path} has a header of {length:,} bytes; {_LONGEST_HEADER:,} are the most"
+            )
+        file.seek(0)
+        content = file.read()
     try:
-        with library.safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 -- no dictionary
-            text = (file.metadata() or {}).get("checkpoint")
+        tensors = library.torch.load(content)
+        header = json.loads(content[8 : 8 + length])
+        text = header.get("__metadata__", {}).get("checkpoint")
         return tensors if text is None else _decoded(json.loads(text), tensors)
     except Exception as error:  # of the library, of JSON, of whatever the values are made of
         raise damaged(Path(path), error) from error
