@@ -70,16 +70,17 @@ TRIPLED = {
 }
 """Another version of the code: with T = 3, TSN's and TSM's logits are three times as large."""
 
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+"""As it was before any test; more threads would not survive a fork."""
+
 
 class Interpreter:
     """An interpreter with nothing but torch and torchvision imported, in which programs run."""
 
     def __init__(self, folder: Path) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # others do not survive a fork
-        environment.pop("PYTHONPATH", None)
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            cwd=folder, env=environment, text=True,
+            cwd=folder, env=ENVIRONMENT, text=True,
         )  # fmt: skip
 
     def run(self, program: str, *arguments: Any) -> Any:
@@ -325,7 +326,7 @@ def edited(repository: str) -> str:
         torch.testing.assert_close(new(CLIP), T * old(CLIP))
     for model in (old, new):
         assert type(pickle.loads(pickle.dumps(model))) is type(model)
-    path.write_text("raise ImportError('neither is this code theirs')\n")
+    Path(repository, "predictor.py").write_text("raise ImportError('of neither')\n")
     for model in (old, new):
         module_of(model, "predictor")
     return ""
