@@ -4,14 +4,13 @@ import copy
 import doctest
 import inspect
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hub_programs import REPOSITORY, copy_repository
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 ENTRY_POINTS = ["MTRN", "TRN", "TSM", "TSN", "load_checkpoint"]
 
 
@@ -56,36 +55,6 @@ def test_models_of_all_kinds_run() -> None:
         assert [tuple(task.shape) for task in model(clips)] == [(2, 5), (2, 7)]
 
 
-SURROUNDED = """
-import sys, types, pickle, copy
-theirs = {name: types.ModuleType(name) for name in ("ops", "tsn", "trn", "weights", "data")}
-sys.modules.update(theirs)
-before = set(sys.modules)
-import torch
-model = torch.hub.load(sys.argv[1], "MTRN", 5, 3, "RGB", "resnet18", pretrained=None,
-                       source="local").eval()
-assert all(sys.modules[name] is module for name, module in theirs.items())
-plain = {"ops", "tsn", "trn", "tsm", "weights", "data", "transforms", "model_loader", "predictor"}
-assert not {name.split(".")[0] for name in set(sys.modules) - before} & plain
-clip = torch.randn(1, 9, 64, 64)
-again = pickle.loads(pickle.dumps(copy.deepcopy(model)))
-assert torch.equal(model(clip), again(clip))
-frames = torch.zeros(3, 3, 256, 300, dtype=torch.uint8)
-assert model.evaluation_transform(10)(frames).shape == (10 * 3 * 3, 224, 224)
-assert torch.export.export(model, (clip,)).module()(clip).shape == (1, 5)
-import transforms  # a module of the caller's, in the working directory
-assert transforms.MINE
-"""
-
-
-def test_the_callers_modules_stay_the_callers(tmp_path: Path) -> None:
-    for name in ("ops", "tsn", "weights"):
-        (tmp_path / f"{name}.py").write_text("raise ImportError('the wrong module')")
-    (tmp_path / "transforms.py").write_text("MINE = True")
-    command = [sys.executable, "-c", SURROUNDED, str(REPOSITORY)]
-    subprocess.run(command, cwd=tmp_path, check=True)
-
-
 def test_hub_models_survive_pickle_deepcopy_and_torch_save(tmp_path: Path) -> None:
     model = load("TSM", 5, 4, "RGB", base_model="resnet18", pretrained=None).eval()
     assert type(model).__module__.startswith("epic_kitchens_models_")
@@ -104,12 +73,7 @@ def test_loading_twice_uses_one_package_and_other_code_another(tmp_path: Path) -
     second = load("TSN", 5, 2, "RGB", base_model="resnet18", pretrained=None)
     assert type(first) is type(second)
 
-    other = tmp_path / "other"
-    other.mkdir()
-    for folder in ("ops", "weights", "data"):
-        (other / folder).mkdir()
-    for path in [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("[dow]*/*.py")]:
-        (other / path.relative_to(REPOSITORY)).write_bytes(path.read_bytes())
+    other = copy_repository(tmp_path / "other")
     third = torch.hub.load(str(other), "TSN", 5, 2, "RGB", "resnet18", pretrained=None,
                            source="local")  # fmt: skip
     assert type(third) is not type(first)
