@@ -1,10 +1,18 @@
 """What the README shows runs, and what it says of the published weights is what the table says."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from hostile_bombs import BOMBS
+from hostile_payloads import PAYLOADS, PLACES
+from hub_programs import COLLISIONS
+from test_reference import SPECIFICATIONS
+from test_weights_download import SMALL, test_what_is_left_by_a_crash_at_any_byte
+from test_weights_download_processes import PROCESSES
+from test_weights_foreign import RECORDED
 
 from data.made_up import make_video
 from model_loader import save_checkpoint
@@ -65,11 +73,38 @@ def test_score_table_is_the_table_of_published_weights() -> None:
         values = (scores.verb, scores.noun, scores.action)
         return ["—¹" if value is None else f"{value:.2f}" for value in values]
 
+    rows = []
     for published in PUBLISHED:
-        names = [published.variant, published.base_model, published.modality]
-        row = " | ".join([*names, *cells(published.seen), *cells(published.unseen)])
-        assert f"| {row} |" in README
-    assert len(re.findall(r"^\| M?TS?R?[NM] \| ", README, re.M)) == len(PUBLISHED)
+        names, scores = [published.variant], published.scores
+        if published.dataset == "epic-kitchens":
+            names += [published.base_model, published.modality]
+            rows.append([*names, *cells(scores["seen"]), *cells(scores["unseen"])])
+        elif published.modality == "RGB":
+            rows.append([*names, f"{scores['validation'].action:.2f}"])
+        else:
+            rows[-1].append(f"{scores['validation'].action:.2f}")
+    assert all(f"| {' | '.join(row)} |" in README for row in rows)
+    assert len(re.findall(r"^\| M?TS?R?[NM] \| ", README, re.M)) == len(rows)
+
+
+def test_what_you_can_rely_on_quotes_what_the_tests_try() -> None:
+    sizes, replies = (
+        len(SMALL) + 1,
+        [len(mark.args[1]) for mark in test_what_is_left_by_a_crash_at_any_byte.pytestmark],
+    )
+    figures = {
+        "test_hostile_files": 2 * len(PAYLOADS) * len(PLACES) + len(BOMBS),
+        "crash_at_any_byte": sizes * math.prod(replies),
+        "many_processes": PROCESSES,
+        "callers": len(COLLISIONS),
+        "test_reference": f"{len(SPECIFICATIONS)} + {len(RECORDED)}",
+    }
+    section = README.partition("## What you can rely on")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| .+ \| (.+) \| .+ \| `(.+)` \|$", section, re.M)
+    assert len(rows) == len(figures)
+    for (figure, command), (name, expected) in zip(rows, figures.items(), strict=True):
+        assert name in command
+        assert figure == str(expected), command
 
 
 def test_changelog_and_citation_name_the_version() -> None:
