@@ -143,7 +143,13 @@ SIZES: dict[str, Bomb] = {
         "ends early: 12 of 16 bytes",
     ),
     "a reference to a module": (
-        _in_old_file(group(text("module"), *[text("/etc/passwd")] * 3, number(1), text("")) + b"Q"),
+        _in_old_file(
+            group(
+                *(text("module"), name("torch.FloatStorage"), text("/etc/passwd"), text("a")),
+                *(number(1), b"N"),
+            )
+            + b"Q"
+        ),
         "a reference to something that is no storage",
     ),
     "a storage whose length is a float": (
