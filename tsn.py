@@ -367,7 +367,8 @@ class TSN(nn.Module):
             `before_softmax=False`; (N*k, T, classes) with consensus "identity".
 
         Raises:
-            ValueError: for any other shape, an empty batch, or a dtype that is not floating-point.
+            ValueError: for any other shape, an empty batch, or a dtype that is not floating-point
+                or not that of the weights (under autocast, one that it does not cast).
         """
         return self.logits(self._backbone(inputs, self.num_segments))
 
@@ -433,7 +434,27 @@ class TSN(nn.Module):
             # (M, (L+1)*3, H, W) -> (M, L*3, H, W)
             frames = snippets.unflatten(1, (-1, self._frame_channels))
             snippets = (frames[:, 1:] - frames[:, :-1]).flatten(1, 2)
-        return cast(Tensor, self.base_model(snippets))
+        if torch.compiler.is_compiling():
+            return cast(Tensor, self.base_model(snippets))
+        try:
+            return cast(Tensor, self.base_model(snippets))
+        except RuntimeError as error:
+            self._explain(error, inputs)
+            raise
+
+    def _explain(self, error: RuntimeError, inputs: Tensor) -> None:
+        """Name the inputs where PyTorch only says that two dtypes differ.
+
+        Looked at once something failed: with autocast, or weights that are sharded and cast as they
+        are used, nothing tells beforehand which dtype the image network takes.
+        """
+        expected = first_convolution(self.base_model)[1].weight.dtype
+        of_dtypes = str(error).startswith(("Input type", "expected scalar type"))
+        if of_dtypes and inputs.dtype != expected:
+            raise ValueError(
+                f"inputs must be {expected}, as the model's weights are, got {inputs.dtype}: "
+                f"convert the inputs, or the model with model.to({inputs.dtype})"
+            ) from error
 
     def _snippets(self, inputs: Tensor, segments: int | None) -> Tensor:
         """Any documented layout, of clips of `segments` (None: any number), to (M, L*C, H, W)."""

@@ -163,17 +163,21 @@ class MultiScaleRelation(nn.Module):
         weights = fusion.weight.unflatten(1, (scale, -1)).transpose(0, 1)
         # (N, T, num_features) -> one (N, T, bottleneck) for each position
         products = [F.linear(segments, weight) for weight in weights]
+        # Added up in float32, as a matrix product is: half precision would round after each of
+        # twenty positions and ninety chunks, whose small shares it cannot add to a large total.
+        dtype = products[0].dtype
+        products = [_at_least_float32(product) for product in products]
         products[0] = products[0] + fusion.bias
         total = None
         for chunk in relations.split(_CHUNK):
             hidden = products[0].index_select(1, chunk[:, 0])
             for position in range(1, scale):
                 hidden = hidden + products[position].index_select(1, chunk[:, position])
-            # A mean rather than a sum, which half precision could not hold.
+            # A mean rather than a sum, which float16 could not hold in the end.
             part = F.relu(hidden).mean(dim=1) * (len(chunk) / len(relations))
             total = part if total is None else total + part
         assert total is not None
-        return total
+        return total.to(dtype)
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """Score clips.
@@ -188,16 +192,21 @@ class MultiScaleRelation(nn.Module):
         logits: list[Tensor] = []
         for index, scale in enumerate(self.scales):
             hidden = self._mean_hidden(index, segments, self._chosen_relations(scale))
-            # The classifiers are linear: k times that of the mean is the sum of k.
+            # The classifiers are linear: k times that of the mean is the sum of k. The sum over
+            # scales is float32 for the same reason as that over positions.
             count = min(_RELATIONS_PER_SCALE, len(self.relations(scale)))
             # Kept: off by one below the largest scale, as the published weights were trained; the
             # last classifiers are never used then (test_published_pairing_is_off_by_one).
             pairing = index if self.classifier_pairing == "per-scale" else max(index - 1, 0)
             classifiers = cast(nn.ModuleList, self.classifiers[pairing])
-            scores = [count * classifier(hidden) for classifier in classifiers]
+            scores = [count * _at_least_float32(classifier(hidden)) for classifier in classifiers]
             logits = [a + b for a, b in zip(logits, scores, strict=True)] if logits else scores
-        return logits
+        return [scores.to(hidden.dtype) for scores in logits]
 
     def extra_repr(self) -> str:
         """Show the options that the parameters do not show."""
         return f"sampling={self.sampling!r}, classifier_pairing={self.classifier_pairing!r}"
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,5 +1,6 @@
 """Relation heads against sums over relations that are written out here."""
 
+import copy
 from collections.abc import Callable, Iterable
 from itertools import combinations
 from math import comb
@@ -264,13 +265,40 @@ def test_sixteen_segments_need_little_memory() -> None:
 
 
 @torch.no_grad()
-def test_half_precision() -> None:
-    model = relation(8)
-    features = torch.randn(2, 8, WIDTH)
-    expected = model(features)[0]
-    ours = model.bfloat16()(features.bfloat16())[0]
-    assert ours.dtype == torch.bfloat16
-    torch.testing.assert_close(ours.float(), expected, rtol=0.05, atol=0.05)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("num_segments", [2, 8, 12, 16])
+def test_half_precision(
+    num_segments: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if num_segments == 12:  # 116 chunks of the sixth scale, more than twenty segments have
+        monkeypatch.setattr("ops.relation._CHUNK", 8)
+    exact = relation(num_segments).double()
+    moving = torch.randn(2, num_segments, WIDTH).double()
+    still = moving[:, :1].expand_as(moving)  # every relation and every chunk adds the same
+    for features in (moving, still):
+        expected = exact(features)
+        largest = max(scores.abs().max() for scores in expected)
+        plain = relation(num_segments)
+        ours = copy.deepcopy(plain).to(dtype)(features.to(dtype))
+        with torch.autocast("cpu", dtype):
+            autocast = plain(features.float())
+        for one, two, other in zip(ours, autocast, expected, strict=True):
+            assert one.dtype == two.dtype == dtype
+            for scores in (one, two):
+                # As far off as three layers may be, however many terms are summed.
+                assert (scores - other).abs().max() <= 1.2 * torch.finfo(dtype).eps * largest
+
+
+@torch.no_grad()
+def test_half_precision_holds_large_values() -> None:
+    """Sums over thousands of relations would leave float16's range, their mean does not."""
+    model = relation(12)
+    features = torch.full((1, 12, WIDTH), 4000.0)
+    expected = model(features)
+    ours = model.half()(features.half())
+    for one, other in zip(ours, expected, strict=True):
+        assert one.isfinite().all()
+        torch.testing.assert_close(one.float(), other, rtol=0, atol=2e-3 * other.abs().max().item())
 
 
 def test_relations_are_real_on_the_meta_device_and_not_saved() -> None:

@@ -1,5 +1,9 @@
+import copy
+import dataclasses
+
 import pytest
 import torch
+from small_models import randomised
 from torch import Tensor
 
 from data.labels import ClassNames
@@ -123,10 +127,25 @@ def test_the_model_is_put_in_evaluation_mode() -> None:
     assert not model.training
 
 
-def test_half_precision_models_get_half_precision_input(frames: Tensor) -> None:
-    model = TSN(4, 3, "RGB", base_model="resnet18", pretrained=None).bfloat16()
-    (probabilities,) = Predictor(model).probabilities([frames])
-    assert probabilities.dtype == torch.float32
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("before_softmax", [True, False])
+def test_precision_of_the_model(before_softmax: bool, dtype: torch.dtype) -> None:
+    model = randomised(
+        TSN((50, 70), 2, "RGB", "resnet18", before_softmax=before_softmax, pretrained=None)
+    )
+    with torch.no_grad():
+        for head in (model.fc_verb, model.fc_noun):
+            head.weight.mul_(0.2)  # away from probabilities of 0 and 1
+    model.preprocessing = dataclasses.replace(model.preprocessing, input_size=32, scale_size=36)
+    clip = torch.randint(0, 256, (2, 3, 36, 48), dtype=torch.uint8)
+    expected = Predictor(model, crop_count=10).probabilities([clip])
+    ours = Predictor(copy.deepcopy(model).to(dtype), crop_count=10).probabilities([clip])
+    for one, other in zip(ours, expected, strict=True):
+        assert one.dtype == torch.float32
+        assert other.max() < 0.9
+        assert (one - other).abs().max() <= 10 * max(torch.finfo(dtype).eps, 1e-6) * other.max()
+        # Crops are averaged in float32, so that the sum is off by no more than each one's.
+        assert abs(one.sum() - 1) <= torch.finfo(dtype).eps + 1e-6
 
 
 @pytest.mark.parametrize("names", [ClassNames(("a",), ("b",)), ["a", "b"]])

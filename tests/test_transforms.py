@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from transforms import (
     GroupCenterCrop,
@@ -98,76 +98,6 @@ def seeded(transform: Callable, frames: object, seed: int) -> object:
     return transform(frames)
 
 
-# The two forms
-
-
-UNRESIZED = [
-    GroupScale(20),
-    GroupScale((20, 35)),
-    GroupCenterCrop(9),
-    GroupCenterCrop((9, 14)),
-    GroupRandomCrop(9),
-    GroupRandomCrop((9, 14)),
-    GroupRandomHorizontalFlip(),
-    GroupOverSample(9),
-    GroupOverSample((14, 9), 20, False),
-    GroupFullResSample(20, 20),
-    GroupFullResSample((14, 9), None, flip=False),
-    GroupMultiScaleCrop(15, [0.75], fix_crop=False),
-]
-RESIZED = [
-    GroupScale(13),
-    GroupScale(31),
-    GroupScale((17, 12)),
-    GroupOverSample(9, 11),
-    GroupFullResSample(11, 11),
-    GroupMultiScaleCrop(11),
-    GroupMultiScaleCrop((13, 11)),
-    GroupRandomSizedCrop(12),
-]
-
-
-@pytest.mark.parametrize("transform", UNRESIZED + RESIZED, ids=repr)
-@pytest.mark.parametrize("seed", range(4))
-def test_list_and_tensor_give_the_same(transform: Callable, seed: int) -> None:
-    tolerance = 0 if transform in UNRESIZED else 1
-    rgb, flow = images("RGB", 3), images("L", 6)
-    for as_list, as_tensor in ((rgb, tensor(rgb)), (flow, tensor(flow)), (flow, pairs(flow))):
-        from_list = seeded(transform, as_list, seed)
-        from_tensor = seeded(transform, as_tensor, seed)
-        assert isinstance(from_list, list)
-        assert all(image.mode == as_list[0].mode for image in from_list)
-        assert from_tensor.dtype == torch.uint8
-        assert from_tensor.shape[1] == as_tensor.shape[1]
-        assert channels(from_tensor).shape == channels(from_list).shape
-        assert np.abs(channels(from_tensor) - channels(from_list)).max() <= tolerance
-
-
-@pytest.mark.parametrize("transform", UNRESIZED + RESIZED, ids=repr)
-def test_input_is_never_written_to(transform: Callable) -> None:
-    for frames in (images("L", 6), tensor(images("RGB")), pairs(images("L", 6))):
-        before = channels(frames)
-        for seed in range(4):
-            seeded(transform, frames, seed)
-        assert np.array_equal(channels(frames), before)
-
-
-def test_strided_tensors_are_as_good_as_contiguous_ones() -> None:
-    frames = images("RGB", 5)
-    strided = torch.from_numpy(arrays(frames).copy()).permute(0, 3, 1, 2)
-    assert not strided.is_contiguous()
-    for transform in (GroupOverSample(9, 13), evaluation_transform(MODELS["bninception-rgb"], 10)):
-        assert torch.equal(transform(strided), transform(tensor(frames)))
-
-
-@settings(deadline=None, derandomize=True, max_examples=25)
-@given(st.integers(9, 40), st.integers(9, 40), st.sampled_from(["RGB", "L"]))
-def test_ten_crops_agree_at_any_size(width: int, height: int, mode: str) -> None:
-    frames = images(mode, 2, width, height)
-    ten = GroupOverSample(9)
-    assert np.array_equal(channels(ten(frames)), channels(ten(tensor(frames))))
-
-
 # Deterministic transforms
 
 
@@ -224,12 +154,6 @@ def test_over_sample_does_not_invert_rgb() -> None:
     frames = coordinates(6, 5, count=1)
     crops = arrays(GroupOverSample((2, 1))(frames))[..., 0]
     assert crops[:4, 0].tolist() == [[0, 1], [1, 0], [4, 5], [5, 4]]
-
-
-def test_over_sample_scales_first() -> None:
-    frames = images("RGB", 2, 50, 40)
-    expected = GroupOverSample(9)(GroupScale(20)(frames))
-    assert np.array_equal(arrays(GroupOverSample(9, 20)(frames)), arrays(expected))
 
 
 def test_offsets_are_rounded_down() -> None:
@@ -325,13 +249,6 @@ def test_multi_scale_places_by_hand(options: dict, expected: set) -> None:
     assert {first for first, _ in drawn} == expected
 
 
-@settings(deadline=None, derandomize=True, max_examples=40)
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
-def test_multi_scale_crop_takes_frames_of_any_size(width: int, height: int, seed: int) -> None:
-    frames = tensor(images("RGB", 1, width, height))
-    assert seeded(GroupMultiScaleCrop(16), frames, seed).shape == (1, 3, 16, 16)
-
-
 def test_random_sized_crop_keeps_area_and_ratio() -> None:
     frames = coordinates(200, 100, count=2)
     torch.manual_seed(0)
@@ -382,23 +299,6 @@ def test_draws_come_from_the_cpus_generator_wherever_the_default_device_is() -> 
 # From frames to tensors
 
 
-def test_stack() -> None:
-    rgb, flow = images("RGB", 2), images("L", 4)
-    one, two = arrays(rgb)
-    assert np.array_equal(Stack()(rgb), np.concatenate([one, two], axis=2))
-    bgr = np.concatenate([one[..., ::-1], two[..., ::-1]], axis=2)
-    assert np.array_equal(Stack(roll=True)(rgb), bgr)
-    assert Stack(roll=True)(rgb).dtype == np.uint8
-    for roll in (False, True):
-        stacked = Stack(roll)(flow)
-        assert np.array_equal(stacked, np.moveaxis(arrays(flow)[..., 0], 0, 2))
-        for form in (tensor(flow), pairs(flow)):
-            assert np.array_equal(Stack(roll)(form), np.moveaxis(stacked, 2, 0))
-        in_chw = np.moveaxis(Stack(roll)(rgb), 2, 0)
-        assert np.array_equal(Stack(roll)(tensor(rgb)), in_chw)
-    assert Stack()(tensor(rgb)).dtype == torch.uint8
-
-
 @pytest.mark.parametrize("div", [False, True])
 def test_to_torch_format_tensor(div: bool) -> None:
     array = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
@@ -433,121 +333,13 @@ def test_normalize_wants_whole_repetitions(normalise: GroupNormalize) -> None:
         normalise(torch.zeros(4, 2, 2))
 
 
-@pytest.mark.parametrize("space", ["RGB", "BGR"])
-@pytest.mark.parametrize("value_range", [(0.0, 1.0), (0.0, 255.0)])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_to_model_input_is_stack_convert_normalise(
-    space: str, value_range: tuple, mode: str
-) -> None:
-    mean, std = ([0.4, 0.5, 0.3], [0.2, 0.3, 0.1]) if mode == "RGB" else ([0.4, 0.5], [0.2])
-    chain = Compose(
-        [Stack(space == "BGR"), ToTorchFormatTensor(value_range[1] == 1), GroupNormalize(mean, std)]
-    )
-    frames = images(mode, 10)
-    converted = ToModelInput(mean, std, space, value_range)(frames)
-    torch.testing.assert_close(converted, chain(frames), rtol=1e-6, atol=1e-6)
-    for form in [tensor(frames)] + [pairs(frames)] * (mode == "L"):
-        assert torch.equal(ToModelInput(mean, std, space, value_range)(form), converted)
-
-
 # Presets
-
-
-def expected_crops(model: SimpleNamespace, frames: list, crop_count: int) -> np.ndarray:
-    """(crops, images, H, W, channels) uint8 by Pillow and numpy alone."""
-    size, scale = model.preprocessing.input_size, model.preprocessing.scale_size
-    width, height = frames[0].size
-    if width < height:
-        width, height = scale, int(scale * height / width)
-    else:
-        width, height = int(scale * width / height), scale
-    scaled = arrays([image.resize((width, height), Image.BILINEAR) for image in frames])
-    mirrored = scaled[:, :, ::-1].copy()
-    if model.modality == "Flow":
-        mirrored[::2] = 255 - mirrored[::2]
-
-    def cut(pixels: np.ndarray, x: int, y: int, side: int) -> np.ndarray:
-        return pixels[:, y : y + side, x : x + side]
-
-    if crop_count == 1:
-        x, y = round((width - size) / 2), round((height - size) / 2)
-        return np.stack([cut(scaled, x, y, size)])
-    if crop_count == 3:
-        step_x, step_y = (width - scale) // 4, (height - scale) // 4
-        return np.stack([cut(scaled, x * step_x, 2 * step_y, scale) for x in (0, 4, 2)])
-    step_x, step_y = (width - size) // 4, (height - size) // 4
-    crops = []
-    for x, y in ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)):
-        crops.append(cut(scaled, x * step_x, y * step_y, size))
-        crops.append(cut(mirrored, width - x * step_x - size, y * step_y, size))
-    return np.stack(crops)
-
-
-def normalised(name: str, crops: np.ndarray) -> np.ndarray:
-    """(crops * images * channels, H, W), written out model by model."""
-    x = np.moveaxis(crops, -1, 2).astype(np.float64)
-    column = (-1, 1, 1)
-    if name == "resnet-rgb":
-        mean, std = np.reshape(IMAGENET.mean, column), np.reshape(IMAGENET.std, column)
-        x = (x / 255 - mean) / std
-    elif name == "bninception-rgb":
-        x = x[:, :, ::-1] - np.reshape([104, 117, 128], column)
-    elif name == "resnet-flow":
-        x = (x / 255 - 0.5) / 0.226
-    elif name == "bninception-flow":
-        x = x - 128
-    elif name == "resnet-rgbdiff":
-        x = x / 255
-    else:
-        assert name == "bninception-rgbdiff"
-        x = x[:, :, ::-1]
-    return x.reshape(-1, *x.shape[-2:])
 
 
 def grey_level(model: SimpleNamespace) -> float:
     """How much one grey level is, at most, in the input of the model."""
     size = model.preprocessing.input_range[1] / 255
     return size if model.modality == "RGBDiff" else size / min(model.preprocessing.std)
-
-
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("crop_count", [1, 3, 10])
-@pytest.mark.parametrize(("width", "height"), [(35, 20), (61, 47), (30, 52)])
-def test_evaluation_preset(name: str, crop_count: int, width: int, height: int) -> None:
-    model = MODELS[name]
-    frames = images("L" if model.modality == "Flow" else "RGB", 6, width, height)
-    transform = evaluation_transform(model, crop_count)
-    expected = normalised(name, expected_crops(model, frames, crop_count))
-    from_list = transform(frames)
-    assert from_list.dtype == torch.float32
-    assert from_list.is_contiguous()
-    assert from_list.shape == expected.shape
-    np.testing.assert_allclose(from_list, expected, rtol=0, atol=3e-5)
-
-    forms = [tensor(frames)] + [pairs(frames)] * (model.modality == "Flow")
-    for form in forms:
-        from_tensor = transform(form)
-        if height == 20:  # scale_size: nothing is resized
-            assert torch.equal(from_tensor, from_list)
-        torch.testing.assert_close(from_tensor, from_list, rtol=0, atol=1.001 * grey_level(model))
-
-
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("seed", range(6))
-def test_training_preset(name: str, seed: int) -> None:
-    model = MODELS[name]
-    preprocessing, is_flow = model.preprocessing, model.modality == "Flow"
-    frames = images("L" if is_flow else "RGB", 6)
-    scales = [1, 0.875, 0.75, 0.66] if model.modality == "RGB" else [1, 0.875, 0.75]
-    crops = Compose([GroupMultiScaleCrop(16, scales), GroupRandomHorizontalFlip(is_flow)])
-    expected = normalised(name, arrays(seeded(crops, frames, seed))[None])
-    from_list = seeded(training_transform(model), frames, seed)
-    assert from_list.dtype == torch.float32
-    assert from_list.shape == (6 if is_flow else 18, preprocessing.input_size, 16)
-    np.testing.assert_allclose(from_list, expected, rtol=0, atol=3e-5)
-    for form in [tensor(frames)] + [pairs(frames)] * is_flow:
-        from_tensor = seeded(training_transform(model), form, seed)
-        torch.testing.assert_close(from_tensor, from_list, rtol=0, atol=1.001 * grey_level(model))
 
 
 def test_presets_refuse_what_the_model_does_not_take() -> None:

@@ -137,19 +137,6 @@ def test_only_neighbours_are_seen_by_one_shift() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [{}, {"non_local": True}, {"temporal_pool": True}])
-def test_clips_do_not_mix(options: dict[str, Any]) -> None:
-    model = make(**options)
-    for name, parameter in model.named_parameters():
-        if ".nl.W.1." in name:
-            parameter.fill_(1)
-    clips = torch.randn(3, T * 3, 64, 64)
-    together = model(clips)[0]
-    for clip in range(3):
-        assert_close(model(clips[clip : clip + 1])[0], together[clip : clip + 1])
-
-
-@torch.no_grad()
 @pytest.mark.parametrize("options", [{}, {"non_local": True}, {"shift_place": "block"}])
 def test_temporal_pool_halves_the_segments(options: dict[str, Any]) -> None:
     model = make(5, temporal_pool=True, consensus_type="identity", **options)

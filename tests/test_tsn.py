@@ -319,44 +319,12 @@ def test_dropout_takes_the_place_of_the_classifier() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("modality", "length"), [("RGB", 1), ("Flow", 2), ("RGBDiff", 2)])
-def test_layouts_agree(modality: str, length: int) -> None:
-    model = make(modality=modality, new_length=length)
-    c = 2 if modality == "Flow" else 3
-    frames = model.frames_per_snippet
-    six = torch.randn(2, T, frames, c, 32, 32)
-    expected = model(six)
-    four = six.reshape(2, T * frames * c, 32, 32)
-    strided = torch.randn(32, 2, T * frames * c, 64).permute(1, 2, 0, 3)[..., ::2]
-    strided.copy_(four)
-    assert not strided.is_contiguous()
-    for inputs in (
-        four,
-        six.flatten(2, 3),
-        six.transpose(0, 1).contiguous().transpose(0, 1),
-        four.contiguous(memory_format=torch.channels_last),
-        strided,
-        four.transpose(2, 3).contiguous().transpose(2, 3),
-    ):
-        assert_close(model(inputs), expected)
-        assert_close(model.features(inputs), model.features(six))
-
-
-@torch.no_grad()
 def test_crops_count_as_clips(tsn: TSN) -> None:
     crops = torch.randn(2, 10, T * 3, 32, 32)
     verbs, nouns = tsn(crops.flatten(1, 2))
     assert (verbs.shape, nouns.shape) == ((20, 5), (20, 7))
     for crop in range(10):
         assert_close((verbs[crop::10], nouns[crop::10]), tsn(crops[:, crop]))
-
-
-@torch.no_grad()
-def test_channels_last_model(tsn: TSN) -> None:
-    inputs = torch.randn(2, T * 3, 32, 32)
-    expected = tsn(inputs)
-    model = make().to(memory_format=torch.channels_last)
-    assert_close(model(inputs), expected)
 
 
 @torch.no_grad()
