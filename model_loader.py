@@ -235,8 +235,8 @@ def save_checkpoint(
         The path.
 
     Raises:
-        ValueError: if the model is of another kind, or an option could not be read without running
-            code, or `legacy` is wanted of a safetensors file.
+        ValueError: if the model is of another kind or `inference_only`, if an option could not be
+            read without running code, or if `legacy` is wanted of a safetensors file.
         FileNotFoundError: if the folder does not exist.
         ModuleNotFoundError: if the package safetensors is needed and not installed.
     """
@@ -246,6 +246,11 @@ def save_checkpoint(
         if not isinstance(wrapped, nn.Module):
             raise ValueError(f"model must be a TSN, TRN, MTRN or TSM, got {type(inner).__name__}")
         inner = wrapped
+    if inner.inference_only:
+        raise ValueError(
+            "model must not be optimised for inference, which leaves no batch norms to save: save "
+            "the one that it was made from"
+        )
     if optimizer is not None and not isinstance(optimizer, Mapping):
         raise ValueError(f"optimizer must be its state_dict(), got {type(optimizer).__name__}")
     checkpoint = Checkpoint(

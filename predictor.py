@@ -20,6 +20,7 @@ from torch import Tensor
 
 from data.labels import ClassNames, index_names
 from data.video import load_clip
+from ops.inference import optimize_for_inference
 from transforms import evaluation_transform
 from tsn import TSN
 
@@ -68,12 +69,17 @@ class Predictor:
     """A model, its preprocessing and the names of its classes.
 
     Args:
-        model: a TSN, TRN, MTRN or TSM; it is put in evaluation mode. Clips are processed on the
-            device that it is on.
+        model: a TSN, TRN, MTRN or TSM. Clips are processed on the device that it is on.
         class_names: names of the verbs and nouns (`data.labels`), or for a model with one task a
             sequence of names. Plain indices unless given.
         crop_count: 1 (the centre), 3 (full height) or 10 (corners, centre, and their mirror
             images); the crops' logits are averaged.
+        optimize: whether to work with a copy that `ops.inference.optimize_for_inference` makes now,
+            which is faster and knows nothing of later changes of the model. Otherwise the model
+            itself is put in evaluation mode and used.
+
+    Attributes:
+        model: the model that is used.
 
     Raises:
         ValueError: if the model is of another kind, the names' number is not the model's number
@@ -86,6 +92,7 @@ class Predictor:
         class_names: ClassNames | Sequence[str] | None = None,
         *,
         crop_count: int = 1,
+        optimize: bool = True,
     ) -> None:
         # Not isinstance: a model from torch.hub is of the same class in another package.
         if not hasattr(model, "preprocessing"):
@@ -93,7 +100,7 @@ class Predictor:
                 f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__} (of a wrapped "
                 f"model, give the module inside)"
             )
-        self.model = model.eval()
+        self.model = optimize_for_inference(model) if optimize else model.eval()
         self.transform = evaluation_transform(model, crop_count)
         self.crop_count = crop_count
         self._names = _task_names(class_names, model.num_class)

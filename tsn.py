@@ -112,6 +112,8 @@ class TSN(nn.Module):
         frames_per_snippet: frames to load for a snippet: L, and one more for RGBDiff.
         classifier_pairing: of a multi-scale relation, which scale uses which classifier; only
             `trn.MTRN` has it as an option.
+        inference_only: whether this is a copy of `ops.inference.optimize_for_inference`, which
+            cannot be trained or saved.
         load_report: what was renamed, split or assumed of a checkpoint's weights, a sentence each.
 
     Raises:
@@ -128,6 +130,7 @@ class TSN(nn.Module):
     feature_dim: int
     load_report: tuple[str, ...] = ()
     classifier_pairing = "published"
+    inference_only = False
 
     def __init__(
         self,
@@ -507,7 +510,16 @@ class TSN(nn.Module):
         return [module for module in modules if isinstance(module, nn.BatchNorm2d)][1:]
 
     def train(self, mode: bool = True) -> Self:
-        """Put the model in training (or evaluation) mode, partial batch norm respected."""
+        """Put the model in training (or evaluation) mode, partial batch norm respected.
+
+        Raises:
+            ValueError: for training, if the model is `inference_only`.
+        """
+        if mode and self.inference_only:
+            raise ValueError(
+                "mode must be False: a model optimised for inference has no batch norms left and "
+                "cannot be trained; train the one that it was made from"
+            )
         super().train(mode)
         if mode and self._partial_bn:
             self.partialBN(True)
