@@ -211,7 +211,10 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, TSN]]:
             model = load_checkpoint(arguments.checkpoint, trust=arguments.trust)
         except UnknownSegmentsError:
             if arguments.segment_count is None:
-                raise
+                raise ValueError(
+                    f"{arguments.checkpoint}: the file does not record its number of segments: "
+                    f"pass it, as in --segment-count 8"
+                ) from None
             model = load_checkpoint(
                 arguments.checkpoint,
                 num_segments=arguments.segment_count,

@@ -37,7 +37,7 @@ _SOURCES = {
     ".".join(path.relative_to(_ROOT).with_suffix("").parts): path.read_bytes()
     for folder in (".", "ops", "weights", "data")
     for path in sorted(_ROOT.glob(f"{folder}/*.py"))
-    if path.is_file()  # the lock of an editor may be a link to nowhere
+    if path.is_file() and path.stem != "__init__"  # the lock of an editor is a link to nowhere
 }
 _OWN = {name.partition(".")[0] for name in _SOURCES}
 _NAME = (

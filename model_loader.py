@@ -134,10 +134,11 @@ def load_checkpoint(
 
     Args:
         path: a file in the format of `weights.checkpoint`, or of the TSN, TRN, TSM and
-            EPIC-KITCHENS-100 C1 projects, in either serialisation of torch. Which one it is shows
-            in what it holds; its name does not matter.
+            EPIC-KITCHENS-100 C1 projects, in either serialisation of torch or as safetensors. Which
+            one it is shows in what it holds; its name does not matter.
         num_segments: T, for a file that does not record it: a TSN or TSM release.
-        trust: whether the file may run any code while it is read.
+        trust: whether the file may run any code while it is read: only for files whose writer you
+            trust as much as a program.
 
     Returns:
         The model in evaluation mode. Its attribute `load_report` says what was renamed, split or
@@ -241,7 +242,8 @@ def save_checkpoint(
         ModuleNotFoundError: if the package safetensors is needed and not installed.
     """
     inner: Any = model
-    while not isinstance(inner, TSN):
+    # Not isinstance: a model from torch.hub is of the same class in another package.
+    while not hasattr(inner, "inference_only"):
         wrapped = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
         if not isinstance(wrapped, nn.Module):
             raise ValueError(f"model must be a TSN, TRN, MTRN or TSM, got {type(inner).__name__}")

@@ -69,17 +69,17 @@ class Predictor:
     """A model, its preprocessing and the names of its classes.
 
     Args:
-        model: a TSN, TRN, MTRN or TSM. Clips are processed on the device that it is on.
+        model: a TSN, TRN, MTRN or TSM; it is put in evaluation mode. Clips are processed on the
+            device that it is on.
         class_names: names of the verbs and nouns (`data.labels`), or for a model with one task a
             sequence of names. Plain indices unless given.
         crop_count: 1 (the centre), 3 (full height) or 10 (corners, centre, and their mirror
             images); the crops' logits are averaged.
         optimize: whether to work with a copy that `ops.inference.optimize_for_inference` makes now,
-            which is faster and knows nothing of later changes of the model. Otherwise the model
-            itself is put in evaluation mode and used.
+            which is faster and knows nothing of later changes of the model.
 
     Attributes:
-        model: the model that is used.
+        model: the model that is used, the given one or its optimised copy.
 
     Raises:
         ValueError: if the model is of another kind, the names' number is not the model's number
@@ -100,7 +100,8 @@ class Predictor:
                 f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__} (of a wrapped "
                 f"model, give the module inside)"
             )
-        self.model = optimize_for_inference(model) if optimize else model.eval()
+        model.eval()
+        self.model = optimize_for_inference(model) if optimize else model
         self.transform = evaluation_transform(model, crop_count)
         self.crop_count = crop_count
         self._names = _task_names(class_names, model.num_class)

@@ -202,7 +202,10 @@ class TSN(nn.Module):
                     f"{published.file_name}, got {getattr(self, option)!r}"
                 )
         path = fetch(published.url, sha256_prefix=published.sha256_prefix)
-        checkpoint = read_checkpoint(path)
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}. Delete the file to have it fetched anew") from error
         found = checkpoint.settings
         for option, wanted in (
             ("model_type", self.variant.lower()),
@@ -215,26 +218,28 @@ class TSN(nn.Module):
             if str(getattr(found, option)).lower() != str(wanted).lower():
                 raise CheckpointError(
                     f"{path} does not hold the published weights of that name: {option} is "
-                    f"{getattr(found, option)!r} there, not {wanted!r}"
+                    f"{getattr(found, option)!r} there, not {wanted!r}. Delete the file to have it "
+                    f"fetched anew"
                 )
         state = checkpoint.state_dict
         heads: tuple[str, ...] = ()
+        report = list(checkpoint.report)
         if self.num_class != published.num_class:
             heads = ("fc_verb.", "fc_noun.", "consensus.classifiers.")
             if self.consensus_type not in _RELATIONAL:
                 heads += ("new_fc.",)
             state = {key: value for key, value in state.items() if not key.startswith(heads)}
-            _logger.warning(
-                "%s was trained on %s classes and %s were asked for: all weights but the heads' "
-                "were loaded, the heads start anew",
-                published.file_name,
-                published.num_class,
-                self.num_class,
+            sentence = (
+                f"{published.file_name} was trained on {published.num_class} classes and "
+                f"{self.num_class} were asked for: all weights but the heads' were loaded, the "
+                f"heads start anew"
             )
+            _logger.warning("%s", sentence)
+            report.append(sentence)
         with torch.device("meta"):  # nothing is initialised that the file then overwrites
             self._build_modules(imagenet=False)
         self.preprocessing = found.preprocessing or published.preprocessing
-        self.load_report = checkpoint.report
+        self.load_report = tuple(report)
         assign_weights(self, state, source=published.file_name, absent=heads)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and f"{name}.".startswith(heads):

@@ -51,7 +51,7 @@ def library_modules() -> list[str]:
         ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
         for folder in (".", "ops", "weights", "data")
         for path in sorted(REPOSITORY.glob(f"{folder}/*.py"))
-        if path.stem != "hubconf"
+        if path.stem not in ("hubconf", "__init__")
     ]
 
 

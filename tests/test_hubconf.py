@@ -11,6 +11,8 @@ import pytest
 import torch
 from hub_programs import REPOSITORY, copy_repository
 
+from model_loader import save_checkpoint
+
 ENTRY_POINTS = ["MTRN", "TRN", "TSM", "TSN", "load_checkpoint"]
 
 
@@ -87,4 +89,12 @@ def test_load_checkpoint_through_hub(tmp_path: Path) -> None:
     loaded = load("load_checkpoint", path)
     clips = torch.randn(1, 3 * 10, 64, 64)
     for expected, actual in zip(model(clips), loaded(clips), strict=True):
+        assert torch.equal(expected, actual)
+
+
+def test_a_clone_saves_models_of_hub(tmp_path: Path) -> None:
+    model = load("TSM", (5, 7), 3, "RGB", base_model="resnet18", pretrained=None).eval()
+    path = save_checkpoint(model, tmp_path / "model.safetensors")
+    clips = torch.randn(1, 9, 64, 64)
+    for expected, actual in zip(model(clips), load("load_checkpoint", path)(clips), strict=True):
         assert torch.equal(expected, actual)

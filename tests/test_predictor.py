@@ -166,3 +166,14 @@ def test_bad_input(model: TSN, frames: Tensor, tmp_path) -> None:
         predictor.probabilities([])
     with pytest.raises(FileNotFoundError, match="nowhere"):
         predictor(tmp_path / "nowhere.mp4")
+
+
+def test_what_is_used_is_an_optimised_copy_or_the_model_itself(model: TSN, frames: Tensor) -> None:
+    copied, itself = Predictor(model), Predictor(model, optimize=False)
+    assert copied.model.inference_only
+    assert copied.model is not model
+    assert itself.model is model
+    for ours, expected in zip(
+        copied.probabilities([frames]), itself.probabilities([frames]), strict=True
+    ):
+        torch.testing.assert_close(ours, expected)

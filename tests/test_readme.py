@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
+import test_weights_download as downloads
 import torch
 from hostile_bombs import BOMBS
 from hostile_payloads import PAYLOADS, PLACES
 from hub_programs import COLLISIONS
 from test_reference import SPECIFICATIONS
-from test_weights_download import SMALL, test_what_is_left_by_a_crash_at_any_byte
 from test_weights_download_processes import PROCESSES
 from test_weights_foreign import RECORDED
 
@@ -88,13 +88,11 @@ def test_score_table_is_the_table_of_published_weights() -> None:
 
 
 def test_what_you_can_rely_on_quotes_what_the_tests_try() -> None:
-    sizes, replies = (
-        len(SMALL) + 1,
-        [len(mark.args[1]) for mark in test_what_is_left_by_a_crash_at_any_byte.pytestmark],
-    )
+    marks = downloads.test_what_is_left_by_a_crash_at_any_byte.pytestmark
+    crashes = (len(downloads.SMALL) + 1) * math.prod(len(mark.args[1]) for mark in marks)
     figures = {
         "test_hostile_files": 2 * len(PAYLOADS) * len(PLACES) + len(BOMBS),
-        "crash_at_any_byte": sizes * math.prod(replies),
+        "crash_at_any_byte": crashes,
         "many_processes": PROCESSES,
         "callers": len(COLLISIONS),
         "test_reference": f"{len(SPECIFICATIONS)} + {len(RECORDED)}",

@@ -1,6 +1,7 @@
 """The README's section "How it is built" shows the layout as it is; imports run one way."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ FILES = sorted(
     path.relative_to(REPOSITORY)
     for pattern in ("*.py", *(f"{folder}/*.py" for folder in FOLDERS))
     for path in REPOSITORY.glob(pattern)
+    if path.name != "__init__.py"
 )
 THIRD_PARTY = {"torch", "torchvision", "numpy", "PIL"}
 """What may be imported at module level beside the standard library."""
@@ -129,3 +131,13 @@ def test_no_file_names_where_the_tests_data_lie() -> None:
         path = REPOSITORY / name
         if name != ".ci/run" and path.is_file() and path.suffix != ".npz":
             assert "../" + "shared" not in path.read_text(encoding="utf-8"), name
+
+
+def test_a_clone_that_comes_first_is_what_is_imported(tmp_path: Path) -> None:
+    """Folders without `__init__.py` would give way to any module of their name, anywhere."""
+    for name in FOLDERS:
+        (tmp_path / f"{name}.py").write_text("raise ImportError('of somebody else')")
+    code = "".join(f"import {module_name(path)}\n" for path in FILES if len(path.parts) > 1)
+    path = os.pathsep.join([str(REPOSITORY), str(tmp_path)])
+    command = [sys.executable, "-P", "-c", code]  # the working directory does not count
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=True)

@@ -639,6 +639,7 @@ def test_published_weights_with_other_classes(
         model = TSN(num_class, 8, "RGB", "BNInception", pretrained="epic-kitchens")
     assert "(125, 352)" in caplog.text
     assert str(num_class) in caplog.text
+    assert any("the heads start anew" in sentence for sentence in model.load_report)
     expected = published_tsn.base_model.state_dict()
     assert all(
         tensor.equal(expected[name]) for name, tensor in model.base_model.state_dict().items()

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from weights.architecture import backbone_of, kind_of_model, modality_of, relation_of, shift_of
+from ops.backbones import BACKBONES
+from tsn import TSN
+from weights.architecture import (
+    backbone_of,
+    input_channels,
+    kind_of_model,
+    modality_of,
+    relation_of,
+    shift_of,
+)
 from weights.files import CheckpointError
 
 
@@ -144,3 +153,11 @@ def test_relations_that_cannot_be_built(kind: str, changed: dict, message: str) 
     state |= {name: torch.zeros(shape) for name, shape in changed.items()}
     with pytest.raises(CheckpointError, match=message):
         relation_of(kind, state)
+
+
+@pytest.mark.parametrize("base_model", BACKBONES)
+def test_the_first_convolution_is_known_by_its_name(base_model: str) -> None:
+    with torch.device("meta"):
+        model = TSN(5, 2, "Flow", base_model, new_length=3, pretrained=None)
+    state = model.state_dict()
+    assert input_channels(dict(reversed(state.items()))) == input_channels(state) == 6

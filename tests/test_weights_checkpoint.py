@@ -538,3 +538,8 @@ def test_reading_keeps_what_the_file_holds(tmp_path: Path) -> None:
     held = read_checkpoint(path).contents
     assert set(held) == {*contents(), "extra", "another"}
     torch.testing.assert_close(held["state_dict"], read_file(path)["state_dict"])
+
+
+def test_a_newer_format_is_reported() -> None:
+    checkpoint = parse_checkpoint({**contents(), "format_version": 99})
+    assert checkpoint.report == ("read format_version 99 as 1, the one known here",)

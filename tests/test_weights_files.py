@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from original_format import WINDOWS_PATH, Global, is_legacy, training_options, write, write_renamed
+from other_projects import packages
 
 from weights import files
 from weights.files import CheckpointError, read_file, write_file
@@ -504,3 +505,27 @@ def test_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["model.pth"]
     loaded = read_file(path)
     assert loaded["weight"].unique().item() == loaded["number"]
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"\n<!DOCTYPE html>", "a web page, not the file"),
+        (b"\xff\xd8\xff\xe0", "neither a file of torch.save nor of safetensors"),
+        (b"PK\x03\x04" + bytes(100), "cut short or damaged: copy or fetch it again"),
+    ],
+)
+def test_what_a_wrong_file_is(tmp_path: Path, content: bytes, hint: str) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=hint):
+        read_file(path)
+
+
+def test_trusted_files_with_modules_that_are_missing(tmp_path: Path) -> None:
+    with packages({"missing.module.Thing": object}) as classes:
+        path = write({"thing": classes["Thing"]()}, tmp_path / "file")
+    with pytest.raises(CheckpointError, match="of the module 'missing', which cannot be imported"):
+        read_file(path, trust=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from original_format import assert_same, make, outputs, write
 from other_projects import C1_CLASSES, hyper_parameters, lightning, release, their_names
@@ -407,3 +408,24 @@ def test_updating_a_lightning_file(tmp_path: Path) -> None:
     loaded = load_checkpoint(written)
     assert_same(loaded, model)
     assert loaded.load_report == ()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "shuffled"])
+@pytest.mark.parametrize(
+    ("base_model", "modality"),
+    [("resnet18", "RGB"), ("resnet18", "Flow"), ("BNInception", "Flow"), ("BNInception", "RGB")],
+)
+def test_the_order_of_weights_does_not_matter(
+    tmp_path: Path, kind: str, base_model: str, modality: str
+) -> None:
+    """Files of safetensors have one of their own."""
+    model = randomised(TSN(5, 2, modality, base_model, pretrained=None))
+    state = model.state_dict()
+    path = tmp_path / "weights"
+    if kind == "safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(dict(sorted(state.items(), key=lambda item: item[0][::-1])), path)
+    loaded = load_checkpoint(path, num_segments=2)
+    assert (loaded.modality, loaded.new_length) == (modality, model.new_length)
+    assert all(torch.equal(loaded.state_dict()[name], state[name]) for name in state)

@@ -18,6 +18,7 @@ if not __package__:  # run as a program, when Python looks for modules beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from model_loader import read_documented
+from tools.options import add_segments_option, add_trust_option
 from weights.formats import format_for, write_any
 
 __all__ = ["convert", "main"]
@@ -82,17 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--legacy", action="store_true", help="write the serialisation of PyTorch before 1.6"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace CONVERTED if it exists")
-    parser.add_argument(
-        "--num-segments",
-        metavar="T",
-        type=int,
-        help="segments of a clip, for a file that does not record them",
-    )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="let the file run code while it is read: only for files whose writer you trust",
-    )
+    add_segments_option(parser)
+    add_trust_option(parser)
     options = parser.parse_args(arguments)
     try:
         changes = convert(

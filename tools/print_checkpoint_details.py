@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Print what a checkpoint file holds: settings, training arguments, optimiser, weights.
 
-    python tools/print_checkpoint_details.py CHECKPOINT [--json] [--trust]
+    python tools/print_checkpoint_details.py CHECKPOINT [--json] [--num-segments T] [--trust]
 
 Files that `load_checkpoint` does not load are shown too, with the reason. No model is built, and
 no code from the file runs (unless `--trust` allows it).
@@ -26,6 +26,7 @@ from torch import Tensor
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools.options import add_segments_option, add_trust_option
 from weights.checkpoint import (
     Checkpoint,
     UnknownSegmentsError,
@@ -48,11 +49,14 @@ _DEEPEST, _LONGEST, _MOST = 20, 1000, 100_000
 """Levels of nested values, entries of one value, and values in all that are shown."""
 
 
-def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, Any]:
+def describe(
+    path: str | os.PathLike[str], *, num_segments: int | None = None, trust: bool = False
+) -> dict[str, Any]:
     """Everything that is to be said of a checkpoint file.
 
     Args:
         path: the file.
+        num_segments: T, for a file that does not record it.
         trust: whether the file may run any code while it is read.
 
     Returns:
@@ -67,7 +71,7 @@ def describe(path: str | os.PathLike[str], *, trust: bool = False) -> dict[str, 
     contents = read_any(path, trust=trust)
     checkpoint, problem = None, None
     try:
-        checkpoint = parse_checkpoint(contents)
+        checkpoint = parse_checkpoint(contents, num_segments=num_segments)
     except UnknownSegmentsError as error:
         problem = str(error)
         checkpoint = parse_checkpoint(contents, num_segments=1)  # in the place of the unknown
@@ -336,14 +340,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="the file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="let the file run code while it is read: only for files whose writer you trust",
-    )
+    add_segments_option(parser)
+    add_trust_option(parser)
     options = parser.parse_args(arguments)
     try:
-        details = describe(options.checkpoint, trust=options.trust)
+        details = describe(
+            options.checkpoint, num_segments=options.num_segments, trust=options.trust
+        )
     except (CheckpointError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

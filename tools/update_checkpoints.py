@@ -17,6 +17,7 @@ if not __package__:  # run as a program, when Python looks for modules beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from model_loader import read_documented
+from tools.options import add_segments_option, add_trust_option
 from weights.files import CheckpointError
 from weights.formats import format_of, write_any
 
@@ -84,17 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="replace UPDATED if it exists, or without UPDATED the old file itself",
     )
-    parser.add_argument(
-        "--num-segments",
-        metavar="T",
-        type=int,
-        help="segments of a clip, for a file that does not record them",
-    )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="let the file run code while it is read: only for files whose writer you trust",
-    )
+    add_segments_option(parser)
+    add_trust_option(parser)
     options = parser.parse_args(arguments)
     try:
         written, changes = update(

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from weights.files import CheckpointError
 
-__all__ = ["backbone_of", "kind_of_model", "matrix", "modality_of", "relation_of", "shift_of"]
+__all__ = [
+    "backbone_of",
+    "input_channels",
+    "kind_of_model",
+    "matrix",
+    "modality_of",
+    "relation_of",
+    "shift_of",
+]
 
 _BOTTLENECKS = {"trn": 512, "mtrn": 256}
 """Widths of the relations, which none of the projects varies."""
@@ -26,6 +34,8 @@ _RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (True, (3, 8, 36, 3)): "resnet152",
 }
 """Whether blocks have three convolutions, and how many there are in each stage."""
+_FIRST = re.compile(r"base_model\.(?:conv1|conv1_7x7_s2|_features\.0|Conv2d_1a_3x3\.conv)\.weight")
+"""The first convolution of ResNets, BN-Inception, VGGs and Inception-V3."""
 _BLOCK = re.compile(
     r"base_model\.layer([1-4])\.(?:net\.)?(\d{1,4})\.(?:block\.)?(?:(net|conv1\.net)\.)?"
 )
@@ -88,11 +98,23 @@ def relation_of(kind: str, state: Mapping[str, Tensor]) -> tuple[int | None, int
     return segments, width
 
 
+def input_channels(state: Mapping[str, Tensor]) -> int:
+    """Channels that the first convolution takes; 0 if there is no convolution.
+
+    It is known by its name, since not every format keeps the order of weights; in networks that are
+    not known here, it is the first.
+    """
+    convolutions = {name: tensor for name, tensor in state.items() if tensor.ndim == 4}
+    named = [tensor for name, tensor in convolutions.items() if _FIRST.fullmatch(name)]
+    first = next(iter(named or convolutions.values()), None)
+    return 0 if first is None else first.shape[1]
+
+
 def modality_of(state: Mapping[str, Tensor], report: list[str]) -> tuple[str, int]:
     """Modality and frames of a snippet, from the input channels of the first convolution.
 
     Args:
-        state: the weights; the first that has four axes is the first convolution's.
+        state: the weights, in any order.
         report: what was read is added here, unless it is plain RGB.
 
     Returns:
@@ -102,8 +124,7 @@ def modality_of(state: Mapping[str, Tensor], report: list[str]) -> tuple[str, in
     Raises:
         CheckpointError: if no modality has so many channels.
     """
-    first = next((tensor for tensor in state.values() if tensor.ndim == 4), None)
-    channels = 0 if first is None else first.shape[1]
+    channels = input_channels(state)
     if channels == 3:
         return "RGB", 1
     if channels and channels % 2 == 0:
@@ -142,7 +163,7 @@ def backbone_of(state: Mapping[str, Tensor], recorded: str | None, report: list[
         if recorded is None:
             raise CheckpointError(
                 "the file does not record its image network (arch), and its weights have the names "
-                "of none that is known here"
+                "of none that is known by them: ResNets and BN-Inception"
             )
         return recorded
     if recorded is None or recorded.lower() != found.lower():

@@ -33,6 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weights.architecture import input_channels
 from weights.entries import (
     UnknownSegmentsError,
     agreed_segments,
@@ -136,18 +137,24 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
     if not isinstance(contents, Mapping) or "state_dict" not in contents:
         held = f" with {names_of(contents)}" if isinstance(contents, Mapping) and contents else ""
         raise CheckpointError(
-            f"not a checkpoint: expected a dictionary with state_dict, got "
+            f"not a checkpoint (weights alone are understood of TSN, TRN and TSM releases; others "
+            f"go to a model's load_state_dict): expected a dictionary with state_dict, got "
             f"{kind_of(contents)}{held}"
         )
     if "model_type" not in contents:
         raise CheckpointError(
-            f"the file does not say which model it is for: expected model_type and the other "
-            f"entries of this project's format, got {names_of(contents)}"
+            f"the file does not say which model it is for: expected model_type, segment_count, "
+            f"modality and arch beside state_dict, got {names_of(contents)}"
         )
     report: list[str] = []
     state = weights_of(contents["state_dict"], report)
     args = _plain_args(contents.get("args"))
     settings = _settings(contents, args, state, num_segments, report)
+    version = contents.get("format_version", 1)
+    if version != _FORMAT_VERSION:
+        report.append(
+            f"read format_version {shown(version)} as {_FORMAT_VERSION}, the one known here"
+        )
     epoch = contents.get("epoch")
     return Checkpoint(
         settings=settings,
@@ -342,10 +349,10 @@ def _new_length(modality: str, recorded: Any, state: Mapping[str, Tensor]) -> in
         return 1
     if recorded is not None:
         return whole_number("flow_length", recorded)
-    first = next((value for value in state.values() if value.ndim == 4), None)
-    if first is None:
+    channels = input_channels(state)
+    if not channels:
         raise CheckpointError("the weights have no convolution")
-    return int(first.shape[1]) // (2 if modality.lower() == "flow" else 3)
+    return channels // (2 if modality.lower() == "flow" else 3)
 
 
 def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def agreed_segments(recorded: int | None, given: int | None) -> int:
     if recorded is None and given is None:
         raise UnknownSegmentsError(
             "the file does not record its number of segments: pass num_segments, as in "
-            "load_checkpoint(path, num_segments=8)"
+            "load_checkpoint(path, num_segments=8); programs: --num-segments 8"
         )
     if recorded is None:
         return whole_number("num_segments", given)

@@ -144,6 +144,11 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
             f"could run code. If you trust whoever wrote the file, load it with trust=True "
             f"(programs: --trust); better, ask them for one without it"
         ) from error
+    except ImportError as error:  # of a trusted file
+        raise CheckpointError(
+            f"{path} holds something of the module {error.name!r}, which cannot be imported: put "
+            f"it where Python finds it"
+        ) from error
     except Exception as error:  # a damaged file raises nearly anything from the depths of torch
         raise damaged(path, error) from error
 

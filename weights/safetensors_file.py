@@ -81,8 +81,9 @@ def read_safetensors(path: str | os.PathLike[str]) -> Any:
         file.seek(0)
         content = file.read()
     try:
-        tensors = library.torch.load(content)
         header = json.loads(content[8 : 8 + length])
+        loaded = library.torch.load(content)
+        tensors = {name: loaded[name] for name in header if name in loaded}  # in the file's order
         text = header.get("__metadata__", {}).get("checkpoint")
         return tensors if text is None else _decoded(json.loads(text), tensors)
     except Exception as error:  # of the library, of JSON, of whatever the values are made of
@@ -202,7 +203,7 @@ _KINDS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "$namespace": (
         Namespace,
         lambda value: plain_values(vars(value)),
-        lambda entries: Namespace(**entries),
+        lambda entries: _namespace(dict(entries)),
     ),
     "$complex": (complex, lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
     "$bytes": (bytes, bytes.hex, bytes.fromhex),
@@ -210,6 +211,12 @@ _KINDS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "$device": (torch.device, str, torch.device),
 }
 """Name in JSON -> kind of value, what it becomes in the file, and what makes it again."""
+
+
+def _namespace(entries: dict[str, Any]) -> Namespace:
+    namespace = Namespace()
+    vars(namespace).update(entries)  # no name among them means anything to Python
+    return namespace
 
 
 def _decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -105,11 +105,19 @@ def screen(file: BinaryIO, names: Collection[str]) -> None:
     start = file.read(4)
     file.seek(0)
     if start == b"PK\x03\x04":
-        _screen_archive(file, size, names)
+        try:
+            _screen_archive(file, size, names)
+        except zipfile.BadZipFile as error:
+            raise ValueError(
+                "the archive is cut short or damaged: copy or fetch it again"
+            ) from error
     elif start[:2] == b"\x80\x02":
         _screen_legacy(file, size, names)
     else:
-        raise ValueError("it does not start as files of torch.save do")
+        hints = {b"": "it is empty", b"vers": "a pointer of git-lfs: git lfs pull fetches the file"}
+        page = "a web page, not the file" if start.lstrip()[:1] == b"<" else ""
+        hint = page or hints.get(start, "it starts in another way")
+        raise ValueError(f"neither a file of torch.save nor of safetensors: {hint}")
 
 
 def _screen_archive(file: BinaryIO, size: int, names: Collection[str]) -> None:
