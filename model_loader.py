@@ -243,7 +243,7 @@ def save_checkpoint(
     """
     inner: Any = model
     # Not isinstance: a model from torch.hub is of the same class in another package.
-    while not hasattr(inner, "inference_only"):
+    while not hasattr(type(inner), "inference_only"):
         wrapped = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
         if not isinstance(wrapped, nn.Module):
             raise ValueError(f"model must be a TSN, TRN, MTRN or TSM, got {type(inner).__name__}")

@@ -330,7 +330,7 @@ DEPTHS: dict[str, Bomb] = {
     ),
     "nested lists in the place of everything": (
         _in_archive(_nested(10**5)),
-        "not a checkpoint: expected a dictionary with state_dict, got list",
+        "expected a dictionary with state_dict, got list",
     ),
     "2^100 ways in args": (
         _in_archive(

@@ -150,8 +150,8 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
     state = weights_of(contents["state_dict"], report)
     args = _plain_args(contents.get("args"))
     settings = _settings(contents, args, state, num_segments, report)
-    version = contents.get("format_version", 1)
-    if version != _FORMAT_VERSION:
+    version = contents.get("format_version")
+    if version is not None and whole_number("format_version", version) != _FORMAT_VERSION:
         report.append(
             f"read format_version {shown(version)} as {_FORMAT_VERSION}, the one known here"
         )
