@@ -197,14 +197,15 @@ AMOUNTS: dict[str, Bomb] = {
         ),
         "state_dict must hold tensors under names, got NoneType",
     ),
-    "two million empty dictionaries": (
-        _in_archive(b"](" + b"}" * (2 * 10**6) + b"e"),
+    "a million empty dictionaries": (
+        _in_archive(b"](" + b"}" * 10**6 + b"e"),
         "expected a dictionary with state_dict, got list",
     ),
-    "a million references to one name": (
+    "half a million references to one name": (
         _in_archive(
             dictionary(
-                model_type=TSN, state_dict=b"](" + text("a") + b"q\x00" + b"h\x00" * 10**6 + b"e"
+                model_type=TSN,
+                state_dict=b"](" + text("a") + b"q\x00" + b"h\x00" * (5 * 10**5) + b"e",
             )
         ),
         "state_dict must be a dictionary of tensors, got list",
@@ -290,17 +291,17 @@ DEPTHS: dict[str, Bomb] = {
         ),
         "nested too deeply",
     ),
-    "a million nested tuples in args": (
+    "a hundred thousand nested tuples in args": (
         _in_archive(
             dictionary(
-                model_type=TSN, state_dict=WEIGHTS, args=dictionary(deep=b"N" + b"\x85" * 10**6)
+                model_type=TSN, state_dict=WEIGHTS, args=dictionary(deep=b"N" + b"\x85" * 10**5)
             )
         ),
         "nested too deeply",
     ),
-    "a million nested lists in args": (
+    "a hundred thousand nested lists in args": (
         _in_old_file(
-            dictionary(model_type=TSN, state_dict=OLD_WEIGHTS, args=dictionary(a=_nested(10**6)))
+            dictionary(model_type=TSN, state_dict=OLD_WEIGHTS, args=dictionary(a=_nested(10**5)))
         ),
         "nested too deeply",
     ),
