@@ -39,8 +39,10 @@ def norms(model: TSN) -> list[nn.Module]:
     return [module for module in model.base_model.modules() if isinstance(module, kinds)]
 
 
-@pytest.mark.parametrize("modality", ["RGB", "Flow", "RGBDiff"])
-@pytest.mark.parametrize("model_type", VARIANTS)
+@pytest.mark.parametrize(
+    ("model_type", "modality"),
+    [*((kind, "RGB") for kind in VARIANTS), ("tsn", "Flow"), ("tsm-nl", "RGBDiff")],
+)
 def test_all_kinds_of_models(model_type: str, modality: str) -> None:
     model = make(model_type, modality)
     fast = optimize_for_inference(model)
