@@ -35,9 +35,9 @@ from weights.formats import format_for, write_any
 from weights.plain import plain_values
 from weights.wording import key_text
 
-_logger = logging.getLogger(__name__)
-
 __all__ = ["load_checkpoint", "make_model", "read_documented", "save_checkpoint", "settings_of"]
+
+_logger = logging.getLogger(__name__)
 
 _CLASSES: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
 _OPTIONS = {

@@ -30,11 +30,11 @@ from ops.consensus import CONSENSUS_TYPES
 from ops.relation import MultiScaleRelation, TemporalRelation
 from transforms import Frames, evaluation_transform, training_transform
 from weights.assign import assign_weights
-from weights.checkpoint import read_checkpoint
+from weights.checkpoint import Checkpoint, read_checkpoint
 from weights.download import fetch
 from weights.files import CheckpointError
 from weights.preprocessing import Preprocessing
-from weights.published import find_published
+from weights.published import PublishedWeights, find_published
 
 __all__ = ["TSN"]
 
@@ -201,26 +201,7 @@ class TSN(nn.Module):
                     f"{option} must be {trained!r} for the published weights "
                     f"{published.file_name}, got {getattr(self, option)!r}"
                 )
-        path = fetch(published.url, sha256_prefix=published.sha256_prefix)
-        try:
-            checkpoint = read_checkpoint(path)
-        except CheckpointError as error:
-            raise CheckpointError(f"{error}. Delete the file to have it fetched anew") from error
-        found = checkpoint.settings
-        for option, wanted in (
-            ("model_type", self.variant.lower()),
-            ("arch", self.arch),
-            ("modality", self.modality),
-            ("num_segments", self.num_segments),
-            ("num_class", published.num_class),
-            *published.options.items(),
-        ):
-            if str(getattr(found, option)).lower() != str(wanted).lower():
-                raise CheckpointError(
-                    f"{path} does not hold the published weights of that name: {option} is "
-                    f"{getattr(found, option)!r} there, not {wanted!r}. Delete the file to have it "
-                    f"fetched anew"
-                )
+        checkpoint = _fetch_published(published)
         state = checkpoint.state_dict
         heads: tuple[str, ...] = ()
         report = list(checkpoint.report)
@@ -238,7 +219,7 @@ class TSN(nn.Module):
             report.append(sentence)
         with torch.device("meta"):  # nothing is initialised that the file then overwrites
             self._build_modules(imagenet=False)
-        self.preprocessing = found.preprocessing or published.preprocessing
+        self.preprocessing = checkpoint.settings.preprocessing or published.preprocessing
         self.load_report = tuple(report)
         assign_weights(self, state, source=published.file_name, absent=heads)
         for name, module in self.named_modules():
@@ -572,6 +553,30 @@ class TSN(nn.Module):
                 groups.items(), rates.values(), strict=True
             )
         ]
+
+
+def _fetch_published(published: PublishedWeights) -> Checkpoint:
+    """The checkpoint of published weights, known to be one of their configuration."""
+    path = fetch(published.url, sha256_prefix=published.sha256_prefix)
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. Delete the file to have it fetched anew") from error
+    for option, wanted in (
+        ("model_type", published.variant.lower()),
+        ("arch", published.base_model),
+        ("modality", published.modality),
+        ("num_segments", published.num_segments),
+        ("num_class", published.num_class),
+        *published.options.items(),
+    ):
+        found = getattr(checkpoint.settings, option)
+        if str(found).lower() != str(wanted).lower():
+            raise CheckpointError(
+                f"{path} does not hold the published weights of that name: {option} is {found!r} "
+                f"there, not {wanted!r}. Delete the file to have it fetched anew"
+            )
+    return checkpoint
 
 
 def _require_floating_point(argument: str, value: object, remedy: str) -> None:
