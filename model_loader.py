@@ -15,13 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
-from weights.assign import assign_weights
+from weights.assign import assign_weights, without_weights
 from weights.checkpoint import (
     MODEL_TYPES,
     Checkpoint,
@@ -155,7 +154,7 @@ def load_checkpoint(
 def _model_of(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> TSN:
     """The model of a checkpoint, in evaluation mode, with its weights where they are."""
     try:
-        with torch.device("meta"):  # nothing is initialised that the file then overwrites
+        with without_weights():  # which the file has
             model = make_model(checkpoint.settings)
     except ValueError as error:
         raise CheckpointError(f"{path} describes a model that cannot be: {error}") from error

@@ -29,7 +29,7 @@ from ops.backbones import (
 from ops.consensus import CONSENSUS_TYPES
 from ops.relation import MultiScaleRelation, TemporalRelation
 from transforms import Frames, evaluation_transform, training_transform
-from weights.assign import assign_weights
+from weights.assign import assign_weights, without_weights
 from weights.checkpoint import Checkpoint, read_checkpoint
 from weights.download import fetch
 from weights.files import CheckpointError
@@ -181,7 +181,7 @@ class TSN(nn.Module):
         if pretrained == "imagenet":
             # A rehearsal without memory: options that contradict each other are refused before
             # anything is fetched.
-            with torch.device("meta"):
+            with without_weights():
                 self._build_modules(imagenet=False)
         self._build_modules(imagenet=pretrained == "imagenet")
 
@@ -217,7 +217,7 @@ class TSN(nn.Module):
             )
             _logger.warning("%s", sentence)
             report.append(sentence)
-        with torch.device("meta"):  # nothing is initialised that the file then overwrites
+        with without_weights():  # which the file has
             self._build_modules(imagenet=False)
         self.preprocessing = checkpoint.settings.preprocessing or published.preprocessing
         self.load_report = tuple(report)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet, vgg
 
 from ops.bn_inception import BNInception
-from weights.assign import assign_weights
+from weights.assign import assign_weights, without_weights
 from weights.download import fetch
 from weights.entries import weights_of
 from weights.files import CheckpointError, read_file
@@ -249,7 +249,7 @@ def make_backbone(name: str, *, imagenet: bool = False) -> tuple[nn.Module, Prep
     if not imagenet:
         return _CONSTRUCTORS[name](), preprocessing
     state = _imagenet_state(name)
-    with torch.device("meta"):  # nothing is initialised that the file then overwrites
+    with without_weights():  # which the file has
         backbone = _CONSTRUCTORS[name]()
     assign_weights(backbone, state, source=f"ImageNet for {name}", absent=("last_linear.",))
     cast(nn.Linear, backbone.last_linear).to_empty(device="cpu").reset_parameters()

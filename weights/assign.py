@@ -1,14 +1,44 @@
-"""Weights into models: checked by name, shape and kind, and assigned rather than copied."""
+"""Weights into models: built without any, checked by name, shape and kind, and assigned."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from weights.files import CheckpointError
 from weights.wording import summarise
 
-__all__ = ["assign_weights", "own_memory"]
+__all__ = ["assign_weights", "own_memory", "without_weights"]
+
+_FILLS = {
+    *("normal_", "uniform_", "fill_", "zero_"),
+    *("constant_", "kaiming_normal_", "kaiming_uniform_"),  # of torch.nn.init
+}
+
+
+class _NoFills(TorchFunctionMode):
+    """Takes initial values for given: on the meta device each costs as much as many a real one."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if function.__name__ in _FILLS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Modules built inside, in this thread, get shapes: no memory, and no values that it fills."""
+    with torch.device("meta"), _NoFills():
+        yield
 
 
 def assign_weights(

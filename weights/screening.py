@@ -136,7 +136,8 @@ def _screen_archive(file: BinaryIO, size: int, names: Collection[str]) -> None:
         if f"{folder}/data.pkl" not in entries:
             raise ValueError("an archive without the record data.pkl")
         with archive.open(f"{folder}/data.pkl") as record:
-            content = record.read(_LONGEST_PICKLE + 1)  # longer ones are refused for their length
+            content = record.read(_LONGEST_PICKLE + 1)
+    _require_short(len(content))
     prefix = f"{folder}/data/"
     held = {name.removeprefix(prefix): entry.file_size for name, entry in entries.items()
             if name.startswith(prefix)}  # fmt: skip
@@ -164,33 +165,37 @@ def _screen_legacy(file: BinaryIO, size: int, names: Collection[str]) -> None:
 
     # Magic number, version, system, the object itself, and the keys of the storages to come.
     for _ in range(5):
-        _Screen(file, names, storage).load()
+        _Screen(_Bounded(file), names, storage).load()
     if claimed > size - file.tell():
         raise ValueError(
             f"it ends early: {size - file.tell():,} of {claimed:,} bytes of weights are there"
         )
 
 
-class _Bounded:
-    """A file of which a limited number of bytes can be read."""
+def _require_short(nbytes: int) -> None:
+    if nbytes > _LONGEST_PICKLE:
+        raise ValueError(
+            f"what it holds beside weights takes more than {_LONGEST_PICKLE:,} bytes; "
+            f"trust=True reads it all the same"
+        )
 
-    def __init__(self, file: BinaryIO, limit: int) -> None:
+
+class _Bounded:
+    """A file of which no more than `_LONGEST_PICKLE` bytes are read."""
+
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._left = limit
+        self._read = 0
 
     def read(self, count: int) -> bytes:
-        return self._spend(self._file.read(min(count, self._left + 1)))
+        return self._spend(self._file.read(min(count, _LONGEST_PICKLE + 1 - self._read)))
 
     def readline(self) -> bytes:
-        return self._spend(self._file.readline(self._left + 1))
+        return self._spend(self._file.readline(_LONGEST_PICKLE + 1 - self._read))
 
     def _spend(self, content: bytes) -> bytes:
-        self._left -= len(content)
-        if self._left < 0:
-            raise ValueError(
-                f"what it holds beside weights takes more than {_LONGEST_PICKLE:,} bytes; "
-                f"trust=True reads it all the same"
-            )
+        self._read += len(content)
+        _require_short(self._read)
         return content
 
 
@@ -198,15 +203,18 @@ class _Screen(pickle._Unpickler):  # the C one makes room for forged memo indice
     """Goes through one pickle and makes nothing but plain containers of it.
 
     Args:
-        file: at the start of the pickle.
+        file: at the start of the pickle, of limited length.
         names: as for `screen`.
         storage: checks what is claimed for a storage: key, bytes of an element, elements.
     """
 
     def __init__(
-        self, file: BinaryIO, names: Collection[str], storage: Callable[[str, int, int], _Storage]
+        self,
+        file: "io.BytesIO | _Bounded",
+        names: Collection[str],
+        storage: Callable[[str, int, int], _Storage],
     ) -> None:
-        super().__init__(_Bounded(file, _LONGEST_PICKLE))
+        super().__init__(file)
         self._names = names
         self._new_storage = storage
         self._storages: dict[str, _Storage] = {}
