@@ -88,8 +88,7 @@ _LEFT_RIGHT_CENTRE = ((0, 2), (4, 2), (2, 2))
 _RGB_SCALES = (1, 0.875, 0.75, 0.66)
 _MOTION_SCALES = (1, 0.875, 0.75)
 
-# ToModelInput converts this many frames at a time, which stay in the processor's cache between
-# their steps; whole ten crops of eight frames would need another 48 MB, and more time.
+# A CPU converts this many frames at a time, so that they stay in its cache between the steps.
 _FRAMES_AT_A_TIME = 4
 
 
@@ -114,6 +113,10 @@ class _GroupTransform:
 
     def _apply(self, frames: FramesT) -> FramesT:
         raise NotImplementedError
+
+    def crops(self, frames: FramesT) -> list[FramesT]:
+        """What a call returns, one crop of all frames after the other; of a tensor, views."""
+        return [self(frames)]
 
 
 @dataclass
@@ -204,8 +207,13 @@ class _FixedCrops(_GroupTransform):
             pair_of_sides(self, "scale_size", self.scale_size)
 
     def _apply(self, frames: FramesT) -> FramesT:
+        return join(self.crops(frames))
+
+    def crops(self, frames: FramesT) -> list[FramesT]:
         if self.scale_size is not None:
             frames = GroupScale(self.scale_size)(frames)
+        if isinstance(frames, Tensor):
+            frames = frames.contiguous()  # once, rather than wherever crops overlap
         crop_w, crop_h = pair_of_sides(self, "crop_size", self.crop_size)
         slack_w, slack_h = slack(self, frames, crop_w, crop_h)
         # Mirrored once as a whole: a mirrored crop is a crop of the mirrored frame.
@@ -215,7 +223,7 @@ class _FixedCrops(_GroupTransform):
             crops.append(crop(frames, x, y, crop_w, crop_h))
             if mirrored is not None:
                 crops.append(crop(mirrored, slack_w - x, y, crop_w, crop_h))
-        return join(crops)
+        return crops
 
 
 @dataclass
@@ -341,6 +349,24 @@ class GroupRandomSizedCrop(_SizedTransform):
 def _arrays(images: list[Image.Image]) -> list[npt.NDArray[np.uint8]]:
     """Every image as (H, W, channels)."""
     return [np.atleast_3d(np.asarray(image)) for image in images]
+
+
+def _as_tensor(frames: Frames) -> Tensor:
+    """The frames as a uint8 tensor (frames, channels, H, W)."""
+    if isinstance(frames, Tensor):
+        return frames
+    return torch.from_numpy(np.stack(_arrays(frames))).permute(0, 3, 1, 2)
+
+
+def _fresh_memory(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """A float32 tensor whose values are yet to be written.
+
+    For the CPU it comes from NumPy, which asks Linux for huge pages. Getting 48 MB in small ones
+    takes three times as long as computing ten crops into them.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, dtype=np.float32))
+    return torch.empty(shape, dtype=torch.float32, device=device)
 
 
 @dataclass
@@ -472,7 +498,7 @@ class GroupNormalize:
 
 @dataclass
 class ToModelInput:
-    """Stack, ToTorchFormatTensor and GroupNormalize in one: a single multiply-add per value.
+    """Stack, ToTorchFormatTensor and GroupNormalize in one: the same numbers, written once.
 
     Attributes:
         mean: in units of `input_range`, repeated over the channels.
@@ -503,23 +529,39 @@ class ToModelInput:
             A float32 tensor (frames * channels, H, W) on the device of the frames.
         """
         check_frames(self, frames)
-        if not isinstance(frames, Tensor):
-            frames = torch.from_numpy(np.stack(_arrays(frames))).permute(0, 3, 1, 2)
-        n, c, h, w = frames.shape
-        mean = _repeated(self, "mean", self.mean, n * c)
-        std = _repeated(self, "std", self.std, n * c)
-        # ((p / 255 * (high - low) + low) - mean) / std, as p * scale + shift
-        low, high = self.input_range
-        scales = [(high - low) / 255 / s for s in std]
-        shifts = [(low - m) / s for m, s in zip(mean, std, strict=True)]
-        output = torch.empty((n, c, h, w), dtype=torch.float32, device=frames.device)
-        scale, shift = output.new_tensor([scales, shifts]).view(2, n, c, 1, 1)
-        roll = self.input_space == "BGR" and not holds_flow(frames)
-        for first in range(0, n, _FRAMES_AT_A_TIME):
-            part = slice(first, first + _FRAMES_AT_A_TIME)
-            piece = frames[part].flip(1) if roll else frames[part]
-            torch.addcmul(shift[part], piece.to(torch.float32), scale[part], out=output[part])
+        return self.converted([_as_tensor(frames)])
+
+    def converted(self, groups: Sequence[Tensor]) -> Tensor:
+        """Convert groups, uint8 tensors of one shape, as if they were joined."""
+        n, c, h, w = groups[0].shape
+        total = len(groups) * n
+        output = _fresh_memory((total, c, h, w), groups[0].device)
+        mean, std = (
+            output.new_tensor(_repeated(self, name, values, total * c)).view(total, c, 1, 1)
+            for name, values in (("mean", self.mean), ("std", self.std))
+        )
+        roll = self.input_space == "BGR" and not holds_flow(groups[0])
+        step = _FRAMES_AT_A_TIME if output.device.type == "cpu" else n
+        first = 0
+        for piece in (piece for group in groups for piece in group.split(step)):
+            part = slice(first, first + len(piece))
+            for channel in range(c):
+                output[part, channel] = piece[:, c - 1 - channel if roll else channel]
+            self._normalise(output[part], mean[part], std[part])
+            first = part.stop
         return output.flatten(0, 1)
+
+    def _normalise(self, output: Tensor, mean: Tensor, std: Tensor) -> None:
+        """((p / 255 * (high - low) + low) - mean) / std in place, without steps of no effect."""
+        low, high = self.input_range
+        if (low, high) != (0, 255):
+            output.div_(255)
+            if (low, high) != (0, 1):
+                output.mul_(high - low).add_(low)
+        if any(self.mean):
+            output.sub_(mean)
+        if set(self.std) != {1}:
+            output.div_(std)
 
 
 # Presets
@@ -580,6 +622,23 @@ def _to_model_input(model: _Model) -> ToModelInput:
     return ToModelInput(mean, std, expected.input_space, expected.input_range)
 
 
+@dataclass
+class _EvaluationTransform:
+    """Frames to the input for evaluation; images become a tensor as soon as they are scaled."""
+
+    modality: RequireModality
+    scale: GroupScale
+    crop: _GroupTransform
+    to_input: ToModelInput
+
+    def __call__(self, frames: Frames) -> Tensor:
+        if isinstance(frames, Tensor):
+            scaled = self.scale(self.modality(frames))
+        else:
+            scaled = _as_tensor(self.scale(self.modality(frames)))
+        return self.to_input.converted(self.crop.crops(scaled))
+
+
 def evaluation_transform(model: _Model, crop_count: int = 1) -> Callable[[Frames], Tensor]:
     """What turns frames into input for evaluating `model`, by the model's own preprocessing.
 
@@ -601,17 +660,19 @@ def evaluation_transform(model: _Model, crop_count: int = 1) -> Callable[[Frames
         >>> verbs, nouns = model(transform(frames).unsqueeze(0))  # (10, 125), (10, 352)
     """
     crop, scale = model.preprocessing.input_size, model.preprocessing.scale_size
-    crops: dict[int, list[_GroupTransform]] = {
-        1: [GroupScale(scale), GroupCenterCrop(crop)],
-        3: [GroupFullResSample(scale, scale, flip=False)],
-        10: [GroupOverSample(crop, scale)],
+    crops: dict[int, _GroupTransform] = {
+        1: GroupCenterCrop(crop),
+        3: GroupFullResSample(scale, None, flip=False),
+        10: GroupOverSample(crop),
     }
     if crop_count not in crops:
         raise ValueError(f"crop_count must be 1, 3 or 10, got {crop_count!r}")
-    transform: Callable[[Frames], Tensor] = Compose(
-        [RequireModality(model.modality), *crops[crop_count], _to_model_input(model)]
+    return _EvaluationTransform(
+        RequireModality(model.modality),
+        GroupScale(scale),
+        crops[crop_count],
+        _to_model_input(model),
     )
-    return transform
 
 
 def training_transform(model: _Model) -> Callable[[Frames], Tensor]:
