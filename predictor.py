@@ -179,8 +179,9 @@ class Predictor:
             raise ValueError("clips must hold at least one clip, got none")
         first = next(self.model.parameters())
         # 8-bit frames travel to the accelerator; cropping and normalising happen there.
-        inputs = torch.stack([self.transform(clip.to(first.device)) for clip in clips])
-        outputs = self.model(inputs.to(first.dtype))
+        inputs = [self.transform(clip.to(first.device)) for clip in clips]
+        batch = inputs[0].unsqueeze(0) if len(inputs) == 1 else torch.stack(inputs)
+        outputs = self.model(batch.to(first.dtype))
         tasks = outputs if isinstance(outputs, tuple) else (outputs,)
         return tuple(self._average(scores, len(clips)) for scores in tasks)
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from small_models import randomised
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ops.backbones import ResNet, make_backbone
 from ops.bn_inception import BNInception
@@ -101,6 +102,55 @@ def test_shift_takes_views() -> None:
 def test_shift_gradient() -> None:
     x = torch.randn(4, 5, 1, 2, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: temporal_shift(x, 2, 4), (x,))
+
+
+def test_shift_is_differentiated_in_other_ways_too() -> None:
+    x = torch.randn(4, 5, 1, 2, dtype=torch.double, requires_grad=True)
+
+    def squared(x: Tensor) -> Tensor:
+        return temporal_shift(x, 2, 4) ** 2
+
+    assert torch.autograd.gradcheck(squared, (x,), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(squared, (x,))
+    expected = torch.autograd.grad(squared(x).sum(), x)
+    per_clip = torch.func.vmap(torch.func.grad(lambda x: squared(x).sum()))
+    assert per_clip(x.detach().unflatten(0, (2, 2))).flatten(0, 1).equal(*expected)
+
+
+@pytest.mark.filterwarnings("ignore")  # about torch.jit's age, and the checks of the input
+def test_a_traced_shift_can_be_trained() -> None:
+    module = TemporalShift(nn.Conv2d(8, 3, 1), 2, 4)
+    x = torch.randn(4, 8, 2, 2)
+    traced = torch.jit.trace(module, x)
+    assert traced(x).equal(module(x))
+    traced(x).sum().backward()
+    gradient = module.net.weight.grad.clone()
+    module.zero_grad()
+    module(x).sum().backward()
+    assert gradient.equal(module.net.weight.grad)
+
+
+class CountCopies(TorchDispatchMode):
+    """Counts elements that are copied, by whatever operation."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in ("clone", "copy_", "zero_", "fill_", "add", "cat", "new_zeros"):
+            self.elements += args[0].numel() if isinstance(args[0], Tensor) else 0
+        return function(*args, **(kwargs or {}))
+
+
+def test_training_copies_once_each_way() -> None:
+    """All channels, and again the quarter that moves: forward and for the gradient."""
+    x = torch.randn(4, 16, 8, 8, requires_grad=True)
+    gradient = torch.randn(4, 16, 8, 8)
+    with CountCopies() as counter:
+        shifted = temporal_shift(x, 4)
+        forward, counter.elements = counter.elements, 0
+        torch.autograd.grad(shifted, x, gradient)
+    assert forward == counter.elements == 1.25 * x.numel()
 
 
 def test_shift_module_applies_its_net_to_the_shifted() -> None:
