@@ -179,11 +179,20 @@ class Predictor:
             raise ValueError("clips must hold at least one clip, got none")
         first = next(self.model.parameters())
         # 8-bit frames travel to the accelerator; cropping and normalising happen there.
-        inputs = [self.transform(clip.to(first.device)) for clip in clips]
-        batch = inputs[0].unsqueeze(0) if len(inputs) == 1 else torch.stack(inputs)
-        outputs = self.model(batch.to(first.dtype))
-        tasks = outputs if isinstance(outputs, tuple) else (outputs,)
-        return tuple(self._average(scores, len(clips)) for scores in tasks)
+        inputs = [self.transform(clip.to(first.device)).to(first.dtype) for clip in clips]
+        # (crops * T*L*C, H, W) -> (crops, T*L*C, H, W) of each clip
+        crops = [clip.unflatten(0, (self.crop_count, -1)) for clip in inputs]
+        if first.device.type == "cpu":
+            # One at a time. The activations of several do not stay in the processor's cache, nor
+            # in the process's memory from layer to layer; the system's handing out takes long.
+            batches = [crop for clip in crops for crop in clip.split(1)]
+        else:
+            batches = [torch.cat(crops)]
+        outputs = [self.model(batch) for batch in batches]
+        tasks = [output if isinstance(output, tuple) else (output,) for output in outputs]
+        return tuple(
+            self._average(torch.cat(scores), len(clips)) for scores in zip(*tasks, strict=True)
+        )
 
     def _average(self, scores: Tensor, clips: int) -> Tensor:
         """Scores of crops (and of segments, where the consensus is none) to probabilities."""
