@@ -6,7 +6,6 @@ either gives the same pixels.
 
 import operator
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
@@ -132,10 +131,7 @@ def resize(frames: FramesT, w: int, h: int) -> FramesT:
             return _resize_planes(frames, w, h)
         resized: Tensor = functional.resize(frames, [h, w], antialias=True)
         return resized
-    for image in frames:
-        image.load()  # which two threads must not do to one image
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        return list(threads.map(lambda i: i.resize((w, h), Image.Resampling.BILINEAR), frames))
+    return [image.resize((w, h), Image.Resampling.BILINEAR) for image in frames]
 
 
 def _resize_planes(frames: Tensor, w: int, h: int) -> Tensor:
@@ -147,11 +143,11 @@ def _resize_planes(frames: Tensor, w: int, h: int) -> Tensor:
     pixels = torch.empty(frames.shape[-2:], dtype=torch.int32)
     # The same memory as (4, H, W): on these processors the lowest byte, red, comes first.
     channels = pixels.view(torch.uint8).unflatten(-1, (-1, 4)).permute(2, 0, 1)
-    resized = []
-    for red, green, blue in frames:
+    resized = frames.new_empty((*frames.shape[:2], h, w))
+    for (red, green, blue), output in zip(frames, resized, strict=True):
         pixels.copy_(blue).mul_(256).add_(green).mul_(256).add_(red)
-        resized.append(functional.resize(channels, [h, w], antialias=True)[:3])
-    return torch.stack(resized)
+        output.copy_(functional.resize(channels, [h, w], antialias=True)[:3])
+    return resized
 
 
 def mirror(frames: FramesT, invert_u: bool) -> FramesT:

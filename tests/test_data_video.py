@@ -921,6 +921,17 @@ def test_loaded_frames_are_the_sampled_ones(videos):
     assert torch.equal(frames, expected[indices])
 
 
+def test_channels_that_lie_together_stay_together(videos, tmp_path):
+    path, _ = videos("h264 in MP4")
+    Image.new("RGB", (9, 8)).save(tmp_path / "img_00001.png")
+    together = np.zeros((3, 8, 9, 3), dtype=np.uint8)
+    for clip in (path, tmp_path, together):
+        frames = load_clip(clip, num_segments=3)
+        assert frames.is_contiguous(memory_format=torch.channels_last)
+    planes = np.ascontiguousarray(together.transpose(0, 3, 1, 2))
+    assert load_clip(planes, num_segments=3).is_contiguous()
+
+
 def test_training_draws_follow_the_generator(six_frames):
     clip = six_frames.repeat(8, 1, 1, 1)
     draws = [

@@ -67,6 +67,13 @@ def test_a_batch_agrees_with_its_clips(model: TSN, frames: Tensor) -> None:
             torch.testing.assert_close(task[index], alone[0])
 
 
+def test_a_cpu_takes_one_crop_at_a_time(model: TSN, frames: Tensor) -> None:
+    predictor, shapes = Predictor(model, crop_count=10), []
+    predictor.model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    predictor.probabilities([frames, frames])
+    assert shapes == 20 * [(1, 9, 224, 224)]
+
+
 def test_actions_are_the_best_products(model: TSN, frames: Tensor) -> None:
     predictor = Predictor(model, NAMES)
     (prediction,) = predictor.predict([frames], top_k=6)

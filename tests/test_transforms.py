@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+from torchvision.transforms.v2.functional import resize
 
+from tools.measure import peak_memory
 from transforms import (
     GroupCenterCrop,
     GroupFullResSample,
@@ -400,6 +402,35 @@ def test_preset_on_real_frames(epic_test_data: Path) -> None:
         from_list, from_tensor = transform(frames), transform(tensor(frames))
         assert from_list.shape == (crop_count * 8 * 3, side, side)
         torch.testing.assert_close(from_tensor, from_list, rtol=0, atol=1.001 * grey_level(model))
+
+
+@pytest.mark.parametrize("size", [(456, 256), (1920, 1080)])
+@pytest.mark.parametrize("together", [True, False], ids=["pixels together", "planes"])
+def test_ten_crops_take_less_than_twice_the_memory_of_the_result(
+    size: tuple[int, int], together: bool
+) -> None:
+    preprocessing = Preprocessing(IMAGENET.mean, IMAGENET.std)
+    transform = evaluation_transform(
+        SimpleNamespace(preprocessing=preprocessing, modality="RGB"), 10
+    )
+    frames = torch.zeros(8, *reversed(size), 3, dtype=torch.uint8).permute(0, 3, 1, 2)
+    if not together:
+        frames = frames.contiguous()
+    used = peak_memory(lambda: transform(frames), frames.device)
+    if used is None:
+        pytest.skip("this system does not tell")
+    output = 10 * 8 * 3 * 224 * 224 * 4
+    assert output < used < 2 * output
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (40, 31), (90, 80)])
+def test_frames_in_planes_are_resized_alike(size: tuple[int, int]) -> None:
+    together = torch.randint(0, 256, (3, 45, 36, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    planes = together.contiguous()
+    expected = resize(together, [size[1], size[0]], antialias=True)
+    assert GroupScale((size[1], size[0]))(planes).equal(expected)
+    part = planes[:, :, 3:-2, 5:]
+    assert GroupScale((9, 9))(part).equal(resize(part, [9, 9], antialias=True))
 
 
 # Bad input

@@ -1,0 +1,196 @@
+"""Calls measured side by side: their time, their memory, and what the processor can do at most.
+
+A machine is faster at one moment than at another. So calls that are to be compared take turns, and
+how they compare is the median over the rounds of what each round says.
+"""
+
+import ctypes
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = [
+    "Timing",
+    "count_flops",
+    "describe_machine",
+    "matmul_peak",
+    "peak_memory",
+    "take_turns",
+    "tf32",
+]
+
+_MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
+_MATMUL_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a call took.
+
+    Attributes:
+        seconds: in every round.
+    """
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median of the rounds, in seconds."""
+        return median(self.seconds)
+
+    def times_as_fast_as(self, other: "Timing") -> float:
+        """By which factor this is faster than a call of the same rounds (less than 1: slower)."""
+        return median(b / a for a, b in zip(self.seconds, other.seconds, strict=True))
+
+
+def take_turns(
+    calls: Mapping[str, Callable[[], object]], *, rounds: int, device: torch.device
+) -> dict[str, Timing]:
+    """Time calls against one another.
+
+    Args:
+        calls: what to time, by name; each was called before, so that nothing happens for the first
+            time.
+        rounds: how often each one is called. Every round starts with another one.
+        device: where they work; what they leave going on there counts.
+
+    Returns:
+        The timings by name.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            _wait_for(device)
+            start = time.perf_counter()
+            calls[name]()
+            _wait_for(device)
+            seconds[name].append(time.perf_counter() - start)
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(call: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes that a call takes at most, beyond what is in use before: results and in between.
+
+    Args:
+        call: what to measure.
+        device: whose memory; of a CPU, what Linux holds for the process.
+
+    Returns:
+        Bytes, or None where the system does not tell.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    with suppress(OSError, AttributeError):
+        # What was freed goes back to the system first, or using it again would not show.
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is the present one
+        before = _status("VmRSS")
+        call()
+        return max(_status("VmHWM") - before, 0)
+    return None
+
+
+def _status(name: str) -> int:
+    """Bytes that Linux notes of this process under a name."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def count_flops(call: Callable[[], object]) -> int:
+    """Floating-point operations of a call's convolutions and matrix products, by shape.
+
+    A multiplication and the addition that follows it are two.
+    """
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
+
+
+def matmul_peak(precision: str, device: torch.device) -> float:
+    """Operations per second of a large square matrix product, the most that was seen.
+
+    Args:
+        precision: "float32", "tf32" (on CUDA) or the name of another dtype.
+        device: where.
+    """
+    dtype = getattr(torch, "float32" if precision == "tf32" else precision)
+    side = _MATMUL_SIDE.get(device.type, 2048)
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+
+    def product() -> None:
+        with tf32(precision == "tf32"):
+            torch.mm(matrix, matrix)
+
+    product()
+    timing = take_turns({"": product}, rounds=_MATMUL_ROUNDS, device=device)[""]
+    return float(2 * side**3 / min(timing.seconds))
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether CUDA may round float32 to 19 bits in convolutions and matrix products, inside.
+
+    Args:
+        allowed: PyTorch's own default is true for convolutions and false for matrix products.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """Processor, cores and versions: what a figure is worth nothing without."""
+    machine = {
+        "CPU": f"{_processor()} ({torch.backends.cpu.get_cpu_capability()}), {os.cpu_count()} "
+        f"cores, PyTorch uses {torch.get_num_threads()}",
+    }
+    if device.type == "cuda":
+        properties: Any = torch.cuda.get_device_properties(device)
+        machine["GPU"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        machine["CUDA"] = f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    simd = " (Pillow-SIMD)" if ".post" in PIL.__version__ else ""
+    return machine | {
+        "system": f"{platform.system()} {platform.machine()}",
+        "Python": platform.python_version(),
+        "PyTorch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "NumPy": np.__version__,
+        "Pillow": f"{PIL.__version__}{simd}",
+    }
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return cast(str, found[1])
+    return platform.processor() or platform.machine()
