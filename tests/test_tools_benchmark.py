@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from data.made_up import make_video
+from ops.temporal_shift import temporal_shift
 from tools import benchmark, comparisons
 from tools.comparisons import SECTIONS, Case, Comparison
 from tools.measure import (
@@ -121,6 +122,8 @@ def test_all_sections_can_be_measured(tmp_path: Path) -> None:
         "2 frames of 300x260, 1 crop for resnet18",
         "TSN resnet18, 1 clip",
         "MTRN resnet18, 1 clip",
+        "2 frames, shifted",
+        "2 frames, shifted and differentiated",
         "resnet18, inference",
         "resnet18, training step",
         "decode the frames of a clip",
@@ -159,6 +162,12 @@ def test_loading_is_compared_with_the_least_that_pytorch_can_do(tmp_path: Path) 
         case.call()
     assert len(loading.cases()) == 4
     assert len(importing.cases()) == 3
+
+
+def test_all_ways_to_shift_shift() -> None:
+    x = torch.randn(6, 16, 3, 2)
+    for way in (comparisons._shift_by_slices, comparisons._shift_by_concatenation):
+        assert way(x, 3).equal(temporal_shift(x, 3))
 
 
 def test_the_bare_network_is_somebody_elses_and_folded() -> None:

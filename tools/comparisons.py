@@ -19,11 +19,13 @@ import torchvision
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
+from torch.nn import functional
 
 from data.sampling import segment_indices
 from data.video import load_clip
 from model_loader import load_checkpoint, save_checkpoint
 from ops.inference import optimize_for_inference
+from ops.temporal_shift import temporal_shift
 from predictor import Predictor
 from tools.measure import count_flops, tf32
 from transforms import evaluation_transform
@@ -291,10 +293,53 @@ def _bare(backbone: str) -> nn.Module:
 
 
 def shift(options: Namespace) -> Iterator[Comparison]:
-    """What the shift of TSM costs over TSN."""
+    """What the shift of TSM costs over TSN, and other ways to shift in front of a convolution."""
+    for training in (False, True):
+        title = f"{options.segments} frames, shifted{' and differentiated' * training}"
+        yield Comparison(title, partial(_ways_to_shift, training, options))
     for backbone in options.backbones:
         yield Comparison(f"{backbone}, inference", partial(_shift_inference, backbone, options))
         yield Comparison(f"{backbone}, training step", partial(_shift_training, backbone, options))
+
+
+def _ways_to_shift(training: bool, options: Namespace) -> dict[str, Case]:
+    """In front of the first convolution of a block of ResNet-50, whose layout is channels_last."""
+    layout = torch.channels_last
+    network = nn.Conv2d(256, 64, 1, bias=False).to(options.device).to(memory_format=layout)
+    x = torch.randn(options.segments, 256, 56, 56, device=options.device)
+    x = x.contiguous(memory_format=layout).requires_grad_(training)
+
+    def run(way: Callable[[Tensor, int], Tensor]) -> None:
+        with torch.set_grad_enabled(training):
+            output = network(way(x, options.segments))
+            if training:
+                torch.autograd.grad(output, x, torch.ones_like(output))
+
+    ways: dict[str, Callable[[Tensor, int], Tensor]] = {
+        "the convolution without a shift": lambda x, _: x,
+        "temporal_shift": temporal_shift,
+        "assignments to slices, as in TSM": _shift_by_slices,
+        "padding and concatenation": _shift_by_concatenation,
+    }
+    return {name: Case(partial(run, way)) for name, way in ways.items()}
+
+
+def _shift_by_slices(x: Tensor, num_segments: int) -> Tensor:
+    fold = x.shape[1] // 8
+    shifted = torch.zeros_like(x)
+    source, target = (y.unflatten(0, (-1, num_segments)) for y in (x, shifted))
+    target[:, :-1, :fold] = source[:, 1:, :fold]
+    target[:, 1:, fold : 2 * fold] = source[:, :-1, fold : 2 * fold]
+    target[:, :, 2 * fold :] = source[:, :, 2 * fold :]
+    return shifted
+
+
+def _shift_by_concatenation(x: Tensor, num_segments: int) -> Tensor:
+    fold = x.shape[1] // 8
+    clips = x.unflatten(0, (-1, num_segments))
+    later = functional.pad(clips[:, 1:, :fold], (*6 * (0,), 0, 1))
+    earlier = functional.pad(clips[:, :-1, fold : 2 * fold], (*6 * (0,), 1, 0))
+    return torch.cat((later, earlier, clips[:, :, 2 * fold :]), dim=2).flatten(0, 1)
 
 
 def _shift_inference(backbone: str, options: Namespace) -> dict[str, Case]:
