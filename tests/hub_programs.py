@@ -355,7 +355,7 @@ def described(found: Any) -> Any:
             return [type(found).__name__, digest(found), logits(found)]
         return [type(found).__name__, digest(found)]
     if callable(found):
-        return [type(found).__name__, found(FRAMES).sum().item()]
+        return [type(found).__name__, zlib.crc32(found(FRAMES).numpy())]
     text = re.sub(r" at 0x\w+", "", repr(found))
     return [type(found).__name__, text, repr(getattr(found, "__dict__", None))]
 
