@@ -87,6 +87,16 @@ def _model(name: str, backbone: str, options: Namespace) -> TSN:
     return model
 
 
+def _clips(model: TSN, count: int, options: Namespace) -> Tensor:
+    """Random input of a model, on the device."""
+    side = model.input_size
+    return torch.randn(count, options.segments * 3, side, side, device=options.device)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number > 1)}"
+
+
 # Loading
 
 
@@ -138,8 +148,8 @@ def transforms(options: Namespace) -> Iterator[Comparison]:
         for backbone in options.backbones:
             for crop_count in options.crops:
                 yield Comparison(
-                    f"{options.segments} frames of {width}x{height}, {crop_count} "
-                    f"crop{'s' * (crop_count > 1)} for {backbone}",
+                    f"{options.segments} frames of {width}x{height}, "
+                    f"{_counted(crop_count, 'crop')} for {backbone}",
                     partial(_transforms, backbone, width, height, crop_count, options),
                 )
 
@@ -230,7 +240,7 @@ def models(options: Namespace) -> Iterator[Comparison]:
         for name in options.models:
             for batch in options.batches:
                 yield Comparison(
-                    f"{name} {backbone}, {batch} clip{'s' * (batch > 1)}",
+                    f"{name} {backbone}, {_counted(batch, 'clip')}",
                     partial(_models, name, backbone, batch, options),
                     bare="bare image network",
                 )
@@ -238,10 +248,9 @@ def models(options: Namespace) -> Iterator[Comparison]:
 
 def _models(name: str, backbone: str, batch: int, options: Namespace) -> dict[str, Case]:
     model = _model(name, backbone, options)
-    side = model.input_size
-    clips = torch.randn(batch, options.segments * 3, side, side, device=options.device)
-    bare, frames = _bare(backbone).to(options.device), clips.view(-1, 3, side, side)
-    frames = frames.contiguous(memory_format=torch.channels_last)
+    clips = _clips(model, batch, options)
+    bare = _bare(backbone).to(options.device)
+    frames = clips.view(-1, 3, *clips.shape[2:]).contiguous(memory_format=torch.channels_last)
     rows: dict[str, tuple[TSN, Tensor, str]] = {"plain": (model, clips, "float32")}
     for precision in options.precisions:
         dtype = torch.float32 if precision == "tf32" else getattr(torch, precision)
@@ -298,8 +307,9 @@ def shift(options: Namespace) -> Iterator[Comparison]:
         title = f"{options.segments} frames, shifted{' and differentiated' * training}"
         yield Comparison(title, partial(_ways_to_shift, training, options))
     for backbone in options.backbones:
-        yield Comparison(f"{backbone}, inference", partial(_shift_inference, backbone, options))
-        yield Comparison(f"{backbone}, training step", partial(_shift_training, backbone, options))
+        for training, what in ((False, "inference"), (True, "training step")):
+            cases = partial(_tsm_beside_tsn, backbone, training, options)
+            yield Comparison(f"{backbone}, {what}", cases)
 
 
 def _ways_to_shift(training: bool, options: Namespace) -> dict[str, Case]:
@@ -342,22 +352,15 @@ def _shift_by_concatenation(x: Tensor, num_segments: int) -> Tensor:
     return torch.cat((later, earlier, clips[:, :, 2 * fold :]), dim=2).flatten(0, 1)
 
 
-def _shift_inference(backbone: str, options: Namespace) -> dict[str, Case]:
+def _tsm_beside_tsn(backbone: str, training: bool, options: Namespace) -> dict[str, Case]:
     cases = {}
     for name in ("TSN", "TSM"):
         model = _model(name, backbone, options)
-        clip = torch.randn(1, options.segments * 3, model.input_size, model.input_size)
-        fast = optimize_for_inference(model)
-        cases[f"{name}, optimised"] = Case(_inference(fast, clip.to(options.device)))
-    return cases
-
-
-def _shift_training(backbone: str, options: Namespace) -> dict[str, Case]:
-    cases = {}
-    for name in ("TSN", "TSM"):
-        model = _model(name, backbone, options).train()
-        clip = torch.randn(1, options.segments * 3, model.input_size, model.input_size)
-        cases[name] = Case(partial(_training_step, model, clip.to(options.device)))
+        clip = _clips(model, 1, options)
+        if training:
+            cases[name] = Case(partial(_training_step, model.train(), clip))
+        else:
+            cases[f"{name}, optimised"] = Case(_inference(optimize_for_inference(model), clip))
     return cases
 
 
@@ -377,7 +380,7 @@ def video(options: Namespace) -> Iterator[Comparison]:
         for name in options.models:
             for crop_count in options.crops if name == "TSN" else options.crops[:1]:
                 yield Comparison(
-                    f"{name} {backbone}, {crop_count} crop{'s' * (crop_count > 1)}",
+                    f"{name} {backbone}, {_counted(crop_count, 'crop')}",
                     partial(_video, name, backbone, crop_count, options),
                 )
 
