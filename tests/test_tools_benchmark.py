@@ -238,6 +238,7 @@ def test_tables_json_and_plot(
         (["--backbones", "resnet1"], "resnet1"),
         (["--device", "cuda:17"], "cuda:17"),
         (["--video", "nowhere.mp4"], "nowhere.mp4"),
+        (["--video", __file__], "not a video file that can be read"),
         (["--plot", "nowhere/figures.png"], "nowhere"),
     ],
 )

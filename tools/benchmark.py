@@ -33,6 +33,7 @@ if not __package__:  # run as a program, when Python looks for modules beside it
 import torch
 
 from data.made_up import make_video
+from data.video_file import VideoFile
 from tools.comparisons import BACKBONES, MODELS, SECTIONS, Comparison
 from tools.measure import Timing, describe_machine, matmul_peak, peak_memory, take_turns
 
@@ -234,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     help_on_precisions = "of optimised models; None: float32, on CUDA tf32 and bfloat16 too"
     add("--precisions", nargs="+", choices=precisions, help=help_on_precisions)
     add("--compile", action="store_true", help="optimised models with torch.compile as well")
-    add("--video", type=_existing, metavar="FILE", help="a clip; None: one is made up")
+    add("--video", type=_video, metavar="FILE", help="a clip; None: one is made up")
     add("--json", type=_destination, default="benchmark.json", metavar="FILE", help="all timings")
     add("--plot", type=_destination, default="benchmark.png", metavar="FILE", help="their ratios")
     return parser
@@ -263,10 +264,11 @@ def _device(text: str) -> torch.device:
     return device
 
 
-def _existing(text: str) -> Path:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"no such file: {text}")
-    return Path(text)
+def _video(text: str) -> Path:
+    try:
+        return VideoFile(text).path
+    except (OSError, ValueError, ImportError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _destination(text: str) -> Path:
