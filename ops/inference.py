@@ -57,6 +57,9 @@ def optimize_for_inference(
     if isinstance(network, ResNet | VGG | InceptionV3 | BNInception):
         for module in list(network.modules()):
             _fold_batch_norms(module)
+    for module in network.modules():
+        if isinstance(module, TemporalShift) and isinstance(module.net, nn.Conv2d):
+            module.in_place = True
     if channels_last:
         for module in network.modules():
             if isinstance(module, nn.Conv2d):

@@ -52,10 +52,13 @@ def temporal_shift(x: Tensor, num_segments: int, shift_div: int = 8) -> Tensor:
 
 def _shift(x: Tensor, num_segments: int, fold: int, other_way: bool = False) -> Tensor:
     """The first `fold` channels move back and the second forward, or the other way round."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if torch.is_grad_enabled() and x.requires_grad and not traced:
+    if torch.is_grad_enabled() and x.requires_grad and not _is_traced():
         return cast(Tensor, _Shift.apply(x, num_segments, fold, other_way))
     return _shifted(x, num_segments, fold, other_way)
+
+
+def _is_traced() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _shifted(x: Tensor, num_segments: int, fold: int, other_way: bool) -> Tensor:
@@ -64,9 +67,17 @@ def _shifted(x: Tensor, num_segments: int, fold: int, other_way: bool) -> Tensor
     # channels_last, and convolutions would rearrange it; writing each part of an empty tensor takes
     # half as long again where the channels of a pixel lie together.
     result = x.clone()
+    _move(x, result, num_segments, fold, other_way)
+    return result
+
+
+def _move(
+    source: Tensor, target: Tensor, num_segments: int, fold: int, other_way: bool = False
+) -> None:
+    """Write what moves of `source` to its place in `target`, both (N*T, at least 2 fold, H, W)."""
     # (N*T, C, H, W) -> (N, T, C, H, W), views of both
-    clips = (-1, num_segments, *x.shape[1:])
-    source, target = x.view(clips), result.view(clips)
+    clips = (source.shape[0] // num_segments, num_segments)
+    source, target = (x.view(*clips, *x.shape[1:]) for x in (source, target))
     back, forward = slice(fold), slice(fold, 2 * fold)
     if other_way:
         back, forward = forward, back
@@ -74,7 +85,6 @@ def _shifted(x: Tensor, num_segments: int, fold: int, other_way: bool) -> Tensor
     target[:, -1, back].zero_()
     target[:, 1:, forward] = source[:, :-1, forward]
     target[:, 0, forward].zero_()
-    return result
 
 
 class _Shift(Function):
@@ -112,6 +122,10 @@ class TemporalShift(nn.Module):
         net: module applied to the shifted (N*T, C, H, W).
         num_segments: T.
         shift_div: one part in `shift_div` of the channels moves each way.
+
+    Attributes:
+        in_place: whether to shift the input itself and put it back afterwards, where no gradient
+            needs it. Less memory has to be moved, but `net` must not return its input.
     """
 
     def __init__(self, net: nn.Module, num_segments: int, shift_div: int = 8) -> None:
@@ -119,10 +133,20 @@ class TemporalShift(nn.Module):
         self.net = net
         self.num_segments = num_segments
         self.shift_div = shift_div
+        self.in_place = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply `net` to the shifted `x` (N*T, C, H, W)."""
-        return cast(Tensor, self.net(temporal_shift(x, self.num_segments, self.shift_div)))
+        if not self.in_place or x.requires_grad or _is_traced():
+            return cast(Tensor, self.net(temporal_shift(x, self.num_segments, self.shift_div)))
+        fold = x.shape[1] // self.shift_div
+        moving = x[:, : 2 * fold]
+        original = moving.clone()
+        _move(original, moving, self.num_segments, fold)
+        try:
+            return cast(Tensor, self.net(x))
+        finally:
+            moving.copy_(original)
 
     def extra_repr(self) -> str:
         """Show the options beside the wrapped module."""

@@ -184,14 +184,44 @@ def test_it_can_be_exported_and_copied() -> None:
     assert_close(copy.deepcopy(fast)(clip), model(clip))
 
 
-def test_shifts_stay_in_place() -> None:
-    def shifts(model: nn.Module) -> list[str]:
-        return [name for name, m in model.named_modules() if isinstance(m, TemporalShift)]
+def shifts(model: nn.Module) -> dict[str, TemporalShift]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, TemporalShift)}
 
+
+def test_shifts_stay_where_they_are() -> None:
     model = TRN((5, 7), 2, "RGB", "resnet18", pretrained=None)
-    assert shifts(optimize_for_inference(model)) == []
+    assert not shifts(optimize_for_inference(model))
     tsm = make("tsm", shift_place="blockres")
-    assert shifts(optimize_for_inference(tsm)) == shifts(tsm) != []
+    assert list(shifts(optimize_for_inference(tsm))) == list(shifts(tsm)) != []
+
+
+@pytest.mark.parametrize(
+    ("base_model", "shift_place", "in_place"),
+    [("resnet18", "blockres", True), ("resnet18", "block", False), ("BNInception", "block", False)],
+)
+def test_shifts_in_front_of_convolutions_are_in_place(
+    base_model: str, shift_place: str, in_place: bool
+) -> None:
+    model = TSM((5, 7), T, "RGB", base_model, pretrained=None, shift_place=shift_place)
+    fast = optimize_for_inference(model)
+    assert {shift.in_place for shift in shifts(fast).values()} == {in_place}
+    assert not any(shift.in_place for shift in shifts(model).values())
+
+
+@torch.inference_mode()
+def test_activations_are_those_of_the_model_as_built() -> None:
+    """Shifts in place give back what they borrow."""
+    model = make("tsm", shift_place="blockres")
+    activations: list[list[torch.Tensor]] = []
+    for network in (model, optimize_for_inference(model)):
+        kept: list[torch.Tensor] = []
+        for stage in network.base_model.stages():
+            for block in stage:
+                block.register_forward_hook(lambda _, __, output, kept=kept: kept.append(output))
+        network(clip_for(model))
+        activations.append(kept)
+    assert len(activations[0]) >= 8
+    assert_close(tuple(activations[1]), tuple(activations[0]))
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,72 @@ def test_shift_module_applies_its_net_to_the_shifted() -> None:
     torch.testing.assert_close(TemporalShift(net, 2, 4)(x), expected)
 
 
+def in_place(net: nn.Module, num_segments: int = 4, shift_div: int = 8) -> TemporalShift:
+    module = TemporalShift(net, num_segments, shift_div)
+    module.in_place = True
+    return module
+
+
+class Noting(nn.Module):
+    """Returns a copy of its input, and keeps the address of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.address = x.data_ptr()
+        return x.clone()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shift_div", [1, 2, 4, 8, 16])
+def test_shift_in_place(layout: torch.memory_format, shift_div: int) -> None:
+    net = Noting()
+    x = torch.randn(8, 8, 3, 2).contiguous(memory_format=layout)
+    before = x.clone()
+    assert in_place(net, 4, shift_div)(x).equal(shift_by_loop(before, 4, shift_div))
+    assert net.address == x.data_ptr()
+    assert x.equal(before)
+
+
+def test_shift_in_place_copies_the_quarter_that_moves() -> None:
+    x = torch.randn(4, 16, 8, 8)
+    with CountCopies() as counter, torch.no_grad():
+        in_place(nn.Conv2d(16, 4, 1))(x)
+    assert counter.elements == 0.75 * x.numel()
+
+
+def test_shift_in_place_puts_its_input_back_after_an_error() -> None:
+    x = torch.randn(4, 16, 2, 2)
+    before = x.clone()
+    with pytest.raises(RuntimeError):
+        in_place(nn.Conv2d(8, 4, 1))(x)
+    assert x.equal(before)
+
+
+def test_shift_in_place_leaves_what_is_differentiated_alone() -> None:
+    net = nn.Conv2d(16, 4, 1)
+    x = torch.randn(4, 16, 2, 2, requires_grad=True)
+
+    def gradient(module: nn.Module) -> Tensor:
+        return torch.autograd.grad(module(x.relu()).square().sum(), x)[0]
+
+    expected = gradient(TemporalShift(net, 4))
+    assert gradient(in_place(net)).equal(expected)
+    loss = torch.func.grad(lambda x: in_place(net)(x).square().sum())
+    assert loss(x.detach().relu()).mul(x > 0).allclose(expected)
+
+
+def test_shift_in_place_of_many_clips_at_once_and_with_tangents() -> None:
+    net = nn.Conv2d(16, 4, 1).requires_grad_(False)
+    clips, tangents = torch.randn(2, 3, 4, 16, 2, 2)
+    expected = TemporalShift(net, 4)(clips.flatten(0, 1)).unflatten(0, (3, 4))
+    torch.testing.assert_close(torch.func.vmap(in_place(net))(clips), expected)
+    for ours, theirs in zip(
+        torch.func.jvp(in_place(net), (clips[0],), (tangents[0],)),
+        torch.func.jvp(TemporalShift(net, 4), (clips[0],), (tangents[0],)),
+        strict=True,
+    ):
+        assert ours.equal(theirs)
+
+
 def test_pool_equals_a_loop() -> None:
     x = torch.randn(2 * 6, 3, 2, 2)
     clips = x.view(2, 6, 3, 2, 2)
