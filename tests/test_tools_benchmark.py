@@ -1,8 +1,11 @@
 """The benchmark measures what it says, and its plain ways give the numbers of the fast ones."""
 
 import json
+import multiprocessing
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from ops.temporal_shift import temporal_shift
 from tools import benchmark, comparisons
 from tools.comparisons import SECTIONS, Case, Comparison
 from tools.measure import (
+    OwnProcess,
     Timing,
     count_flops,
     describe_machine,
@@ -56,6 +60,18 @@ def test_memory_is_what_a_call_takes_at_most() -> None:
     if used is None:
         pytest.skip("this system does not tell")
     assert 40 * 2**20 <= used <= 44 * 2**20  # 30 MiB, and 10 for their sum
+
+
+def test_a_process_of_its_own() -> None:
+    """It keeps what was made there, passes on what is raised, and is gone when it is closed."""
+    before = set(multiprocessing.active_children())
+    with closing(OwnProcess(partial(eval, "iter('ab').__next__"), CPU)) as process:
+        process()
+        assert len(set(multiprocessing.active_children()) - before) == 1
+        assert peak_memory(process, CPU) is not None or sys.platform != "linux"
+        with pytest.raises(StopIteration):
+            process()
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_operations_are_counted() -> None:

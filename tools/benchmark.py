@@ -24,6 +24,7 @@ import multiprocessing
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,7 +36,15 @@ import torch
 from data.made_up import make_video
 from data.video_file import VideoFile
 from tools.comparisons import BACKBONES, MODELS, SECTIONS, Comparison
-from tools.measure import Timing, describe_machine, matmul_peak, peak_memory, take_turns
+from tools.measure import (
+    OwnProcess,
+    Timing,
+    describe_machine,
+    matmul_peak,
+    peak_memory,
+    take_turns,
+    warm_up_memory,
+)
 
 __all__ = ["main"]
 
@@ -75,17 +84,19 @@ class Row:
 def measure(section: str, comparison: Comparison, options: argparse.Namespace) -> list[Row]:
     """The lines of one table."""
     cases = comparison.cases()
-    # The allocator of Linux keeps blocks of up to 32 MB once it has seen such a one come back. As
-    # in any program that has run for a while, whose timings do not depend on what it did first.
-    torch.ones(2**23 - 2**13)
-    for case in cases.values():
-        case.call()
-    memory = {
-        name: None if case.elsewhere else peak_memory(case.call, options.device)
-        for name, case in cases.items()
-    }
     calls = {name: case.call for name, case in cases.items()}
-    timings = take_turns(calls, rounds=options.rounds, device=options.device)
+    warm_up_memory()
+    with ExitStack() as stack:
+        for call in calls.values():
+            if isinstance(call, OwnProcess):
+                stack.callback(call.close)
+        for call in calls.values():
+            call()
+        memory = {
+            name: None if case.elsewhere else peak_memory(case.call, options.device)
+            for name, case in cases.items()
+        }
+        timings = take_turns(calls, rounds=options.rounds, device=options.device)
     plain = next(iter(timings.values()))
     bare = timings.get(comparison.bare or "")
 

@@ -25,9 +25,9 @@ from data.sampling import segment_indices
 from data.video import load_clip
 from model_loader import load_checkpoint, save_checkpoint
 from ops.inference import optimize_for_inference
-from ops.temporal_shift import temporal_shift
+from ops.temporal_shift import TemporalShift, temporal_shift
 from predictor import Predictor
-from tools.measure import count_flops, tf32
+from tools.measure import OwnProcess, count_flops, tf32
 from transforms import evaluation_transform
 from trn import MTRN, TRN
 from tsm import TSM
@@ -331,7 +331,12 @@ def _ways_to_shift(training: bool, options: Namespace) -> dict[str, Case]:
         "assignments to slices, as in TSM": _shift_by_slices,
         "padding and concatenation": _shift_by_concatenation,
     }
-    return {name: Case(partial(run, way)) for name, way in ways.items()}
+    cases = {name: Case(partial(run, way)) for name, way in ways.items()}
+    if not training:
+        borrowing = TemporalShift(network, options.segments)
+        borrowing.in_place = True
+        cases["in place, as in optimised models"] = Case(_inference(borrowing, x))
+    return cases
 
 
 def _shift_by_slices(x: Tensor, num_segments: int) -> Tensor:
@@ -353,21 +358,28 @@ def _shift_by_concatenation(x: Tensor, num_segments: int) -> Tensor:
 
 
 def _tsm_beside_tsn(backbone: str, training: bool, options: Namespace) -> dict[str, Case]:
+    if training:
+        makers = {name: partial(_training, name, backbone, options) for name in ("TSN", "TSM")}
+        return {name: Case(OwnProcess(make, options.device)) for name, make in makers.items()}
     cases = {}
     for name in ("TSN", "TSM"):
         model = _model(name, backbone, options)
         clip = _clips(model, 1, options)
-        if training:
-            cases[name] = Case(partial(_training_step, model.train(), clip))
-        else:
-            cases[f"{name}, optimised"] = Case(_inference(optimize_for_inference(model), clip))
+        cases[f"{name}, optimised"] = Case(_inference(optimize_for_inference(model), clip))
     return cases
 
 
-def _training_step(model: TSN, clip: Tensor) -> None:
-    model.zero_grad(set_to_none=True)
-    verbs, nouns = model(clip)
-    (verbs.sum() + nouns.sum()).backward()
+def _training(name: str, backbone: str, options: Namespace) -> Callable[[], None]:
+    """A training step without the optimiser's."""
+    model = _model(name, backbone, options).train()
+    clip = _clips(model, 1, options)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        verbs, nouns = model(clip)
+        (verbs.sum() + nouns.sum()).backward()
+
+    return step
 
 
 # From a video file
