@@ -179,16 +179,15 @@ class Predictor:
             raise ValueError("clips must hold at least one clip, got none")
         first = next(self.model.parameters())
         # 8-bit frames travel to the accelerator; cropping and normalising happen there.
-        inputs = [self.transform(clip.to(first.device)).to(first.dtype) for clip in clips]
+        inputs = (self.transform(clip.to(first.device)).to(first.dtype) for clip in clips)
         # (crops * T*L*C, H, W) -> (crops, T*L*C, H, W) of each clip
-        crops = [clip.unflatten(0, (self.crop_count, -1)) for clip in inputs]
+        crops = (clip.unflatten(0, (self.crop_count, -1)) for clip in inputs)
         if first.device.type == "cpu":
             # One at a time. The activations of several do not stay in the processor's cache, nor
             # in the process's memory from layer to layer; the system's handing out takes long.
-            batches = [crop for clip in crops for crop in clip.split(1)]
+            outputs = [self.model(crop) for clip in crops for crop in clip.split(1)]
         else:
-            batches = [torch.cat(crops)]
-        outputs = [self.model(batch) for batch in batches]
+            outputs = [self.model(torch.cat(list(crops)))]
         tasks = [output if isinstance(output, tuple) else (output,) for output in outputs]
         return tuple(
             self._average(torch.cat(scores), len(clips)) for scores in zip(*tasks, strict=True)

@@ -74,6 +74,21 @@ def test_a_cpu_takes_one_crop_at_a_time(model: TSN, frames: Tensor) -> None:
     assert shapes == 20 * [(1, 9, 224, 224)]
 
 
+def test_a_cpu_prepares_one_clip_at_a_time(model: TSN, frames: Tensor) -> None:
+    """Inputs are larger than the frames: those of all clips need not fit into the memory."""
+    predictor, order = Predictor(model), []
+    predictor.model.register_forward_pre_hook(lambda *_: order.append("model"))
+    transform = predictor.transform
+
+    def noting(clip: Tensor) -> Tensor:
+        order.append("transform")
+        return transform(clip)
+
+    predictor.transform = noting
+    predictor.probabilities([frames, frames])
+    assert order == 2 * ["transform", "model"]
+
+
 def test_actions_are_the_best_products(model: TSN, frames: Tensor) -> None:
     predictor = Predictor(model, NAMES)
     (prediction,) = predictor.predict([frames], top_k=6)
