@@ -66,6 +66,12 @@ def _class_counts(num_class: object) -> int | tuple[int, int]:
     return positive_integer("num_class", num_class)
 
 
+_CANNOT_BE_TRAINED = (
+    "a model optimised for inference has no batch norms left and cannot be trained; train the one "
+    "that it was made from"
+)
+
+
 class TSN(nn.Module):
     """Temporal segment network: an image network over T snippets of a clip, then a consensus.
 
@@ -502,10 +508,7 @@ class TSN(nn.Module):
             ValueError: for training, if the model is `inference_only`.
         """
         if mode and self.inference_only:
-            raise ValueError(
-                "mode must be False: a model optimised for inference has no batch norms left and "
-                "cannot be trained; train the one that it was made from"
-            )
+            raise ValueError(f"mode must be False: {_CANNOT_BE_TRAINED}")
         super().train(mode)
         if mode and self._partial_bn:
             self.partialBN(True)
@@ -518,7 +521,12 @@ class TSN(nn.Module):
             Groups, in the original's order, each with `params`, `name`, and the factors `lr_mult`
             and `decay_mult` by which learning rate and weight decay are to be multiplied. What
             partial batch norm froze is in none of them, everything else in exactly one.
+
+        Raises:
+            ValueError: if the model is `inference_only`.
         """
+        if self.inference_only:
+            raise ValueError(_CANNOT_BE_TRAINED)
         groups: dict[str, list[nn.Parameter]] = {
             "first_conv_weight": [],
             "first_conv_bias": [],

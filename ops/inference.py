@@ -29,8 +29,10 @@ def optimize_for_inference(
     """A copy of a model that gives the same outputs faster, and can do nothing else.
 
     Batch norms of the image network are folded into the convolutions in front of them (networks of
-    pretrainedmodels keep theirs), convolutions lie in channels_last, parameters are frozen. The
-    copy's `inference_only` is true: it refuses to be trained or saved.
+    pretrainedmodels keep theirs), which leaves identities in their places; convolutions lie in
+    channels_last; shifts in front of convolutions are done in place under torch.inference_mode();
+    parameters are frozen. The copy's `inference_only` is true: its `train()`, `get_optim_policies`
+    and `save_checkpoint` refuse. Threads may share it, but not a tensor that goes to a part of it.
 
     Args:
         model: a TSN, TRN, MTRN or TSM; stays as it is.
@@ -43,12 +45,12 @@ def optimize_for_inference(
         The copy, in evaluation mode, where the model is.
 
     Raises:
-        ValueError: if the model is of another kind, or `dtype` is not floating-point.
+        ValueError: if the model is of another kind, or `dtype` is no floating-point dtype.
     """
     if not hasattr(model, "inference_only") or not isinstance(model.base_model, nn.Module):
         raise ValueError(f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__}")
-    if dtype is not None and not dtype.is_floating_point:
-        raise ValueError(f"dtype must be floating-point or None, got {dtype}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
     own_dtype = next(model.parameters()).dtype
     # Folded in float32 at least, whatever comes before and after.
     fast = deepcopy(model).to(torch.promote_types(own_dtype, torch.float32))

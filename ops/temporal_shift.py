@@ -124,8 +124,10 @@ class TemporalShift(nn.Module):
         shift_div: one part in `shift_div` of the channels moves each way.
 
     Attributes:
-        in_place: whether to shift the input itself and put it back afterwards, where no gradient
-            needs it. Less memory has to be moved, but `net` must not return its input.
+        in_place: whether to shift the input itself and put it back afterwards, which moves less
+            memory. It is done in inference mode alone, on a tensor that was made there, and not
+            while `net` has hooks, which could keep the shifted. `net` must not return its input,
+            and no other thread may use it.
     """
 
     def __init__(self, net: nn.Module, num_segments: int, shift_div: int = 8) -> None:
@@ -137,7 +139,7 @@ class TemporalShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply `net` to the shifted `x` (N*T, C, H, W)."""
-        if not self.in_place or x.requires_grad or _is_traced():
+        if not self.in_place or _is_traced() or not self._may_borrow(x):
             return cast(Tensor, self.net(temporal_shift(x, self.num_segments, self.shift_div)))
         fold = x.shape[1] // self.shift_div
         moving = x[:, : 2 * fold]
@@ -147,6 +149,12 @@ class TemporalShift(nn.Module):
             return cast(Tensor, self.net(x))
         finally:
             moving.copy_(original)
+
+    def _may_borrow(self, x: Tensor) -> bool:
+        """Whether nobody sees that `x` is another for a while, and no element is there twice."""
+        hooks = self.net._forward_pre_hooks or self.net._forward_hooks
+        dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+        return torch.is_inference_mode_enabled() and x.is_inference() and dense and not hooks
 
     def extra_repr(self) -> str:
         """Show the options beside the wrapped module."""

@@ -130,6 +130,7 @@ def options(folder: Path, **others: object) -> Namespace:
 
 def test_all_sections_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "peak_memory", lambda *_: None)  # slow in a large process
+    monkeypatch.setattr(comparisons, "OwnProcess", lambda make, _: make())  # slow to start
     given = options(tmp_path, models=["TSN", "MTRN"], video=make_video(tmp_path / "clip.mp4", 6))
     found: dict[str, list[benchmark.Row]] = {}
     for section in ("transforms", "models", "shift", "video"):
@@ -139,8 +140,6 @@ def test_all_sections_can_be_measured(tmp_path: Path, monkeypatch: pytest.Monkey
         "2 frames of 300x260, 1 crop for resnet18",
         "TSN resnet18, 1 clip",
         "MTRN resnet18, 1 clip",
-        "2 frames, shifted",
-        "2 frames, shifted and differentiated",
         "resnet18, inference",
         "resnet18, training step",
         "decode the frames of a clip",
@@ -187,6 +186,18 @@ def test_all_ways_to_shift_shift() -> None:
         assert way(x, 3).equal(temporal_shift(x, 3))
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_models_shift_in_the_way_that_is_measured(tmp_path: Path, training: bool) -> None:
+    calls: list[int] = []
+
+    def way(x: torch.Tensor, num_segments: int) -> torch.Tensor:
+        calls.append(num_segments)
+        return temporal_shift(x, num_segments)
+
+    comparisons._shifting("TSM", way, "resnet18", training, options(tmp_path))()
+    assert calls == 8 * [2]
+
+
 def test_the_bare_network_is_somebody_elses_and_folded() -> None:
     for backbone in ("resnet18", "BNInception"):
         network = comparisons._bare(backbone)
@@ -204,6 +215,10 @@ def too_large() -> dict[str, Case]:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def interrupted() -> dict[str, Case]:
+    raise KeyboardInterrupt
+
+
 def product() -> dict[str, Case]:
     square = torch.randn(64, 64)
     return {
@@ -216,20 +231,24 @@ def product() -> dict[str, Case]:
 def made_up(_: Namespace) -> Iterator[Comparison]:
     yield Comparison("too large", too_large)
     yield Comparison("a product", product, bare="bare")
+    yield Comparison("interrupted", interrupted)
 
 
 def test_tables_json_and_plot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Of what was measured before it was interrupted."""
     monkeypatch.setitem(SECTIONS, "transforms", made_up)
     monkeypatch.setattr("tools.measure._MATMUL_SIDE", {"cpu": 64})
     report, plot = tmp_path / "figures.json", tmp_path / "figures.png"
     arguments = ["--rounds", "3", "--json", str(report), "--plot", str(plot)]
-    assert benchmark.main(["--sections", "transforms", *arguments]) == 0
+    assert benchmark.main(["--sections", "transforms", *arguments]) == 130
     printed = capsys.readouterr().out
     assert "too large: does not fit into the memory" in printed
     contents = json.loads(report.read_text())
     assert contents["machine"] == describe_machine(CPU)
+    assert contents["options"]["rounds"] == 3
+    assert contents["options"]["frames"] == [[456, 256], [1920, 1080]]
     plain, part, bare = contents["rows"]
     assert [row["case"] for row in contents["rows"]] == ["plain", "a part", "bare"]
     assert len(plain["seconds"]) == 3
@@ -255,7 +274,13 @@ def test_tables_json_and_plot(
         (["--device", "cuda:17"], "cuda:17"),
         (["--video", "nowhere.mp4"], "nowhere.mp4"),
         (["--video", __file__], "not a video file that can be read"),
+        (["--video", "."], "'.' is a folder"),
+        (["--device", "meta"], "only cpu and cuda"),
+        (["--precisions", "tf32"], "tf32 needs --device cuda"),
+        (["--json", "."], "'.' is a folder"),
         (["--plot", "nowhere/figures.png"], "nowhere"),
+        (["--plot", "figures"], "must end in one of"),
+        (["--plot", "figures.xyz"], "must end in one of"),
     ],
 )
 def test_bad_arguments_are_named_at_once(

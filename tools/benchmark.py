@@ -1,28 +1,17 @@
 #!/usr/bin/env python
 """Measure how fast this library is, against the plain way of doing the same and the bare backbone.
 
-    python tools/benchmark.py [--sections ...] [--device cuda] [--json FILE] [--plot FILE]
-
 Prints tables in Markdown, and writes every single timing to a JSON file and the ratios to a plot.
-Weights are random, and clips made up. In the tables,
-
-- "speed" is how many times as fast as the first line of its table a line is, and "of bare" how many
-  times as fast as the bare image network;
-- of a part of something, "speed" is its share of the time that the whole takes;
-- "of peak" is the share of the operations per second that a large matrix product of that precision
-  reaches on the same machine;
-- "memory" is what a call takes at most beyond what it is given, its result included.
-
-Calls of one table take turns, in a process of their own, since what a process has used before makes
-its memory faster. Ratios are medians over the rounds. Machines are noisy: run it when nothing else
-does, and compare ratios rather than times.
+Weights are random, and clips made up. All of it takes about ten minutes on two cores.
 """
 
 import argparse
 import json
 import multiprocessing
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -47,6 +36,22 @@ from tools.measure import (
 )
 
 __all__ = ["main"]
+
+_LEGEND = """\
+In the tables,
+
+- "speed" is how many times as fast as the first line of its table a line is, and "of bare" how many
+  times as fast as the bare image network (models);
+- of a part of something ("its ..."), "speed" is its share of the time that the whole takes;
+- "of peak" is the share of the operations per second that a large matrix product of that precision
+  reaches on the same machine (models);
+- "memory" is what a call takes at most beyond what it is given, its result included.
+
+Calls of one table take turns, in a process of their own, since what a process has used before makes
+its memory faster. Ratios are medians over the rounds; those of one table can be compared, those of
+two tables less. Machines are noisy: run it when nothing else does, and compare ratios rather than
+times. Ctrl-C ends it, and writes what there is.
+"""
 
 _BATCHES = {"cpu": [1], "cuda": [1, 8, 32, 64, 128]}
 _PRECISIONS = {"cpu": ["float32"], "cuda": ["float32", "tf32", "bfloat16"]}
@@ -139,12 +144,8 @@ def table(rows: list[Row]) -> str:
 
 def draw(rows: list[Row], machine: dict[str, str], path: Path) -> None:
     """Bars of how many times as fast as the plain way everything is."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"the plot needs the package {error.name!r}: pip install matplotlib"
-        ) from error
+    from matplotlib.figure import Figure
+
     rows = [row for row in rows if row.speed is not None]
     speeds = [row.speed or 1 for row in rows]
     figure = Figure(figsize=(11, 1.5 + 0.2 * len(rows)), layout="constrained")
@@ -160,7 +161,7 @@ def draw(rows: list[Row], machine: dict[str, str], path: Path) -> None:
         axes.text(
             max(speed, 1), place, f" {speed:.2f}", va="center", fontsize=7, color=colours[place]
         )
-    limits = min(0.5, *speeds), 1.3 * max(2, *speeds)
+    limits = min(0.5, *(0.8 * speed for speed in speeds)), 1.3 * max(2, *speeds)
     ticks = [tick for tick in (0.25, 0.5, 1, 2, 4, 8, 16, 32) if limits[0] <= tick <= limits[1]]
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -181,10 +182,14 @@ def draw(rows: list[Row], machine: dict[str, str], path: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    given = {name: _plainly(value) for name, value in vars(options).items()}
     kind = options.device.type
     options.batches = options.batches or _BATCHES.get(kind, [1])
     options.precisions = options.precisions or _PRECISIONS.get(kind, ["float32"])
+    if kind == "cpu" and "tf32" in options.precisions:
+        parser.error("argument --precisions: tf32 needs --device cuda")
     machine = describe_machine(options.device)
     options.peaks = {
         precision: matmul_peak(precision, options.device)
@@ -195,10 +200,40 @@ def main(arguments: list[str] | None = None) -> int:
     for precision, peak in options.peaks.items():
         print(f"- peak of matrix products, {precision}: {peak / 1e9:,.0f} GFLOP/s")
     rows: list[Row] = []
+    status = 0
+    try:
+        for lines in _tables(options):
+            rows += lines
+            print(f"\n{table(lines)}", flush=True)
+    except KeyboardInterrupt:
+        print("\ninterrupted")
+        status = 130
+    if rows:
+        report = {
+            "options": given,
+            "machine": machine,
+            "matmul_peak": options.peaks,
+            "rows": [asdict(row) for row in rows],
+        }
+        options.json.write_text(json.dumps(report, indent=1))
+        draw(rows, machine, options.plot)
+        print(f"\nwrote {options.json} and {options.plot}")
+    return status
+
+
+def _tables(options: argparse.Namespace) -> Iterator[list[Row]]:
+    """The tables, one after the other, each measured in a process of its own."""
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     with (
         tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(1, context, max_tasks_per_child=1) as processes,
+        ProcessPoolExecutor(
+            1,
+            context,
+            # What Ctrl-C does to the program, it does to its processes: they need not say so.
+            initializer=signal.signal,
+            initargs=(signal.SIGINT, signal.SIG_DFL),
+            max_tasks_per_child=1,
+        ) as processes,
     ):
         options.folder = folder
         if options.video is None:
@@ -207,48 +242,51 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\n## {section}")
             for comparison in SECTIONS[section](options):
                 try:
-                    lines = processes.submit(measure, section, comparison, options).result()
+                    yield processes.submit(measure, section, comparison, options).result()
                 except torch.OutOfMemoryError:
                     print(f"\n{comparison.title}: does not fit into the memory", flush=True)
-                    continue
-                rows += lines
-                print(f"\n{table(lines)}", flush=True)
-    report = {
-        "machine": machine,
-        "matmul_peak": options.peaks,
-        "rows": [asdict(row) for row in rows],
-    }
-    options.json.write_text(json.dumps(report, indent=1))
-    draw(rows, machine, options.plot)
-    print(f"\nwrote {options.json} and {options.plot}")
-    return 0
+
+
+def _plainly(value: object) -> object:
+    """A value of an option for JSON."""
+    if isinstance(value, list | tuple):
+        return [_plainly(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _parser() -> argparse.ArgumentParser:
+    sections = "\n".join(f"- {name}: {section.__doc__}" for name, section in SECTIONS.items())
     parser = argparse.ArgumentParser(
-        description="Measure this library against the plain way of doing the same.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description=f"{__doc__}\nSections:\n\n{sections}\n\n{_LEGEND}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="what to measure")
-    add("--models", nargs="+", choices=MODELS, default=list(MODELS), help="of which models")
+    add("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="all unless given")
+    add("--models", nargs="+", choices=MODELS, default=list(MODELS), help="all four")
     backbones = ["resnet50", "BNInception"]
-    add("--backbones", nargs="+", choices=BACKBONES, default=backbones, help="on which networks")
-    add("--device", type=_device, default="cpu", help="cpu or cuda")
-    add("--segments", type=_positive, default=8, metavar="T", help="segments of a clip")
-    add("--rounds", type=_positive, default=7, metavar="N", help="how often to time each call")
-    add("--crops", nargs="+", type=int, choices=(1, 10), default=[1, 10], help="crops of a frame")
-    sizes = [(456, 256), (1920, 1080)]
-    add("--frames", nargs="+", type=_size, default=sizes, metavar="WxH", help="sizes of frames")
-    help_on_batches = "clips at a time; None: 1, on CUDA as many as fit"
+    add(
+        "--backbones", nargs="+", choices=BACKBONES, default=backbones, help=" and ".join(backbones)
+    )
+    add("--device", type=_device, default="cpu", help="cpu (default) or cuda")
+    add("--segments", type=_positive, default=8, metavar="T", help="of a clip: 8")
+    add("--rounds", type=_positive, default=7, metavar="N", help="of each call: 7")
+    help_on_crops = (
+        "1 and 10 of each frame; from videos, models other than TSN take the first alone"
+    )
+    add("--crops", nargs="+", type=int, choices=(1, 10), default=[1, 10], help=help_on_crops)
+    sizes, help_on_frames = [(456, 256), (1920, 1080)], "sizes for transforms: 456x256 1920x1080"
+    add("--frames", nargs="+", type=_size, default=sizes, metavar="WxH", help=help_on_frames)
+    help_on_batches = "clips at a time, of models: 1, on CUDA up to 128"
     add("--batches", nargs="+", type=_positive, metavar="N", help=help_on_batches)
     precisions = ("float32", "tf32", "bfloat16", "float16")
-    help_on_precisions = "of optimised models; None: float32, on CUDA tf32 and bfloat16 too"
+    help_on_precisions = "of optimised models: float32, on CUDA tf32 and bfloat16 too"
     add("--precisions", nargs="+", choices=precisions, help=help_on_precisions)
     add("--compile", action="store_true", help="optimised models with torch.compile as well")
-    add("--video", type=_video, metavar="FILE", help="a clip; None: one is made up")
-    add("--json", type=_destination, default="benchmark.json", metavar="FILE", help="all timings")
-    add("--plot", type=_destination, default="benchmark.png", metavar="FILE", help="their ratios")
+    add("--video", type=_video, metavar="FILE", help="one is made up unless given")
+    add(
+        "--json", type=_destination, default="benchmark.json", metavar="FILE", help="benchmark.json"
+    )
+    add("--plot", type=_picture, default="benchmark.png", metavar="FILE", help="benchmark.png")
     return parser
 
 
@@ -270,12 +308,16 @@ def _device(text: str) -> torch.device:
     try:
         device = torch.device(text)
         torch.empty(1, device=device)
+        if device.type not in _BATCHES:
+            raise RuntimeError("only cpu and cuda are measured")
     except (RuntimeError, AssertionError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {error}") from error
     return device
 
 
 def _video(text: str) -> Path:
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"must be a video file, {text!r} is a folder")
     try:
         return VideoFile(text).path
     except (OSError, ValueError, ImportError) as error:
@@ -283,9 +325,27 @@ def _video(text: str) -> Path:
 
 
 def _destination(text: str) -> Path:
-    if not Path(text).parent.is_dir():
-        raise argparse.ArgumentTypeError(f"no such folder: {Path(text).parent}")
-    return Path(text)
+    path = Path(text)
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {path.parent}")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"must be a file, {text!r} is a folder")
+    return path
+
+
+def _picture(text: str) -> Path:
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ModuleNotFoundError as error:
+        raise argparse.ArgumentTypeError(
+            f"a plot needs the package {error.name!r}: pip install matplotlib"
+        ) from error
+    path, formats = _destination(text), FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise argparse.ArgumentTypeError(
+            f"must end in one of {', '.join(f'.{name}' for name in formats)}, got {text!r}"
+        )
+    return path
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -302,41 +302,53 @@ def _bare(backbone: str) -> nn.Module:
 
 
 def shift(options: Namespace) -> Iterator[Comparison]:
-    """What the shift of TSM costs over TSN, and other ways to shift in front of a convolution."""
-    for training in (False, True):
-        title = f"{options.segments} frames, shifted{' and differentiated' * training}"
-        yield Comparison(title, partial(_ways_to_shift, training, options))
+    """TSM beside TSN, optimised and in training, and other ways to shift."""
     for backbone in options.backbones:
         for training, what in ((False, "inference"), (True, "training step")):
             cases = partial(_tsm_beside_tsn, backbone, training, options)
             yield Comparison(f"{backbone}, {what}", cases)
 
 
-def _ways_to_shift(training: bool, options: Namespace) -> dict[str, Case]:
-    """In front of the first convolution of a block of ResNet-50, whose layout is channels_last."""
-    layout = torch.channels_last
-    network = nn.Conv2d(256, 64, 1, bias=False).to(options.device).to(memory_format=layout)
-    x = torch.randn(options.segments, 256, 56, 56, device=options.device)
-    x = x.contiguous(memory_format=layout).requires_grad_(training)
-
-    def run(way: Callable[[Tensor, int], Tensor]) -> None:
-        with torch.set_grad_enabled(training):
-            output = network(way(x, options.segments))
-            if training:
-                torch.autograd.grad(output, x, torch.ones_like(output))
-
-    ways: dict[str, Callable[[Tensor, int], Tensor]] = {
-        "the convolution without a shift": lambda x, _: x,
-        "temporal_shift": temporal_shift,
-        "assignments to slices, as in TSM": _shift_by_slices,
-        "padding and concatenation": _shift_by_concatenation,
-    }
-    cases = {name: Case(partial(run, way)) for name, way in ways.items()}
+def _tsm_beside_tsn(backbone: str, training: bool, options: Namespace) -> dict[str, Case]:
+    rows: dict[str, tuple[str, _Way | None]] = {"TSN": ("TSN", None), "TSM": ("TSM", None)}
     if not training:
-        borrowing = TemporalShift(network, options.segments)
-        borrowing.in_place = True
-        cases["in place, as in optimised models"] = Case(_inference(borrowing, x))
-    return cases
+        rows["TSM, shifted by a copy"] = "TSM", temporal_shift
+    rows["TSM, by assignments to slices, as in the original"] = "TSM", _shift_by_slices
+    rows["TSM, by padding and concatenation"] = "TSM", _shift_by_concatenation
+    makers = {
+        row: partial(_shifting, name, way, backbone, training, options)
+        for row, (name, way) in rows.items()
+    }
+    if not training:
+        return {row: Case(make()) for row, make in makers.items()}
+    # Nobody trains two models in turns: see OwnProcess.
+    return {row: Case(OwnProcess(make, options.device)) for row, make in makers.items()}
+
+
+_Way = Callable[[Tensor, int], Tensor]
+
+
+def _shifting(
+    name: str, way: _Way | None, backbone: str, training: bool, options: Namespace
+) -> Callable[[], object]:
+    """A forward pass of an optimised model, or a training step without the optimiser's."""
+    model = _model(name, backbone, options)
+    model = model.train() if training else optimize_for_inference(model)
+    for module in model.modules():
+        if isinstance(module, TemporalShift) and way is not None:
+            module.forward = partial(_shift_another_way, module, way)  # type: ignore[method-assign]
+    clip = _clips(model, 1, options)
+    return partial(_training_step, model, clip) if training else _inference(model, clip)
+
+
+def _shift_another_way(module: TemporalShift, way: _Way, x: Tensor) -> Tensor:
+    return cast(Tensor, module.net(way(x, module.num_segments)))
+
+
+def _training_step(model: TSN, clip: Tensor) -> None:
+    model.zero_grad(set_to_none=True)
+    verbs, nouns = model(clip)
+    (verbs.sum() + nouns.sum()).backward()
 
 
 def _shift_by_slices(x: Tensor, num_segments: int) -> Tensor:
@@ -355,31 +367,6 @@ def _shift_by_concatenation(x: Tensor, num_segments: int) -> Tensor:
     later = functional.pad(clips[:, 1:, :fold], (*6 * (0,), 0, 1))
     earlier = functional.pad(clips[:, :-1, fold : 2 * fold], (*6 * (0,), 1, 0))
     return torch.cat((later, earlier, clips[:, :, 2 * fold :]), dim=2).flatten(0, 1)
-
-
-def _tsm_beside_tsn(backbone: str, training: bool, options: Namespace) -> dict[str, Case]:
-    if training:
-        makers = {name: partial(_training, name, backbone, options) for name in ("TSN", "TSM")}
-        return {name: Case(OwnProcess(make, options.device)) for name, make in makers.items()}
-    cases = {}
-    for name in ("TSN", "TSM"):
-        model = _model(name, backbone, options)
-        clip = _clips(model, 1, options)
-        cases[f"{name}, optimised"] = Case(_inference(optimize_for_inference(model), clip))
-    return cases
-
-
-def _training(name: str, backbone: str, options: Namespace) -> Callable[[], None]:
-    """A training step without the optimiser's."""
-    model = _model(name, backbone, options).train()
-    clip = _clips(model, 1, options)
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        verbs, nouns = model(clip)
-        (verbs.sum() + nouns.sum()).backward()
-
-    return step
 
 
 # From a video file

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import platform
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -115,7 +116,9 @@ class OwnProcess:
 
     def __init__(self, make: Callable[[], Callable[[], object]], device: torch.device) -> None:
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        self._process = ProcessPoolExecutor(1, context)
+        # Ctrl-C ends it, without a word: its parent has one.
+        silent = signal.SIGINT, signal.SIG_DFL
+        self._process = ProcessPoolExecutor(1, context, signal.signal, silent)
         self._arguments = make, device
 
     def __call__(self) -> None:
