@@ -148,7 +148,8 @@ def test_all_sections_can_be_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
     rows = {row.case: row for row in found["MTRN resnet18, 1 clip"]}
     assert list(rows) == [
-        *("plain", "optimised, float32", "its features", "its heads", "bare image network")
+        *("plain", "optimised, float32", "its features", "its heads"),
+        *("its heads, drawing three relations", "bare image network"),
     ]
     assert rows["plain"].speed == rows["bare image network"].of_bare == 1
     assert rows["plain"].of_peak > 0
@@ -231,18 +232,20 @@ def product() -> dict[str, Case]:
 def made_up(_: Namespace) -> Iterator[Comparison]:
     yield Comparison("too large", too_large)
     yield Comparison("a product", product, bare="bare")
+
+
+def made_up_to_be_interrupted(_: Namespace) -> Iterator[Comparison]:
     yield Comparison("interrupted", interrupted)
 
 
 def test_tables_json_and_plot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of what was measured before it was interrupted."""
     monkeypatch.setitem(SECTIONS, "transforms", made_up)
     monkeypatch.setattr("tools.measure._MATMUL_SIDE", {"cpu": 64})
     report, plot = tmp_path / "figures.json", tmp_path / "figures.png"
     arguments = ["--rounds", "3", "--json", str(report), "--plot", str(plot)]
-    assert benchmark.main(["--sections", "transforms", *arguments]) == 130
+    assert benchmark.main(["--sections", "transforms", *arguments]) == 0
     printed = capsys.readouterr().out
     assert "too large: does not fit into the memory" in printed
     contents = json.loads(report.read_text())
@@ -262,6 +265,20 @@ def test_tables_json_and_plot(
     with Image.open(plot) as image:
         assert image.format == "PNG"
         assert len(image.convert("L").getcolors(256)) > 10
+
+
+def test_what_was_measured_before_an_interruption_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SECTIONS, "transforms", made_up)
+    monkeypatch.setitem(SECTIONS, "shift", made_up_to_be_interrupted)
+    monkeypatch.setattr("tools.measure._MATMUL_SIDE", {"cpu": 64})
+    report, plot = tmp_path / "figures.json", tmp_path / "figures.png"
+    arguments = ["--rounds", "1", "--json", str(report), "--plot", str(plot)]
+    assert benchmark.main(["--sections", "transforms", "shift", "video", *arguments]) == 130
+    assert "interrupted\n" in capsys.readouterr().out
+    assert len(json.loads(report.read_text())["rows"]) == 3
+    assert plot.is_file()
 
 
 @pytest.mark.parametrize(

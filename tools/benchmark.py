@@ -7,15 +7,14 @@ Weights are random, and clips made up. All of it takes about ten minutes on two 
 
 import argparse
 import json
-import multiprocessing
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,7 +31,6 @@ from tools.measure import (
     matmul_peak,
     peak_memory,
     take_turns,
-    warm_up_memory,
 )
 
 __all__ = ["main"]
@@ -90,7 +88,6 @@ def measure(section: str, comparison: Comparison, options: argparse.Namespace) -
     """The lines of one table."""
     cases = comparison.cases()
     calls = {name: case.call for name, case in cases.items()}
-    warm_up_memory()
     with ExitStack() as stack:
         for call in calls.values():
             if isinstance(call, OwnProcess):
@@ -184,7 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    given = {name: _plainly(value) for name, value in vars(options).items()}
+    given = dict(vars(options))
     kind = options.device.type
     options.batches = options.batches or _BATCHES.get(kind, [1])
     options.precisions = options.precisions or _PRECISIONS.get(kind, ["float32"])
@@ -215,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
             "matmul_peak": options.peaks,
             "rows": [asdict(row) for row in rows],
         }
-        options.json.write_text(json.dumps(report, indent=1))
+        options.json.write_text(json.dumps(report, indent=1, default=str))
         draw(rows, machine, options.plot)
         print(f"\nwrote {options.json} and {options.plot}")
     return status
@@ -223,35 +220,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _tables(options: argparse.Namespace) -> Iterator[list[Row]]:
     """The tables, one after the other, each measured in a process of its own."""
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(
-            1,
-            context,
-            # What Ctrl-C does to the program, it does to its processes: they need not say so.
-            initializer=signal.signal,
-            initargs=(signal.SIGINT, signal.SIG_DFL),
-            max_tasks_per_child=1,
-        ) as processes,
-    ):
+    with tempfile.TemporaryDirectory() as folder:
         options.folder = folder
         if options.video is None:
             options.video = make_video(Path(folder) / "clip.mp4")
         for section in options.sections:
             print(f"\n## {section}")
             for comparison in SECTIONS[section](options):
+                make = partial(partial, measure, section, comparison, options)
                 try:
-                    yield processes.submit(measure, section, comparison, options).result()
+                    with closing(OwnProcess(make, options.device)) as process:
+                        lines = cast(list[Row], process())
                 except torch.OutOfMemoryError:
                     print(f"\n{comparison.title}: does not fit into the memory", flush=True)
-
-
-def _plainly(value: object) -> object:
-    """A value of an option for JSON."""
-    if isinstance(value, list | tuple):
-        return [_plainly(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+                else:
+                    yield lines
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -267,9 +250,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--backbones", nargs="+", choices=BACKBONES, default=backbones, help=" and ".join(backbones)
     )
-    add("--device", type=_device, default="cpu", help="cpu (default) or cuda")
-    add("--segments", type=_positive, default=8, metavar="T", help="of a clip: 8")
-    add("--rounds", type=_positive, default=7, metavar="N", help="of each call: 7")
+    add("--device", type=_device, default="cpu", help="cpu or cuda: %(default)s")
+    add("--segments", type=_positive, default=8, metavar="T", help="of a clip: %(default)s")
+    add("--rounds", type=_positive, default=7, metavar="N", help="of each call: %(default)s")
     help_on_crops = (
         "1 and 10 of each frame; from videos, models other than TSN take the first alone"
     )
@@ -283,10 +266,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--precisions", nargs="+", choices=precisions, help=help_on_precisions)
     add("--compile", action="store_true", help="optimised models with torch.compile as well")
     add("--video", type=_video, metavar="FILE", help="one is made up unless given")
-    add(
-        "--json", type=_destination, default="benchmark.json", metavar="FILE", help="benchmark.json"
-    )
-    add("--plot", type=_picture, default="benchmark.png", metavar="FILE", help="benchmark.png")
+    add("--json", type=_destination, default="benchmark.json", metavar="FILE", help="%(default)s")
+    add("--plot", type=_picture, default="benchmark.png", metavar="FILE", help="%(default)s")
     return parser
 
 

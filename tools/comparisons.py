@@ -8,6 +8,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from data.sampling import segment_indices
 from data.video import load_clip
 from model_loader import load_checkpoint, save_checkpoint
 from ops.inference import optimize_for_inference
+from ops.relation import MultiScaleRelation
 from ops.temporal_shift import TemporalShift, temporal_shift
 from predictor import Predictor
 from tools.measure import OwnProcess, count_flops, tf32
@@ -273,6 +275,12 @@ def _models(name: str, backbone: str, batch: int, options: Namespace) -> dict[st
         "its features": Case(_inference(fast.features, inputs, precision), part_of=whole),
         "its heads": Case(_inference(fast.logits, features, precision), part_of=whole),
     }
+    if isinstance(fast.consensus, MultiScaleRelation):
+        drawing = deepcopy(fast)
+        cast(MultiScaleRelation, drawing.consensus).sampling = "random"
+        cases["its heads, drawing three relations"] = Case(
+            _inference(drawing.logits, features, precision), part_of=whole
+        )
     return cases | {"bare image network": Case(alone, count_flops(alone))}
 
 
@@ -301,6 +309,9 @@ def _bare(backbone: str) -> nn.Module:
 # The shift
 
 
+_Way = Callable[[Tensor, int], Tensor]
+
+
 def shift(options: Namespace) -> Iterator[Comparison]:
     """TSM beside TSN, optimised and in training, and other ways to shift."""
     for backbone in options.backbones:
@@ -323,9 +334,6 @@ def _tsm_beside_tsn(backbone: str, training: bool, options: Namespace) -> dict[s
         return {row: Case(make()) for row, make in makers.items()}
     # Nobody trains two models in turns: see OwnProcess.
     return {row: Case(OwnProcess(make, options.device)) for row, make in makers.items()}
-
-
-_Way = Callable[[Tensor, int], Tensor]
 
 
 def _shifting(

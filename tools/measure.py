@@ -35,7 +35,6 @@ __all__ = [
     "peak_memory",
     "take_turns",
     "tf32",
-    "warm_up_memory",
 ]
 
 _MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
@@ -94,20 +93,11 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def warm_up_memory() -> None:
-    """Bring this process's memory into the state of a program that has run for a while.
-
-    The allocator of Linux keeps blocks of up to 32 MB once it has seen such a one come back.
-    Without this, timings depend on what a process did first.
-    """
-    torch.ones(2**23 - 2**13)
-
-
 class OwnProcess:
     """A call that is made in a process of its own, where nothing else has been done.
 
-    What else a process does decides how much memory it has at hand. A process that trains two
-    models in turns keeps what the larger one needs, so that the smaller one looks cheaper.
+    What else a process does decides how much memory it has at hand. One that trains two models in
+    turns keeps what the larger one needs, so that the smaller one looks cheaper.
 
     Args:
         make: makes the call, there; it can be pickled.
@@ -121,9 +111,9 @@ class OwnProcess:
         self._process = ProcessPoolExecutor(1, context, signal.signal, silent)
         self._arguments = make, device
 
-    def __call__(self) -> None:
-        """Make the call, and wait until it is done."""
-        self._process.submit(_call, *self._arguments).result()
+    def __call__(self) -> object:
+        """Make the call, wait until it is done, and return its result, which can be pickled."""
+        return self._process.submit(_call, *self._arguments).result()
 
     def peak_memory(self) -> int | None:
         """What `peak_memory` says, there."""
@@ -139,14 +129,18 @@ _made: list[Callable[[], object]] = []  # in such a process, the one call that i
 
 def _made_once(make: Callable[[], Callable[[], object]]) -> Callable[[], object]:
     if not _made:
-        warm_up_memory()
+        # The allocator of Linux keeps blocks of up to 32 MB once it has seen such a one come back.
+        # As in any program that has run for a while, whose timings do not depend on what it did
+        # first.
+        torch.ones(2**23 - 2**13)
         _made.append(make())
     return _made[0]
 
 
-def _call(make: Callable[[], Callable[[], object]], device: torch.device) -> None:
-    _made_once(make)()
+def _call(make: Callable[[], Callable[[], object]], device: torch.device) -> object:
+    result = _made_once(make)()
     _wait_for(device)
+    return result
 
 
 def _peak_memory(make: Callable[[], Callable[[], object]], device: torch.device) -> int | None:
