@@ -30,9 +30,10 @@ def optimize_for_inference(
 
     Batch norms of the image network are folded into the convolutions in front of them (networks of
     pretrainedmodels keep theirs), which leaves identities in their places; convolutions lie in
-    channels_last; shifts in front of convolutions are done in place under torch.inference_mode();
-    parameters are frozen. The copy's `inference_only` is true: its `train()`, `get_optim_policies`
-    and `save_checkpoint` refuse. Threads may share it, but not a tensor that goes to a part of it.
+    channels_last; shifts, but those of whole residual blocks, are done in place under
+    torch.inference_mode(); parameters are frozen. The copy's `inference_only` is true: its
+    `train()`, `get_optim_policies` and `save_checkpoint` refuse. Threads may share it, but not a
+    tensor that goes to a part of it.
 
     Args:
         model: a TSN, TRN, MTRN or TSM; stays as it is.
@@ -59,9 +60,11 @@ def optimize_for_inference(
     if isinstance(network, ResNet | VGG | InceptionV3 | BNInception):
         for module in list(network.modules()):
             _fold_batch_norms(module)
+    before_stage = network.before_stage if isinstance(network, BNInception) else None
     for module in network.modules():
-        if isinstance(module, TemporalShift) and isinstance(module.net, nn.Conv2d):
-            module.in_place = True
+        if isinstance(module, TemporalShift):
+            # Nothing but the stage sees what is shifted before a stage of BN-Inception.
+            module.in_place = isinstance(module.net, nn.Conv2d) or module is before_stage
     if channels_last:
         for module in network.modules():
             if isinstance(module, nn.Conv2d):

@@ -124,10 +124,11 @@ class TemporalShift(nn.Module):
         shift_div: one part in `shift_div` of the channels moves each way.
 
     Attributes:
-        in_place: whether to shift the input itself and put it back afterwards, which moves less
-            memory. It is done in inference mode alone, on a tensor that was made there, and not
-            while `net` has hooks, which could keep the shifted. `net` must not return its input,
-            and no other thread may use it.
+        in_place: whether to shift the input itself, which moves less memory, and put it back
+            afterwards; where `net` is the identity it stays shifted and is the output, as with
+            nn.ReLU(inplace=True). It is done in inference mode alone, on a tensor that was made
+            there, and not while there are hooks, which could keep what changes. Any other `net`
+            must not return its input, and no other thread may use it.
     """
 
     def __init__(self, net: nn.Module, num_segments: int, shift_div: int = 8) -> None:
@@ -145,6 +146,8 @@ class TemporalShift(nn.Module):
         moving = x[:, : 2 * fold]
         original = moving.clone()
         _move(original, moving, self.num_segments, fold)
+        if isinstance(self.net, nn.Identity):
+            return x
         try:
             return cast(Tensor, self.net(x))
         finally:
@@ -152,7 +155,7 @@ class TemporalShift(nn.Module):
 
     def _may_borrow(self, x: Tensor) -> bool:
         """Whether nobody sees that `x` is another for a while, and no element is there twice."""
-        hooks = self.net._forward_pre_hooks or self.net._forward_hooks
+        hooks = any(m._forward_pre_hooks or m._forward_hooks for m in (self, self.net))
         dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
         return torch.is_inference_mode_enabled() and x.is_inference() and dense and not hooks
 

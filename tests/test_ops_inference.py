@@ -8,6 +8,7 @@ import torch
 from original_format import VARIANTS, make
 from small_models import assert_close, randomised
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from model_loader import save_checkpoint
 from ops.inference import optimize_for_inference
@@ -198,9 +199,9 @@ def test_shifts_stay_where_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("base_model", "shift_place", "in_place"),
-    [("resnet18", "blockres", True), ("resnet18", "block", False), ("BNInception", "block", False)],
+    [("resnet18", "blockres", True), ("resnet18", "block", False), ("BNInception", "block", True)],
 )
-def test_shifts_in_front_of_convolutions_are_in_place(
+def test_shifts_of_all_but_blocks_are_in_place(
     base_model: str, shift_place: str, in_place: bool
 ) -> None:
     model = TSM((5, 7), T, "RGB", base_model, pretrained=None, shift_place=shift_place)
@@ -209,16 +210,18 @@ def test_shifts_in_front_of_convolutions_are_in_place(
     assert not any(shift.in_place for shift in shifts(model).values())
 
 
+@pytest.mark.parametrize("base_model", ["resnet18", "BNInception"])
 @torch.inference_mode()
-def test_activations_are_those_of_the_model_as_built() -> None:
-    """Shifts in place give back what they borrow."""
-    model = make("tsm", shift_place="blockres")
+def test_activations_are_those_of_the_model_as_built(base_model: str) -> None:
+    """Shifts in place give back what they borrow, or take what nobody else has."""
+    place = "blockres" if base_model == "resnet18" else "block"
+    model = TSM((5, 7), T, "RGB", base_model, pretrained=None, shift_place=place).eval()
     activations: list[list[torch.Tensor]] = []
     for network in (model, optimize_for_inference(model)):
         kept: list[torch.Tensor] = []
-        for stage in network.base_model.stages():
-            for block in stage:
-                block.register_forward_hook(lambda _, __, output, kept=kept: kept.append(output))
+        for name, module in network.base_model.named_modules():
+            if isinstance(module, BasicBlock) or name.endswith("pool_proj_bn"):
+                module.register_forward_hook(lambda _, __, output, kept=kept: kept.append(output))
         network(clip_for(model))
         activations.append(kept)
     assert len(activations[0]) >= 8

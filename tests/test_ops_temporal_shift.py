@@ -195,6 +195,21 @@ def test_shift_in_place_copies_the_quarter_that_moves() -> None:
 
 
 @torch.inference_mode()
+def test_shift_in_place_of_nothing_else_is_for_good() -> None:
+    x = torch.randn(8, 16, 3, 2)
+    before = x.clone()
+    module = in_place(nn.Identity())
+    with CountCopies() as counter:
+        assert module(x) is x
+    assert x.equal(shift_by_loop(before, 4, 8))
+    assert counter.elements == 0.5 * x.numel()
+    module.register_forward_pre_hook(lambda _, inputs: None)
+    x = before.clone()
+    assert module(x).equal(shift_by_loop(before, 4, 8))
+    assert x.equal(before)
+
+
+@torch.inference_mode()
 def test_shift_in_place_puts_its_input_back_after_an_error() -> None:
     x = torch.randn(4, 16, 2, 2)
     before = x.clone()

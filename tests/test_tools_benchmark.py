@@ -4,7 +4,7 @@ import json
 import multiprocessing
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -74,6 +74,31 @@ def test_a_process_of_its_own() -> None:
     assert set(multiprocessing.active_children()) == before
 
 
+def big_tensors() -> Callable[[], int]:
+    """Makes and drops 256 MiB, and says how often the system had to hand out memory for it."""
+    import resource
+
+    def page_faults() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    def call() -> int:
+        before = page_faults()
+        torch.ones(2**26)
+        return page_faults() - before
+
+    return call
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is the allocator of Linux that is told to")
+def test_a_process_can_keep_its_memory() -> None:
+    faults = {}
+    for keep_memory in (True, False):
+        with closing(OwnProcess(big_tensors, CPU, keep_memory=keep_memory)) as process:
+            process()
+            faults[keep_memory] = process()
+    assert faults[True] < 1000 < faults[False]
+
+
 def test_operations_are_counted() -> None:
     layer, frames = nn.Conv2d(3, 8, 5, bias=False), torch.zeros(2, 3, 12, 12)
     assert count_flops(lambda: layer(frames)) == 2 * (2 * 8 * 8 * 8) * (3 * 5 * 5)
@@ -130,7 +155,7 @@ def options(folder: Path, **others: object) -> Namespace:
 
 def test_all_sections_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "peak_memory", lambda *_: None)  # slow in a large process
-    monkeypatch.setattr(comparisons, "OwnProcess", lambda make, _: make())  # slow to start
+    monkeypatch.setattr(comparisons, "OwnProcess", lambda make, *_, **__: make())  # slow to start
     given = options(tmp_path, models=["TSN", "MTRN"], video=make_video(tmp_path / "clip.mp4", 6))
     found: dict[str, list[benchmark.Row]] = {}
     for section in ("transforms", "models", "shift", "video"):
@@ -188,15 +213,32 @@ def test_all_ways_to_shift_shift() -> None:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_models_shift_in_the_way_that_is_measured(tmp_path: Path, training: bool) -> None:
+def test_models_shift_in_the_way_that_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: bool
+) -> None:
     calls: list[int] = []
 
     def way(x: torch.Tensor, num_segments: int) -> torch.Tensor:
         calls.append(num_segments)
         return temporal_shift(x, num_segments)
 
-    comparisons._shifting("TSM", way, "resnet18", training, options(tmp_path))()
+    monkeypatch.setattr(comparisons, "_WAYS", {"another": way})
+    monkeypatch.setattr(comparisons, "OwnProcess", lambda make, *_, **__: make())
+    compared = comparisons._shift_in_training if training else comparisons._shift_in_inference
+    compared("resnet18", options(tmp_path))["another"].call()
     assert calls == 8 * [2]
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "BNInception"])
+def test_models_that_shift_in_other_ways_are_otherwise_the_same(
+    tmp_path: Path, backbone: str
+) -> None:
+    cases = comparisons._shift_in_inference(backbone, options(tmp_path))
+    assert len(cases) == 5
+    (tsn, _), *tsms = (case.call() for case in cases.values())
+    for verbs, nouns in tsms:
+        assert not torch.allclose(verbs, tsn, rtol=1e-3)
+        torch.testing.assert_close((verbs, nouns), tsms[0])
 
 
 def test_the_bare_network_is_somebody_elses_and_folded() -> None:

@@ -315,48 +315,60 @@ _Way = Callable[[Tensor, int], Tensor]
 def shift(options: Namespace) -> Iterator[Comparison]:
     """TSM beside TSN, optimised and in training, and other ways to shift."""
     for backbone in options.backbones:
-        for training, what in ((False, "inference"), (True, "training step")):
-            cases = partial(_tsm_beside_tsn, backbone, training, options)
-            yield Comparison(f"{backbone}, {what}", cases)
+        yield Comparison(f"{backbone}, inference", partial(_shift_in_inference, backbone, options))
+        training = partial(_shift_in_training, backbone, options)
+        yield Comparison(f"{backbone}, training step", training)
 
 
-def _tsm_beside_tsn(backbone: str, training: bool, options: Namespace) -> dict[str, Case]:
-    rows: dict[str, tuple[str, _Way | None]] = {"TSN": ("TSN", None), "TSM": ("TSM", None)}
-    if not training:
-        rows["TSM, shifted by a copy"] = "TSM", temporal_shift
-    rows["TSM, by assignments to slices, as in the original"] = "TSM", _shift_by_slices
-    rows["TSM, by padding and concatenation"] = "TSM", _shift_by_concatenation
-    makers = {
-        row: partial(_shifting, name, way, backbone, training, options)
-        for row, (name, way) in rows.items()
+def _shift_in_inference(backbone: str, options: Namespace) -> dict[str, Case]:
+    """Forward passes of an optimised model."""
+    model = optimize_for_inference(_model("TSM", backbone, options))
+    clip = _clips(model, 1, options)
+    # All with the same weights, since where they lie makes a difference of a percent.
+    shared = {id(weight): weight for weight in model.parameters()}
+    ways = {**_WAYS, "TSM, by a copy": temporal_shift}
+    return {
+        row: Case(_inference(_shifting(deepcopy(model, dict(shared)), way), clip))
+        for row, way in ways.items()
     }
-    if not training:
-        return {row: Case(make()) for row, make in makers.items()}
+
+
+def _shift_in_training(backbone: str, options: Namespace) -> dict[str, Case]:
+    """Training steps, without the optimiser's."""
     # Nobody trains two models in turns: see OwnProcess.
-    return {row: Case(OwnProcess(make, options.device)) for row, make in makers.items()}
+    makers = {row: partial(_training, way, backbone, options) for row, way in _WAYS.items()}
+    return {
+        row: Case(OwnProcess(make, options.device, keep_memory=True))
+        for row, make in makers.items()
+    }
 
 
-def _shifting(
-    name: str, way: _Way | None, backbone: str, training: bool, options: Namespace
-) -> Callable[[], object]:
-    """A forward pass of an optimised model, or a training step without the optimiser's."""
-    model = _model(name, backbone, options)
-    model = model.train() if training else optimize_for_inference(model)
+def _training(way: _Way | None, backbone: str, options: Namespace) -> Callable[[], object]:
+    model = _shifting(_model("TSM", backbone, options).train(), way)
+    clip = _clips(model, 1, options)
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        verbs, nouns = model(clip)
+        (verbs.sum() + nouns.sum()).backward()
+
+    return step
+
+
+def _shifting(model: TSN, way: _Way | None) -> TSN:
+    """A model of which all shifts are done another way."""
     for module in model.modules():
         if isinstance(module, TemporalShift) and way is not None:
             module.forward = partial(_shift_another_way, module, way)  # type: ignore[method-assign]
-    clip = _clips(model, 1, options)
-    return partial(_training_step, model, clip) if training else _inference(model, clip)
+    return model
 
 
 def _shift_another_way(module: TemporalShift, way: _Way, x: Tensor) -> Tensor:
     return cast(Tensor, module.net(way(x, module.num_segments)))
 
 
-def _training_step(model: TSN, clip: Tensor) -> None:
-    model.zero_grad(set_to_none=True)
-    verbs, nouns = model(clip)
-    (verbs.sum() + nouns.sum()).backward()
+def _leave_alone(x: Tensor, num_segments: int) -> Tensor:
+    return x
 
 
 def _shift_by_slices(x: Tensor, num_segments: int) -> Tensor:
@@ -375,6 +387,15 @@ def _shift_by_concatenation(x: Tensor, num_segments: int) -> Tensor:
     later = functional.pad(clips[:, 1:, :fold], (*6 * (0,), 0, 1))
     earlier = functional.pad(clips[:, :-1, fold : 2 * fold], (*6 * (0,), 1, 0))
     return torch.cat((later, earlier, clips[:, :, 2 * fold :]), dim=2).flatten(0, 1)
+
+
+_WAYS: dict[str, _Way | None] = {
+    "TSN": _leave_alone,
+    "TSM": None,
+    "TSM, by assignments to slices, as in the original": _shift_by_slices,
+    "TSM, by padding and concatenation": _shift_by_concatenation,
+}
+"""Name -> how a TSM shifts; None, as it does by itself. Without its shift, it is a TSN."""
 
 
 # From a video file

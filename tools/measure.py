@@ -40,6 +40,9 @@ __all__ = [
 _MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
 _MATMUL_ROUNDS = 10
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+"""Options of the GNU C library's `mallopt`."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -102,13 +105,20 @@ class OwnProcess:
     Args:
         make: makes the call, there; it can be pickled.
         device: where the call works.
+        keep_memory: whether the process keeps all memory that it frees. Otherwise Linux clears and
+            hands it some again with every call: how much is the luck of the process, and can be a
+            tenth of the time.
     """
 
-    def __init__(self, make: Callable[[], Callable[[], object]], device: torch.device) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Callable[[], object]],
+        device: torch.device,
+        *,
+        keep_memory: bool = False,
+    ) -> None:
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        # Ctrl-C ends it, without a word: its parent has one.
-        silent = signal.SIGINT, signal.SIG_DFL
-        self._process = ProcessPoolExecutor(1, context, signal.signal, silent)
+        self._process = ProcessPoolExecutor(1, context, _begin_process, (keep_memory,))
         self._arguments = make, device
 
     def __call__(self) -> object:
@@ -124,15 +134,24 @@ class OwnProcess:
         self._process.shutdown()
 
 
+def _begin_process(keep_memory: bool) -> None:
+    # Ctrl-C ends it, without a word: its parent has one.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if keep_memory:
+        with suppress(OSError, AttributeError):  # the GNU C library alone has it
+            allocator = ctypes.CDLL(None)
+            allocator.mallopt(_M_MMAP_MAX, 0)
+            allocator.mallopt(_M_TRIM_THRESHOLD, -1)  # never
+    # The allocator of Linux keeps blocks of up to 32 MB once it has seen such a one come back. As
+    # in any program that has run for a while, whose timings do not depend on what it did first.
+    torch.ones(2**23 - 2**13)
+
+
 _made: list[Callable[[], object]] = []  # in such a process, the one call that it makes
 
 
 def _made_once(make: Callable[[], Callable[[], object]]) -> Callable[[], object]:
     if not _made:
-        # The allocator of Linux keeps blocks of up to 32 MB once it has seen such a one come back.
-        # As in any program that has run for a while, whose timings do not depend on what it did
-        # first.
-        torch.ones(2**23 - 2**13)
         _made.append(make())
     return _made[0]
 
