@@ -87,6 +87,32 @@ def _move(
     target[:, 0, forward].zero_()
 
 
+def _shift_in_place(x: Tensor, num_segments: int, fold: int) -> tuple[Tensor, Tensor]:
+    """Shift a dense tensor of at least two segments; returns what moves of it, and a copy of that.
+
+    It does what `_move` does. Slices would take as long as the copying, hence the strides.
+    """
+    moving = x.narrow(1, 0, 2 * fold)
+    original = moving.clone()
+    clips, size = x.shape[0] // num_segments, (fold, *x.shape[2:])
+
+    def all_but_one(tensor: Tensor, segment: int, channel: int) -> Tensor:
+        """`fold` channels of all segments of each clip but one, from these on."""
+        frame, *rest = tensor.stride()
+        start = tensor.storage_offset() + segment * frame + channel * rest[0]
+        strides = (num_segments * frame, frame, *rest)
+        return tensor.as_strided((clips, num_segments - 1, *size), strides, start)
+
+    all_but_one(x, 0, 0).copy_(all_but_one(original, 1, 0))
+    all_but_one(x, 1, fold).copy_(all_but_one(original, 0, fold))
+    # The second channels of the first segment and the first of the last, which are so far apart:
+    frame, *rest = x.stride()
+    start = x.storage_offset() + fold * rest[0]
+    strides = (num_segments * frame, (num_segments - 1) * frame - fold * rest[0], *rest)
+    x.as_strided((clips, 2, *size), strides, start).zero_()
+    return moving, original
+
+
 class _Shift(Function):
     """The shift with its derivative, which is the shift the other way round.
 
@@ -142,10 +168,7 @@ class TemporalShift(nn.Module):
         """Apply `net` to the shifted `x` (N*T, C, H, W)."""
         if not self.in_place or _is_traced() or not self._may_borrow(x):
             return cast(Tensor, self.net(temporal_shift(x, self.num_segments, self.shift_div)))
-        fold = x.shape[1] // self.shift_div
-        moving = x[:, : 2 * fold]
-        original = moving.clone()
-        _move(original, moving, self.num_segments, fold)
+        moving, original = _shift_in_place(x, self.num_segments, x.shape[1] // self.shift_div)
         if isinstance(self.net, nn.Identity):
             return x
         try:
@@ -155,9 +178,15 @@ class TemporalShift(nn.Module):
 
     def _may_borrow(self, x: Tensor) -> bool:
         """Whether nobody sees that `x` is another for a while, and no element is there twice."""
-        hooks = any(m._forward_pre_hooks or m._forward_hooks for m in (self, self.net))
-        dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
-        return torch.is_inference_mode_enabled() and x.is_inference() and dense and not hooks
+        net = self.net
+        return (
+            torch.is_inference_mode_enabled()
+            and x.is_inference()
+            and (x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous())
+            and min(self.num_segments, self.shift_div) > 1
+            and not (self._forward_pre_hooks or self._forward_hooks)
+            and not (net._forward_pre_hooks or net._forward_hooks)
+        )
 
     def extra_repr(self) -> str:
         """Show the options beside the wrapped module."""

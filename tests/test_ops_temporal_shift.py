@@ -176,13 +176,15 @@ class Noting(nn.Module):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shift_div", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("segments", [1, 2, 4])
 @torch.inference_mode()
-def test_shift_in_place(layout: torch.memory_format, shift_div: int) -> None:
+def test_shift_in_place(layout: torch.memory_format, segments: int, shift_div: int) -> None:
     net = Noting()
-    x = torch.randn(8, 8, 3, 2).contiguous(memory_format=layout)
+    # Several clips, from the middle of a tensor.
+    x = torch.randn(12, 8, 3, 2).contiguous(memory_format=layout)[4:]
     before = x.clone()
-    assert in_place(net, 4, shift_div)(x).equal(shift_by_loop(before, 4, shift_div))
-    assert net.address == x.data_ptr()
+    assert in_place(net, segments, shift_div)(x).equal(shift_by_loop(before, segments, shift_div))
+    assert (net.address == x.data_ptr()) == (min(segments, shift_div) > 1)
     assert x.equal(before)
 
 
