@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -94,8 +95,8 @@ def test_a_process_can_keep_its_memory() -> None:
     faults = {}
     for keep_memory in (True, False):
         with closing(OwnProcess(big_tensors, CPU, keep_memory=keep_memory)) as process:
-            process()
-            faults[keep_memory] = process()
+            # What lies between may be in the way of the first ones.
+            faults[keep_memory] = min(cast(int, process()) for _ in range(5))
     assert faults[True] < 1000 < faults[False]
 
 
