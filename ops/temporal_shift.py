@@ -184,6 +184,7 @@ class TemporalShift(nn.Module):
             and x.is_inference()
             and (x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous())
             and min(self.num_segments, self.shift_div) > 1
+            and x.shape[0] % self.num_segments == 0  # otherwise the copy says what is wrong
             and not (self._forward_pre_hooks or self._forward_hooks)
             and not (net._forward_pre_hooks or net._forward_hooks)
         )

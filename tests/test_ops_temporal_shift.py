@@ -212,6 +212,17 @@ def test_shift_in_place_of_nothing_else_is_for_good() -> None:
 
 
 @torch.inference_mode()
+def test_shift_in_place_refuses_parts_of_clips() -> None:
+    x = torch.randn(6, 8, 3, 2)
+    before = x.clone()
+    for net in (nn.Identity(), Noting()):
+        for module in (TemporalShift(net, 4), in_place(net, 4)):
+            with pytest.raises(RuntimeError, match="shape"):
+                module(x)
+    assert x.equal(before)
+
+
+@torch.inference_mode()
 def test_shift_in_place_puts_its_input_back_after_an_error() -> None:
     x = torch.randn(4, 16, 2, 2)
     before = x.clone()
