@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -75,31 +74,6 @@ def test_a_process_of_its_own() -> None:
     assert set(multiprocessing.active_children()) == before
 
 
-def big_tensors() -> Callable[[], int]:
-    """Makes and drops 256 MiB, and says how often the system had to hand out memory for it."""
-    import resource
-
-    def page_faults() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-    def call() -> int:
-        before = page_faults()
-        torch.ones(2**26)
-        return page_faults() - before
-
-    return call
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="it is the allocator of Linux that is told to")
-def test_a_process_can_keep_its_memory() -> None:
-    faults = {}
-    for keep_memory in (True, False):
-        with closing(OwnProcess(big_tensors, CPU, keep_memory=keep_memory)) as process:
-            # What lies between may be in the way of the first ones.
-            faults[keep_memory] = min(cast(int, process()) for _ in range(5))
-    assert faults[True] < 1000 < faults[False]
-
-
 def test_operations_are_counted() -> None:
     layer, frames = nn.Conv2d(3, 8, 5, bias=False), torch.zeros(2, 3, 12, 12)
     assert count_flops(lambda: layer(frames)) == 2 * (2 * 8 * 8 * 8) * (3 * 5 * 5)
@@ -159,13 +133,14 @@ def test_all_sections_can_be_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(comparisons, "OwnProcess", lambda make, *_, **__: make())  # slow to start
     given = options(tmp_path, models=["TSN", "MTRN"], video=make_video(tmp_path / "clip.mp4", 6))
     found: dict[str, list[benchmark.Row]] = {}
-    for section in ("transforms", "models", "shift", "video"):
+    for section in ("transforms", "models", "memory", "shift", "video"):
         for comparison in SECTIONS[section](given):
             found[comparison.title] = benchmark.measure(section, comparison, given)
     assert list(found) == [
         "2 frames of 300x260, 1 crop for resnet18",
         "TSN resnet18, 1 clip",
         "MTRN resnet18, 1 clip",
+        "TSN resnet18, 1 clip, in own processes",
         "resnet18, inference",
         "resnet18, training step",
         "decode the frames of a clip",
@@ -181,6 +156,23 @@ def test_all_sections_can_be_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     assert rows["plain"].of_peak > 0
     assert rows["its heads"].speed is None
     assert 0 < rows["its heads"].share < 1
+
+
+def test_processes_that_keep_memory_are_those_that_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+
+    def own_process(make: Callable[[], object], device: torch.device, *, keep_memory=False):
+        kept.append(keep_memory)
+        return make()
+
+    monkeypatch.setattr(comparisons, "OwnProcess", own_process)
+    (comparison,) = SECTIONS["memory"](options(tmp_path))
+    rows = comparison.cases()
+    assert list(rows) == ["plain", "plain, memory kept", "optimised", "optimised, memory kept"]
+    assert kept == ["kept" in row for row in rows]
+    assert not list(SECTIONS["memory"](options(tmp_path, device=torch.device("cuda"))))
 
 
 def test_models_in_other_precisions_and_compiled(

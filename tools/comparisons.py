@@ -306,6 +306,41 @@ def _bare(backbone: str) -> nn.Module:
     return fused.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
+# Freed memory
+
+
+def memory(options: Namespace) -> Iterator[Comparison]:
+    """On a CPU, TSN in processes that give freed memory back, and in such that keep it."""
+    if options.device.type == "cpu":
+        for backbone in options.backbones:
+            for batch in options.batches:
+                yield Comparison(
+                    f"TSN {backbone}, {_counted(batch, 'clip')}, in own processes",
+                    partial(_memory, backbone, batch, options),
+                )
+
+
+def _memory(backbone: str, batch: int, options: Namespace) -> dict[str, Case]:
+    cases = {}
+    for row, optimize in (("plain", False), ("optimised", True)):
+        make = partial(_forward, optimize, backbone, batch, options)
+        cases[row] = Case(OwnProcess(make, options.device))
+        cases[f"{row}, memory kept"] = Case(OwnProcess(make, options.device, keep_memory=True))
+    return cases
+
+
+def _forward(optimize: bool, backbone: str, batch: int, options: Namespace) -> Callable[[], object]:
+    model = _model("TSN", backbone, options)
+    network = optimize_for_inference(model) if optimize else model
+    clips = _clips(model, batch, options)
+
+    @torch.inference_mode()
+    def forward() -> None:
+        network(clips)
+
+    return forward
+
+
 # The shift
 
 
@@ -452,6 +487,7 @@ SECTIONS: dict[str, Callable[[Namespace], Iterator[Comparison]]] = {
     "loading": loading,
     "transforms": transforms,
     "models": models,
+    "memory": memory,
     "shift": shift,
     "video": video,
 }

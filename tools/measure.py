@@ -26,6 +26,8 @@ import torchvision
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from ops.memory import keep_freed_memory
+
 __all__ = [
     "OwnProcess",
     "Timing",
@@ -39,9 +41,6 @@ __all__ = [
 
 _MATMUL_SIDE = {"cpu": 2048, "cuda": 8192}
 _MATMUL_ROUNDS = 10
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Options of the GNU C library's `mallopt`."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +104,8 @@ class OwnProcess:
     Args:
         make: makes the call, there; it can be pickled.
         device: where the call works.
-        keep_memory: whether the process keeps all memory that it frees. Otherwise Linux clears and
-            hands it some again with every call: how much is the luck of the process, and can be a
-            tenth of the time.
+        keep_memory: whether it begins with `ops.memory.keep_freed_memory`. Otherwise how much of
+            its memory is asked for again with every call is the luck of the process.
     """
 
     def __init__(
@@ -138,10 +136,7 @@ def _begin_process(keep_memory: bool) -> None:
     # Ctrl-C ends it, without a word: its parent has one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if keep_memory:
-        with suppress(OSError, AttributeError):  # the GNU C library alone has it
-            allocator = ctypes.CDLL(None)
-            allocator.mallopt(_M_MMAP_MAX, 0)
-            allocator.mallopt(_M_TRIM_THRESHOLD, -1)  # never
+        keep_freed_memory()
     # The allocator of Linux keeps blocks of up to 32 MB once it has seen such a one come back. As
     # in any program that has run for a while, whose timings do not depend on what it did first.
     torch.ones(2**23 - 2**13)
