@@ -46,9 +46,10 @@ In the tables,
 - "memory" is what a call takes at most beyond what it is given, its result included.
 
 Calls of one table take turns, in a process of their own (training steps, and calls of the section
-memory, in one each), since what a process has used before makes its memory faster. Ratios are medians over the rounds; those of one table can be compared, those of
-two tables less. Machines are noisy: run it when nothing else does, and compare ratios rather than
-times. Ctrl-C ends it, and writes what there is.
+memory, in one each), since what a process has used before makes its memory faster. Ratios are
+medians over the rounds; those of one table can be compared, those of two tables less. Machines are
+noisy: run it when nothing else does, and compare ratios rather than times. Ctrl-C ends it, and
+writes what there is.
 """
 
 _BATCHES = {"cpu": [1], "cuda": [1, 8, 32, 64, 128]}
