@@ -183,8 +183,8 @@ class Predictor:
         # (crops * T*L*C, H, W) -> (crops, T*L*C, H, W) of each clip
         crops = (clip.unflatten(0, (self.crop_count, -1)) for clip in inputs)
         if first.device.type == "cpu":
-            # One at a time. The activations of several do not stay in the processor's cache, nor
-            # in the process's memory from layer to layer; the system's handing out takes long.
+            # One at a time, which takes less memory, and less time unless the process keeps what
+            # it frees: the larger the tensors, the more of them go back to the system (ops.memory).
             outputs = [self.model(crop) for clip in crops for crop in clip.split(1)]
         else:
             outputs = [self.model(torch.cat(list(crops)))]
