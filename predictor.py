@@ -69,8 +69,8 @@ class Predictor:
     """A model, its preprocessing and the names of its classes.
 
     Args:
-        model: a TSN, TRN, MTRN or TSM; it is put in evaluation mode. Clips are processed on the
-            device that it is on.
+        model: a TSN, TRN, MTRN or TSM, also an optimised copy of one, in half precision too; it is
+            put in evaluation mode. Clips are processed on the device that it is on.
         class_names: names of the verbs and nouns (`data.labels`), or for a model with one task a
             sequence of names. Plain indices unless given.
         crop_count: 1 (the centre), 3 (full height) or 10 (corners, centre, and their mirror
@@ -83,7 +83,7 @@ class Predictor:
 
     Raises:
         ValueError: if the model is of another kind, the names' number is not the model's number
-            of classes, or for another crop count.
+            of classes, for another crop count, or if `optimize` is not a bool.
     """
 
     def __init__(
@@ -99,6 +99,11 @@ class Predictor:
             raise ValueError(
                 f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__} (of a wrapped "
                 f"model, give the module inside)"
+            )
+        if not isinstance(optimize, bool):
+            raise ValueError(
+                f"optimize must be True or False, got {optimize!r} (for another precision, give "
+                f"the model that optimize_for_inference(model, dtype=...) returns)"
             )
         model.eval()
         self.model = optimize_for_inference(model) if optimize else model

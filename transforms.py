@@ -665,7 +665,7 @@ def evaluation_transform(model: _Model, crop_count: int = 1) -> Callable[[Frames
         3: GroupFullResSample(scale, None, flip=False),
         10: GroupOverSample(crop),
     }
-    if crop_count not in crops:
+    if isinstance(crop_count, bool | float) or crop_count not in crops:
         raise ValueError(f"crop_count must be 1, 3 or 10, got {crop_count!r}")
     return _EvaluationTransform(
         RequireModality(model.modality),

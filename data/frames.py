@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -97,11 +97,14 @@ class FrameRange(FrameSource):
         stop: index behind the last frame; the end of the source if None.
 
     Raises:
-        ValueError: if the range is empty or reaches outside the source.
+        ValueError: if the range is empty or reaches outside the source, or an end is no integer.
     """
 
     def __init__(self, source: FrameSource, start: int = 0, stop: int | None = None) -> None:
         stop = len(source) if stop is None else stop
+        for name, value in (("start", start), ("stop", stop)):
+            if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+                raise ValueError(f"{name} must be an integer or None, got {value!r}")
         if not 0 <= start < stop <= len(source):
             raise ValueError(
                 f"start and stop must satisfy 0 <= start < stop <= {len(source)}, the number of "

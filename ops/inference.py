@@ -33,7 +33,8 @@ def optimize_for_inference(
     channels_last; shifts, but those of whole residual blocks, are done in place under
     torch.inference_mode(); parameters are frozen. The copy's `inference_only` is true: its
     `train()`, `get_optim_policies` and `save_checkpoint` refuse. Threads may share it, but not a
-    tensor that goes to a part of it.
+    tensor that goes to a part of it. To hooks, a convolution gives what its batch norm gave; blocks
+    and stages give what they did.
 
     Args:
         model: a TSN, TRN, MTRN or TSM; stays as it is.
@@ -48,7 +49,7 @@ def optimize_for_inference(
     Raises:
         ValueError: if the model is of another kind, or `dtype` is no floating-point dtype.
     """
-    if not hasattr(model, "inference_only") or not isinstance(model.base_model, nn.Module):
+    if not (isinstance(model, nn.Module) and hasattr(model, "inference_only")):
         raise ValueError(f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")

@@ -9,8 +9,10 @@ Differences from the original:
       control, rather than from NumPy's global one.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import combinations
+from math import comb
 from typing import cast
 
 import torch
@@ -19,6 +21,7 @@ from torch.nn import functional as F
 
 __all__ = [
     "CLASSIFIER_PAIRINGS",
+    "MAX_SEGMENTS",
     "RELATION_SAMPLINGS",
     "MultiScaleRelation",
     "TemporalRelation",
@@ -29,9 +32,9 @@ RELATION_SAMPLINGS = ("expectation", "random")
 
 _RELATIONS_PER_SCALE = 3
 """How many relations of each scale but the largest are summed."""
-_MAX_SEGMENTS = 20
-"""2^T relations are listed; twenty segments have a million."""
-_CHUNK = 2048
+MAX_SEGMENTS = 20
+"""Of a multi-scale relation, which lists 2^T relations: twenty segments have a million."""
+_CHUNK = 512
 """Relations whose activations are held at the same time."""
 
 
@@ -95,9 +98,9 @@ class MultiScaleRelation(nn.Module):
         classifier_pairing: str = "published",
     ) -> None:
         super().__init__()
-        if not 2 <= num_segments <= _MAX_SEGMENTS:
+        if not 2 <= num_segments <= MAX_SEGMENTS:
             raise ValueError(
-                f"num_segments must be from 2 to {_MAX_SEGMENTS} for a multi-scale relation "
+                f"num_segments must be from 2 to {MAX_SEGMENTS} for a multi-scale relation "
                 f"(scales T, T-1, ..., 2; all 2^T tuples of segments are used), got {num_segments}"
             )
         if sampling not in RELATION_SAMPLINGS:
@@ -126,33 +129,47 @@ class MultiScaleRelation(nn.Module):
         default = torch.empty(0).device
         device = "cpu" if default.type == "meta" else default
         for scale in self.scales:
-            relations = list(combinations(range(num_segments), scale))
-            table = torch.tensor(relations, dtype=torch.int32, device=device)
-            self.register_buffer(f"_relations_{scale}", table, persistent=False)
+            tables = zip(("lefts", "rights", "pairs"), _halves(num_segments, scale), strict=True)
+            for name, rows in tables:
+                table = torch.tensor(rows, dtype=torch.int32, device=device)
+                self.register_buffer(f"_{name}_{scale}", table, persistent=False)
 
     def relations(self, scale: int) -> Tensor:
         """All relations of a scale: int32 (R, scale), segment indices in ascending order."""
-        return cast(Tensor, getattr(self, f"_relations_{scale}"))
+        return _join(*self._relations(scale))
 
-    def _chosen_relations(self, scale: int) -> Tensor:
-        """Relations over which a call averages: all, or k drawn ones; int32 (R', scale)."""
-        relations = self.relations(scale)
+    def _relations(self, scale: int) -> tuple[Tensor, Tensor, Tensor]:
+        """All relations of a scale, as tables of their two halves and of which belong together."""
+        lefts, rights, pairs = (
+            cast(Tensor, getattr(self, f"_{name}_{scale}")) for name in ("lefts", "rights", "pairs")
+        )
+        return lefts, rights, pairs
+
+    def _chosen_relations(self, scale: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Relations over which a call averages, in halves: all, or k drawn ones."""
+        lefts, rights, pairs = self._relations(scale)
         if self.training or self.sampling == "random":
-            drawn = torch.randperm(len(relations))[:_RELATIONS_PER_SCALE]
-            return relations[drawn.to(relations.device)]
-        return relations
+            drawn = torch.randperm(len(pairs))[:_RELATIONS_PER_SCALE].to(pairs.device)
+            left, right = pairs.index_select(0, drawn).unbind(1)
+            lefts, rights = lefts.index_select(0, left), rights.index_select(0, right)
+            pairs = torch.arange(len(drawn), device=pairs.device).unsqueeze(1).expand(-1, 2)
+        return lefts, rights, pairs
 
-    def _mean_hidden(self, index: int, segments: Tensor, relations: Tensor) -> Tensor:
+    def _mean_hidden(
+        self, index: int, segments: Tensor, relations: tuple[Tensor, Tensor, Tensor]
+    ) -> Tensor:
         """Hidden activations of scale `index`, averaged over relations.
 
         The fusion layer is linear in the concatenated segments, hence a sum over positions of
         products that depend on one segment and one position each. There are T * scale of those,
-        far fewer than relations, so they are computed once and then only gathered and added.
+        far fewer than relations, so they are computed once and then only gathered and added: for
+        the halves of relations first, of which there are few as well, then for each relation its
+        two.
 
         Args:
             index: which scale.
             segments: rectified features (N, T, num_features).
-            relations: int32 (R, scale).
+            relations: as `_chosen_relations` returns them.
 
         Returns:
             (N, bottleneck).
@@ -163,18 +180,19 @@ class MultiScaleRelation(nn.Module):
         # weights, which are most of it, in half the time.
         joint = fusion.weight.reshape(-1, width) @ segments.reshape(-1, width).t()
         # One (N, T, bottleneck) for each position, added up in float32, as a matrix product is:
-        # half precision would round after each of twenty positions and ninety chunks, whose small
+        # half precision would round after each of twenty positions and 361 chunks, whose small
         # shares it cannot add to a large total.
         terms = _at_least_float32(joint).view(-1, scale, clips, count).permute(1, 2, 3, 0)
         products = list(terms.contiguous())
         products[0] = products[0] + fusion.bias
+        lefts, rights, pairs = relations
+        left = _add_up(products[: scale // 2], lefts)
+        right = _add_up(products[scale // 2 :], rights)
         total = None
-        for chunk in relations.split(_CHUNK):
-            hidden = products[0].index_select(1, chunk[:, 0])
-            for position in range(1, scale):
-                hidden = hidden + products[position].index_select(1, chunk[:, position])
+        for chunk in pairs.split(_CHUNK):
+            hidden = _add_up([left, right], chunk)
             # A mean rather than a sum, which float16 could not hold in the end.
-            part = F.relu(hidden).mean(dim=1) * (len(chunk) / len(relations))
+            part = F.relu(hidden).mean(dim=1) * (len(chunk) / len(pairs))
             total = part if total is None else total + part
         assert total is not None
         return total.to(joint.dtype)
@@ -194,7 +212,7 @@ class MultiScaleRelation(nn.Module):
             hidden = self._mean_hidden(index, segments, self._chosen_relations(scale))
             # The classifiers are linear: k times that of the mean is the sum of k. The sum over
             # scales is float32 for the same reason as that over positions.
-            count = min(_RELATIONS_PER_SCALE, len(self.relations(scale)))
+            count = min(_RELATIONS_PER_SCALE, comb(self.num_segments, scale))
             # Kept: off by one below the largest scale, as the published weights were trained; the
             # last classifiers are never used then (test_published_pairing_is_off_by_one).
             pairing = index if self.classifier_pairing == "per-scale" else max(index - 1, 0)
@@ -206,6 +224,39 @@ class MultiScaleRelation(nn.Module):
     def extra_repr(self) -> str:
         """Show the options that the parameters do not show."""
         return f"sampling={self.sampling!r}, classifier_pairing={self.classifier_pairing!r}"
+
+
+def _halves(
+    num_segments: int, scale: int
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]], list[tuple[int, int]]]:
+    """All ascending tuples of `scale` segments: what they begin with, end with, and the pairs.
+
+    In ascending order, as are both halves: those that can follow one are the last of them.
+    """
+    cut = scale // 2
+    lefts = list(combinations(range(num_segments - scale + cut), cut))
+    rights = list(combinations(range(cut, num_segments), scale - cut))
+    firsts = [right[0] for right in rights]
+    pairs = [
+        (index, follower)
+        for index, left in enumerate(lefts)
+        for follower in range(bisect_right(firsts, left[-1]), len(rights))
+    ]
+    return lefts, rights, pairs
+
+
+def _join(lefts: Tensor, rights: Tensor, pairs: Tensor) -> Tensor:
+    """The relations whose halves these are: int32 (R, scale)."""
+    left, right = pairs.unbind(1)
+    return torch.cat((lefts.index_select(0, left), rights.index_select(0, right)), dim=1)
+
+
+def _add_up(terms: Sequence[Tensor], rows: Tensor) -> Tensor:
+    """For `rows` (R, terms), the sums (N, R, D) of one row of each of some terms (N, any, D)."""
+    total = terms[0].index_select(1, rows[:, 0])
+    for position in range(1, len(terms)):
+        total = total + terms[position].index_select(1, rows[:, position])
+    return total
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

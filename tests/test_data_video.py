@@ -861,6 +861,15 @@ def test_ranges_outside_the_clip_are_refused(start, stop, six_frames):
         FrameRange(FrameArray(six_frames), start, stop)
 
 
+@pytest.mark.parametrize("value", [1.5, True, "2"])
+@pytest.mark.parametrize("name", ["start", "stop"])
+def test_ends_of_ranges_are_integers(name, value, six_frames):
+    with pytest.raises(ValueError, match=f"{name} must be an integer or None, got {value!r}"):
+        FrameRange(FrameArray(six_frames), **{name: value})
+    part = FrameRange(FrameArray(six_frames), np.int64(2), np.int64(4))  # as pandas has them
+    assert len(part) == 2
+
+
 def test_a_missing_path_is_named(tmp_path):
     for modality in ("RGB", "Flow"):
         with pytest.raises(FileNotFoundError, match="nothing here"):

@@ -232,6 +232,7 @@ def test_activations_are_those_of_the_model_as_built(base_model: str) -> None:
     ("model", "options", "message"),
     [
         (nn.Linear(1, 1), {}, "model must be a TSN, TRN, MTRN or TSM, got Linear"),
+        (TSN, {}, "model must be a TSN, TRN, MTRN or TSM, got type"),
         (
             None,
             {"dtype": torch.int8},

@@ -181,6 +181,8 @@ def test_bad_input(model: TSN, frames: Tensor, tmp_path) -> None:
         Predictor(torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="crop_count must be 1, 3 or 10, got 2"):
         Predictor(model, crop_count=2)
+    with pytest.raises(ValueError, match=r"optimize must be True or False, got torch.bfloat16 \("):
+        Predictor(model, optimize=torch.bfloat16)  # type: ignore[arg-type]
     predictor = Predictor(model)
     with pytest.raises(ValueError, match="top_k"):
         predictor.predict([frames], top_k=0)

@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import signal
+import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from tools.comparisons import SECTIONS, Case, Comparison
 from tools.measure import (
     OwnProcess,
     Timing,
+    _ctrl_c_later,
     count_flops,
     describe_machine,
     matmul_peak,
@@ -72,6 +75,38 @@ def test_a_process_of_its_own() -> None:
         with pytest.raises(StopIteration):
             process()
     assert set(multiprocessing.active_children()) == before
+
+
+BLOCKED = "lambda: __import__('signal').SIGINT in __import__('signal').pthread_sigmask(0, ())"
+PARENT = """
+from functools import partial
+from torch import device
+from tools.measure import OwnProcess
+sleep = "lambda: (print('asleep', flush=True), __import__('time').sleep(600))"
+OwnProcess(partial(eval, sleep), device("cpu"))()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_a_process_of_its_own_ends_with_its_parent(ending: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"asleep\n"
+        parent.send_signal(signal.Signals[ending])
+        parent.communicate(timeout=60)  # as long as anybody can write there
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_a_process_that_begins_knows_nothing_of_ctrl_c() -> None:
+    """It would print where it was interrupted, somewhere among its imports."""
+    with _ctrl_c_later():
+        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with closing(OwnProcess(partial(eval, BLOCKED), CPU)) as process:
+        assert process() is False
 
 
 def test_operations_are_counted() -> None:
@@ -329,6 +364,9 @@ def test_what_was_measured_before_an_interruption_is_kept(
         (["--video", "."], "'.' is a folder"),
         (["--device", "meta"], "only cpu and cuda"),
         (["--precisions", "tf32"], "tf32 needs --device cuda"),
+        (["--precisions", "float16"], "float16 needs --device cuda"),
+        (["--segments", "1"], "MTRN takes 2 to 20, got 1"),
+        (["--segments", "21"], "MTRN takes 2 to 20, got 21"),
         (["--json", "."], "'.' is a folder"),
         (["--plot", "nowhere/figures.png"], "nowhere"),
         (["--plot", "figures"], "must end in one of"),

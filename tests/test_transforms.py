@@ -353,8 +353,9 @@ def test_presets_refuse_what_the_model_does_not_take() -> None:
     with pytest.raises(ValueError, match=r"in pairs u0, v0.*got 3 images"):
         evaluation_transform(flow)(images("L", 3))
     assert evaluation_transform(flow)(pairs(images("L", 6))[:1]).shape == (2, 16, 16)
-    with pytest.raises(ValueError, match="crop_count must be 1, 3 or 10, got 5"):
-        evaluation_transform(rgb, 5)
+    for crop_count in (5, True, 10.0, "10"):
+        with pytest.raises(ValueError, match=f"crop_count must be 1, 3 or 10, got {crop_count!r}"):
+            evaluation_transform(rgb, crop_count)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"modality must be .*'Depth'"):
         training_transform(SimpleNamespace(preprocessing=IMAGENET, modality="Depth"))
 

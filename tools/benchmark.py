@@ -23,6 +23,7 @@ import torch
 
 from data.made_up import make_video
 from data.video_file import VideoFile
+from ops.relation import MAX_SEGMENTS
 from tools.comparisons import BACKBONES, MODELS, SECTIONS, Comparison
 from tools.measure import (
     OwnProcess,
@@ -186,20 +187,24 @@ def main(arguments: list[str] | None = None) -> int:
     kind = options.device.type
     options.batches = options.batches or _BATCHES.get(kind, [1])
     options.precisions = options.precisions or _PRECISIONS.get(kind, ["float32"])
-    if kind == "cpu" and "tf32" in options.precisions:
-        parser.error("argument --precisions: tf32 needs --device cuda")
+    for precision in ("tf32", "float16"):
+        if kind == "cpu" and precision in options.precisions:
+            parser.error(f"argument --precisions: {precision} needs --device cuda")
+    if "MTRN" in options.models and not 2 <= options.segments <= MAX_SEGMENTS:
+        parser.error(
+            f"argument --segments: MTRN takes 2 to {MAX_SEGMENTS}, got {options.segments} (choose "
+            f"others with --models)"
+        )
     machine = describe_machine(options.device)
-    options.peaks = {
-        precision: matmul_peak(precision, options.device)
-        for precision in dict.fromkeys(["float32", *options.precisions])
-    }
     for name, value in machine.items():
-        print(f"- {name}: {value}")
-    for precision, peak in options.peaks.items():
-        print(f"- peak of matrix products, {precision}: {peak / 1e9:,.0f} GFLOP/s")
+        print(f"- {name}: {value}", flush=True)
     rows: list[Row] = []
     status = 0
     try:
+        options.peaks = {}
+        for precision in dict.fromkeys(["float32", *options.precisions]):
+            options.peaks[precision] = peak = matmul_peak(precision, options.device)
+            print(f"- peak of matrix products, {precision}: {peak / 1e9:,.0f} GFLOP/s", flush=True)
         for lines in _tables(options):
             rows += lines
             print(f"\n{table(lines)}", flush=True)
@@ -263,7 +268,9 @@ def _parser() -> argparse.ArgumentParser:
     help_on_batches = "clips at a time, of models: 1, on CUDA up to 128"
     add("--batches", nargs="+", type=_positive, metavar="N", help=help_on_batches)
     precisions = ("float32", "tf32", "bfloat16", "float16")
-    help_on_precisions = "of optimised models: float32, on CUDA tf32 and bfloat16 too"
+    help_on_precisions = (
+        "of optimised models: float32, on CUDA tf32 and bfloat16 too; tf32 and float16 need CUDA"
+    )
     add("--precisions", nargs="+", choices=precisions, help=help_on_precisions)
     add("--compile", action="store_true", help="optimised models with torch.compile as well")
     add("--video", type=_video, metavar="FILE", help="one is made up unless given")

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -121,25 +122,60 @@ class OwnProcess:
 
     def __call__(self) -> object:
         """Make the call, wait until it is done, and return its result, which can be pickled."""
-        return self._process.submit(_call, *self._arguments).result()
+        return self._result_of(_call)
 
     def peak_memory(self) -> int | None:
         """What `peak_memory` says, there."""
-        return self._process.submit(_peak_memory, *self._arguments).result()
+        return cast(int | None, self._result_of(_peak_memory))
+
+    def _result_of(self, function: Callable[..., object]) -> object:
+        try:
+            with _ctrl_c_later():
+                future = self._process.submit(function, *self._arguments)
+            return future.result()
+        except KeyboardInterrupt:
+            # Sent to this process alone, it would otherwise wait for what they are doing.
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
 
     def close(self) -> None:
         """End the process. One that is left open keeps its parent from ending."""
         self._process.shutdown()
 
 
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Processes that begin inside do not notice Ctrl-C until they are ready for it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_process(keep_memory: bool) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C ends it, without a word: its parent has one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if keep_memory:
         keep_freed_memory()
     # The allocator of Linux keeps blocks of up to 32 MB once it has seen such a one come back. As
     # in any program that has run for a while, whose timings do not depend on what it did first.
     torch.ones(2**23 - 2**13)
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent's end, however it comes, rather than for calls that never will."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 _made: list[Callable[[], object]] = []  # in such a process, the one call that it makes
