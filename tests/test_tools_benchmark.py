@@ -93,10 +93,13 @@ def test_a_process_of_its_own_ends_with_its_parent(ending: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as parent:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == b"asleep\n"
-        parent.send_signal(signal.Signals[ending])
-        parent.communicate(timeout=60)  # as long as anybody can write there
+        try:
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == b"asleep\n"
+            parent.send_signal(signal.Signals[ending])
+            parent.communicate(timeout=60)  # as long as anybody can write there
+        finally:
+            parent.kill()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
