@@ -158,13 +158,14 @@ def _ctrl_c_later() -> Iterator[None]:
 
 
 def _begin_process(keep_memory: bool) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C ends it, without a word: its parent has one.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if keep_memory:
         keep_freed_memory()
+    # Begun before, it would have a heap of its own, which later threads would share.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # The allocator of Linux keeps blocks of up to 32 MB once it has seen such a one come back. As
     # in any program that has run for a while, whose timings do not depend on what it did first.
     torch.ones(2**23 - 2**13)
