@@ -134,7 +134,7 @@ class OwnProcess:
                 future = self._process.submit(function, *self._arguments)
             return future.result()
         except KeyboardInterrupt:
-            # Sent to this process alone, it would otherwise wait for what they are doing.
+            # Ctrl-C that was sent to this process alone would wait for what the others are doing.
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
