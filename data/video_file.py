@@ -10,6 +10,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
@@ -389,7 +390,7 @@ class _Decoder:
         self._converter = av.video.reformatter.VideoReformatter()
         self.container, self.stream = _open_video(path)
         self._expected = expected
-        self._packets = self._demuxed()
+        self._packets = _demuxed(self.container, self.stream)
         self.next_packet = 0
         self.decoded = 0
 
@@ -417,7 +418,8 @@ class _Decoder:
 
     def rgb(self, frame: Any) -> Tensor:
         """uint8 tensor (3, H, W), turned upright."""
-        pixels = self._converter.reformat(frame, format="rgb24").to_ndarray()
+        # With threads of its own, the scaler would hang a process forked from this one.
+        pixels = self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         quarter_turns, rest = divmod(frame.rotation, 90)  # counter-clockwise
         if rest == 0:
             pixels = np.rot90(pixels, quarter_turns)
@@ -432,7 +434,7 @@ class _Decoder:
                 self.container.seek(time, stream=self.stream)
             except self._errors as error:
                 raise _UnexpectedFrame(f"packet {number} cannot be sought ({error})") from error
-            self._packets = self._demuxed()
+            self._packets = _demuxed(self.container, self.stream)
             landed = next(self._packets, None)
             found = None if landed is None else self._expected.number_of(landed)
             if found is None or found > number:
@@ -441,14 +443,6 @@ class _Decoder:
         for _ in islice(self._packets, number - self.next_packet):
             self.next_packet += 1
         self.stream.codec_context.flush_buffers()
-
-    def _demuxed(self) -> Iterator[Any]:
-        try:
-            for packet in self.container.demux(self.stream):
-                if packet.size:  # an empty one would end decoding
-                    yield packet
-        except self._errors:
-            return  # a damaged end; `_Packets` has taken note of it
 
     def _decode(self, packet: Any) -> list[tuple[int | None, Any]]:
         try:
@@ -459,14 +453,26 @@ class _Decoder:
         return [(frame.pts, frame) for frame in frames]
 
 
+def _demuxed(container: Any, stream: Any) -> Iterator[Any]:
+    """Packets that hold data, up to a damaged end, of which `_Packets` has taken note.
+
+    No method: a generator that holds its `_Decoder`, which holds it, would keep the codec's threads
+    and frames until the garbage collector runs.
+    """
+    with suppress(_import_av().FFmpegError):
+        for packet in container.demux(stream):
+            if packet.size:  # an empty one would end decoding
+                yield packet
+
+
 def _open_video(path: Path) -> tuple[Any, Any]:
     """A PyAV container and its video stream."""
     av = _import_av()
+    # Titles in any encoding: PyAV 19 takes them, and has no option; before, it refused the file.
+    lenient = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
         # "file:" and the white list keep names from being taken for network addresses.
-        container = av.open(
-            f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="ignore"
-        )
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, **lenient)
     except av.FFmpegError as error:
         raise ValueError(
             f"{path}: not a video file that can be read ({error.strerror}); accepted are "

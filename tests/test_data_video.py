@@ -5,13 +5,19 @@ that a test can read which frame it got. What decoding gives is established with
 `decoded`; the library must give the same frames for every index, whatever it jumps over.
 """
 
+import gc
 import io
 import logging
+import multiprocessing
+import os
 import pickle
 import random
+import resource
 import struct
+import subprocess
 import sys
 import wave
+import weakref
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -33,9 +39,11 @@ from data.video import (
     load_clip,
     open_frames,
 )
+from data.video_file import _Decoder
 
 av = pytest.importorskip("av", reason="PyAV (package `av`) is not installed")
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT, COUNT = 64, 48, 50
 X264 = {"g": "12", "bf": "3", "sc_threshold": "0", "preset": "fast", "threads": "1"}
 
@@ -463,6 +471,82 @@ def test_reading_leaves_no_file_open_and_a_source_can_be_pickled(videos):
     path, expected = videos("h264 in MP4")
     source = pickle.loads(pickle.dumps(VideoFile(path)))
     assert torch.equal(source.read([30, 2, 30]), expected[[30, 2, 30]])
+
+
+def threads_and_bytes() -> tuple[int, int]:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return len(list(Path("/proc/self/task").iterdir())), pages * resource.getpagesize()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_reading_leaves_nothing_behind_before_the_collector_runs(tmp_path, monkeypatch):
+    """Threads would hang a process that is forked later; memory would grow with every read."""
+    path, count = tmp_path / "large.mp4", 12
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 1920, 1088, "yuv420p"
+        for number in range(count):
+            grey = np.full((1088, 1920, 3), 9 * number, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    decoders = []
+
+    def noted(*arguments):
+        decoder = _Decoder(*arguments)
+        decoders.append(weakref.ref(decoder))
+        return decoder
+
+    monkeypatch.setattr("data.video_file._Decoder", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):  # the allocator settles
+            load_clip(path, num_segments=2)
+        threads, memory = threads_and_bytes()
+        for _ in range(20):
+            load_clip(path, num_segments=2)
+            with pytest.raises(ValueError, match="indices"):
+                VideoFile(path).read([count])
+        assert threads_and_bytes()[0] == threads
+        assert threads_and_bytes()[1] - memory < 50e6
+        assert len(decoders) > 60
+        assert not any(decoder() for decoder in decoders)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_data_loaders_work_after_videos_were_read(method, videos, tmp_path):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} on this system")
+    program = (
+        "import sys\n"
+        "from torch.utils.data import DataLoader\n"
+        "from data.video import VideoFile, load_clip\n"
+        "class Clips(list):\n"
+        "    def __getitem__(self, index):\n"
+        "        return load_clip(list.__getitem__(self, index), num_segments=2)\n"
+        "if __name__ == '__main__':\n"
+        "    path, method = sys.argv[1:]\n"
+        "    for _ in range(50): expected = load_clip(path, num_segments=2)\n"
+        "    loader = DataLoader(Clips([path] * 4), num_workers=2, multiprocessing_context=method)\n"
+        "    assert all(batch[0].equal(expected) for batch in loader)\n"
+    )
+    script = tmp_path / "loader.py"
+    script.write_text(program)
+    path, _ = videos("h264 in MP4")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, script, path, method], check=True, timeout=120, env=environment)
+
+
+def test_titles_in_any_encoding_are_no_reason_to_refuse_a_file(videos, tmp_path):
+    path, expected = videos("mpeg4 in MP4")
+
+    def spoil(data: bytearray) -> None:
+        place = data.find(b"Lavf")
+        data[place : place + 4] = b"\xff\xfe\xe9f"
+
+    assert VideoFile(patch(path, tmp_path / "title.mp4", spoil)).read([5]).equal(expected[5:6])
 
 
 def test_a_file_that_vanishes_is_named(videos, tmp_path):
