@@ -675,11 +675,13 @@ def evaluation_transform(model: _Model, crop_count: int = 1) -> Callable[[Frames
     )
 
 
-def training_transform(model: _Model) -> Callable[[Frames], Tensor]:
+def training_transform(model: _Model, *, flip: bool = True) -> Callable[[Frames], Tensor]:
     """What turns frames into input for training `model`: random crops and flips of tsn-pytorch.
 
     Args:
         model: any model of this library.
+        flip: whether to mirror half of the clips. Mirrored, "move left" looks like "move right":
+            False where such directions are labels.
 
     Returns:
         A callable like that of `evaluation_transform`, with one random crop: float32 (frames *
@@ -693,7 +695,7 @@ def training_transform(model: _Model) -> Callable[[Frames], Tensor]:
         [
             RequireModality(model.modality),
             GroupMultiScaleCrop(model.preprocessing.input_size, scales),
-            GroupRandomHorizontalFlip(is_flow=model.modality == "Flow"),
+            *([GroupRandomHorizontalFlip(is_flow=model.modality == "Flow")] if flip else []),
             _to_model_input(model),
         ]
     )

@@ -7,7 +7,7 @@ Differences from the original: see `ops.temporal_shift` and `ops.non_local`.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -59,6 +59,14 @@ class TSM(TSN):
     Raises:
         ValueError: as `tsn.TSN`, and where a shift, pooling or non-local block is not possible.
     """
+
+    _read_only: ClassVar[frozenset[str]] = TSN._read_only | {
+        "shift_div",
+        "shift_place",
+        "shift_every",
+        "temporal_pool",
+        "non_local",
+    }
 
     def __init__(
         self,

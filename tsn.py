@@ -14,7 +14,7 @@ Differences from the original:
 import logging
 from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from ops.backbones import (
     make_backbone,
 )
 from ops.consensus import CONSENSUS_TYPES
+from ops.non_local import NonLocalBlock
 from ops.relation import MultiScaleRelation, TemporalRelation
 from transforms import Frames, evaluation_transform, training_transform
 from weights.assign import assign_weights, without_weights
@@ -110,6 +111,9 @@ class TSN(nn.Module):
             this configuration (with other class counts, of everything but the heads), "imagenet"
             for those of the image network, or None.
 
+    What the constructor took cannot be set later, but for `dropout` and `preprocessing`: modules
+    were built for it.
+
     Attributes:
         arch: canonical name of the image network.
         feature_dim: D, width of `features`.
@@ -137,6 +141,20 @@ class TSN(nn.Module):
     load_report: tuple[str, ...] = ()
     classifier_pairing = "published"
     inference_only = False
+    _read_only: ClassVar[frozenset[str]] = frozenset(
+        {
+            "num_class",
+            "num_segments",
+            "modality",
+            "arch",
+            "new_length",
+            "feature_dim",
+            "consensus_type",
+            "before_softmax",
+            "img_feature_dim",
+            "classifier_pairing",
+        }
+    )
 
     def __init__(
         self,
@@ -172,12 +190,36 @@ class TSN(nn.Module):
                 f"before_softmax=False needs consensus_type='avg', got {consensus_type!r}"
             )
         self.before_softmax = bool(before_softmax)
-        self.dropout = _probability("dropout", dropout)
+        dropout = _probability("dropout", dropout)
         self.img_feature_dim = positive_integer("img_feature_dim", img_feature_dim)
         self._partial_bn = bool(partial_bn)
+        self._training_began = [False]  # a list, which replicas of DataParallel share
 
         self._build(pretrained)
+        self.dropout = dropout
         self.partialBN(partial_bn)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, unless modules were built for what it is.
+
+        Raises:
+            AttributeError: if it is an option of the constructor.
+        """
+        if name in self._read_only and self.__dict__.get(name, value) != value:
+            raise AttributeError(
+                f"{name} is {self.__dict__[name]!r} for good, since the model was built for it, "
+                f"got {value!r}: build another model, or load its checkpoint with other options"
+            )
+        super().__setattr__(name, value)
+
+    @property
+    def dropout(self) -> float:
+        """Probability with which features are dropped while training; may be set at any time."""
+        return cast(nn.Dropout, self.base_model.last_linear).p
+
+    @dropout.setter
+    def dropout(self, value: float) -> None:
+        cast(nn.Dropout, self.base_model.last_linear).p = _probability("dropout", value)
 
     def _build(self, pretrained: str | None) -> None:
         """Make the network, with the weights asked for."""
@@ -246,7 +288,7 @@ class TSN(nn.Module):
         self.feature_dim = int(
             classifier.in_features if isinstance(classifier, nn.Linear) else classifier.in_channels
         )
-        self.base_model.last_linear = nn.Dropout(self.dropout)
+        self.base_model.last_linear = nn.Dropout()  # of a rate that is set afterwards
 
         counts = self._class_counts
         if self.consensus_type in _RELATIONAL:
@@ -342,9 +384,16 @@ class TSN(nn.Module):
         """
         return evaluation_transform(self, crop_count)
 
-    def training_transform(self) -> Callable[[Frames], Tensor]:
-        """The same with random crops and flips: `transforms.training_transform`."""
-        return training_transform(self)
+    def training_transform(self, *, flip: bool = True) -> Callable[[Frames], Tensor]:
+        """The same with random crops and flips: `transforms.training_transform`.
+
+        Args:
+            flip: whether to mirror half of the clips; False where left and right are labels.
+
+        Returns:
+            A callable from frames to float32 (T*L*C, H, W).
+        """
+        return training_transform(self, flip=flip)
 
     def forward(self, inputs: Tensor) -> Logits:
         """Classify clips.
@@ -425,6 +474,8 @@ class TSN(nn.Module):
     def _backbone(self, inputs: Tensor, segments: int | None) -> Tensor:
         """Check the inputs, and run the image network on their snippets."""
         snippets = self._snippets(inputs, segments)
+        if self.training and not torch.compiler.is_compiling():
+            self._warn_of_fresh_statistics()
         if self.modality == "RGBDiff":
             # (M, (L+1)*3, H, W) -> (M, L*3, H, W)
             frames = snippets.unflatten(1, (-1, self._frame_channels))
@@ -436,6 +487,29 @@ class TSN(nn.Module):
         except RuntimeError as error:
             self._explain(error, inputs)
             raise
+
+    def _warn_of_fresh_statistics(self) -> None:
+        """Say once, when training begins, if partial batch norm keeps a fresh layer's statistics.
+
+        Activations then grow or shrink from block to block, and the loss stays ln(classes).
+        """
+        began, self._training_began[0] = self._training_began[0], True
+        frozen = self._partial_batch_norms() if self._partial_bn and not began else []
+        statistics = [
+            cast(tuple[Tensor, Tensor], (layer.running_mean, layer.running_var)) for layer in frozen
+        ]
+        fresh = [
+            bool((mean == 0).all() and (variance == 1).all())
+            for mean, variance in statistics
+            if type(mean) is Tensor and not mean.is_meta  # without values, there is nothing to say
+        ]
+        if fresh and all(fresh):
+            _logger.warning(
+                "training begins with partial batch norm, but its %d frozen layers have the "
+                "statistics of fresh ones: the network can hardly learn. Start from trained "
+                "weights (pretrained='imagenet'), or build the model with partial_bn=False",
+                len(fresh),
+            )
 
     def _explain(self, error: RuntimeError, inputs: Tensor) -> None:
         """Name the inputs where PyTorch only says that two dtypes differ.
@@ -483,7 +557,8 @@ class TSN(nn.Module):
         """Freeze every 2-D batch norm of the image network but the first, or undo that.
 
         Frozen layers use their running statistics while training too, and their scale and shift
-        get no gradient. It holds from now on, whenever the model is put in training mode.
+        get no gradient. It holds from now on, whenever the model is put in training mode, also for
+        the layers that `nn.SyncBatchNorm.convert_sync_batchnorm` puts in their places.
 
         Args:
             enable: whether to freeze.
@@ -496,10 +571,16 @@ class TSN(nn.Module):
                 for parameter in batch_norm.parameters():
                     parameter.requires_grad_(not enable)
 
-    def _partial_batch_norms(self) -> list[nn.BatchNorm2d]:
-        """The batch norms that `partialBN` freezes."""
-        modules = self.base_model.modules()
-        return [module for module in modules if isinstance(module, nn.BatchNorm2d)][1:]
+    def _partial_batch_norms(self) -> list[nn.BatchNorm2d | nn.SyncBatchNorm]:
+        """The batch norms that `partialBN` freezes: by place, for conversions change classes."""
+        modules = list(self.base_model.modules())
+        blocks = (module for module in modules if isinstance(module, NonLocalBlock))
+        non_local = {inner for block in blocks for inner in block.modules()}
+        return [
+            module
+            for module in modules
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and module not in non_local
+        ][1:]
 
     def train(self, mode: bool = True) -> Self:
         """Put the model in training (or evaluation) mode, partial batch norm respected.
@@ -519,8 +600,21 @@ class TSN(nn.Module):
 
         Returns:
             Groups, in the original's order, each with `params`, `name`, and the factors `lr_mult`
-            and `decay_mult` by which learning rate and weight decay are to be multiplied. What
-            partial batch norm froze is in none of them, everything else in exactly one.
+            and `decay_mult` by which learning rate and weight decay are to be multiplied. PyTorch's
+            optimisers carry such factors along but do not apply them: set `lr` and `weight_decay`
+            of each group from them, as in the example. What partial batch norm froze is in none of
+            the groups, everything else in exactly one.
+
+        Example:
+            >>> from tsn import TSN
+            >>> model = TSN(5, 3, "RGB", base_model="resnet18", pretrained=None, partial_bn=False)
+            >>> groups = [
+            ...     {**g, "lr": 0.01 * g["lr_mult"], "weight_decay": 5e-4 * g["decay_mult"]}
+            ...     for g in model.get_optim_policies()
+            ... ]
+            >>> optimizer = torch.optim.SGD(groups, momentum=0.9)
+            >>> [group["lr"] for group in optimizer.param_groups]
+            [0.01, 0.02, 0.01, 0.02, 0.01]
 
         Raises:
             ValueError: if the model is `inference_only`.

@@ -18,6 +18,8 @@ __all__ = ["optimize_for_inference"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
+_BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 def optimize_for_inference(
     model: Model,
@@ -84,7 +86,7 @@ def _fold_batch_norms(parent: nn.Module) -> None:
     """
     before, convolution = "", None
     for name, child in list(parent.named_children()):
-        if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d) and convolution is not None:
+        if isinstance(child, _BATCH_NORMS) and convolution is not None:
             folded = fuse_conv_bn_eval(convolution, child)
             wrapped = parent.get_submodule(before)
             if isinstance(wrapped, TemporalShift):

@@ -41,15 +41,15 @@ class NonLocalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend over the positions of `x` (N, C, T, H, W); the shape stays."""
-        # (N, C', T, H, W) -> (N, T*H*W, C')
+        # (N, C', T, H, W) -> (N, 1, T*H*W, C'), one head
         query, key, value = (
-            projection(x).flatten(2).transpose(1, 2)
+            projection(x).flatten(2).transpose(1, 2).unsqueeze(1)
             for projection in (self.theta, self.phi, self.g)
         )
         # The embedded Gaussian does not divide by the square root of the width.
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        # (N, T*H*W, C') -> (N, C', T, H, W)
-        attended = attended.transpose(1, 2).unflatten(2, x.shape[2:])
+        # (N, 1, T*H*W, C') -> (N, C', T, H, W)
+        attended = attended.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
         return cast(Tensor, self.W(attended)) + x
 
 

@@ -121,6 +121,10 @@ class MultiScaleRelation(nn.Module):
             nn.ModuleList(nn.Linear(bottleneck, count) for count in class_counts)
             for _ in self.scales
         )
+        if classifier_pairing == "published" and len(self.scales) > 1:
+            # Kept: no scale is paired with them, see `forward`. A parameter that waits for a
+            # gradient that never comes stops DistributedDataParallel (test_ddp_trains).
+            self.classifiers[-1].requires_grad_(False)
         self.fc_fusion_scales = nn.ModuleList(
             nn.Sequential(nn.ReLU(), nn.Linear(scale * num_features, bottleneck), nn.ReLU())
             for scale in self.scales
@@ -175,15 +179,15 @@ class MultiScaleRelation(nn.Module):
             (N, bottleneck).
         """
         fusion = cast(nn.Linear, cast(nn.Sequential, self.fc_fusion_scales[index])[1])
-        scale, (clips, count, width) = self.scales[index], segments.shape
+        scale, (_, count, width) = self.scales[index], segments.shape
         # (bottleneck * scale, num_features) x (num_features, N * T): in this order CPUs read the
         # weights, which are most of it, in half the time.
         joint = fusion.weight.reshape(-1, width) @ segments.reshape(-1, width).t()
         # One (N, T, bottleneck) for each position, added up in float32, as a matrix product is:
         # half precision would round after each of twenty positions and 361 chunks, whose small
         # shares it cannot add to a large total.
-        terms = _at_least_float32(joint).view(-1, scale, clips, count).permute(1, 2, 3, 0)
-        products = list(terms.contiguous())
+        terms = _at_least_float32(joint).unflatten(0, (-1, scale)).unflatten(2, (-1, count))
+        products = list(terms.permute(1, 2, 3, 0).contiguous())
         products[0] = products[0] + fusion.bias
         lefts, rights, pairs = relations
         left = _add_up(products[: scale // 2], lefts)

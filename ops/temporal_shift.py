@@ -47,7 +47,10 @@ def temporal_shift(x: Tensor, num_segments: int, shift_div: int = 8) -> Tensor:
     Returns:
         A new tensor of the same shape, dtype and memory format.
     """
-    return _shift(x, num_segments, x.shape[1] // shift_div)
+    fold = x.shape[1] // shift_div
+    if _is_traced():
+        return _shifted_by_concatenation(x, num_segments, fold)
+    return _shift(x, num_segments, fold)
 
 
 def _shift(x: Tensor, num_segments: int, fold: int, other_way: bool = False) -> Tensor:
@@ -55,6 +58,15 @@ def _shift(x: Tensor, num_segments: int, fold: int, other_way: bool = False) -> 
     if torch.is_grad_enabled() and x.requires_grad and not _is_traced():
         return cast(Tensor, _Shift.apply(x, num_segments, fold, other_way))
     return _shifted(x, num_segments, fold, other_way)
+
+
+def _shifted_by_concatenation(x: Tensor, num_segments: int, fold: int) -> Tensor:
+    """The shift for compilers and exporters; the older one for ONNX loses writes in place."""
+    # (N*T, C, H, W) -> (N, T, C, H, W)
+    clips = x.unflatten(0, (-1, num_segments))
+    back = F.pad(clips[:, 1:, :fold], (0, 0, 0, 0, 0, 0, 0, 1))
+    forward = F.pad(clips[:, :-1, fold : 2 * fold], (0, 0, 0, 0, 0, 0, 1, 0))
+    return torch.cat((back, forward, clips[:, :, 2 * fold :]), dim=2).flatten(0, 1)
 
 
 def _is_traced() -> bool:
@@ -116,8 +128,7 @@ def _shift_in_place(x: Tensor, num_segments: int, fold: int) -> tuple[Tensor, Te
 class _Shift(Function):
     """The shift with its derivative, which is the shift the other way round.
 
-    Left to itself, autograd copies the whole gradient for each part that is written. Compilers do
-    better with the plain form, and torch.jit.trace knows no other.
+    Left to itself, autograd copies the whole gradient for each part that is written.
     """
 
     generate_vmap_rule = True

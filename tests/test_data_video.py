@@ -529,8 +529,9 @@ def test_data_loaders_work_after_videos_were_read(method, videos, tmp_path):
         "if __name__ == '__main__':\n"
         "    path, method = sys.argv[1:]\n"
         "    for _ in range(50): expected = load_clip(path, num_segments=2)\n"
-        "    loader = DataLoader(Clips([path] * 4), num_workers=2, multiprocessing_context=method)\n"
-        "    assert all(batch[0].equal(expected) for batch in loader)\n"
+        "    workers = {'num_workers': 2, 'multiprocessing_context': method}\n"
+        "    for batch in DataLoader(Clips([path] * 4), **workers):\n"
+        "        assert batch[0].equal(expected)\n"
     )
     script = tmp_path / "loader.py"
     script.write_text(program)

@@ -1,6 +1,8 @@
 """TSN: options, inputs in all layouts, partial batch norm, optimiser groups, weights."""
 
+import copy
 import dataclasses
+import doctest
 import inspect
 import logging
 from collections.abc import Iterator
@@ -16,7 +18,9 @@ from original_format import original
 from small_models import assert_close, randomised
 from torch import nn
 
+from model_loader import load_checkpoint, save_checkpoint
 from trn import MTRN, TRN
+from tsm import TSM
 from tsn import TSN
 from weights.download import DownloadError
 from weights.files import CheckpointError
@@ -422,6 +426,45 @@ def test_features_that_do_not_fit(tsn: TSN, features: Any, got: str) -> None:
         tsn.logits(features)
 
 
+@pytest.mark.parametrize(
+    ("kind", "option", "value"),
+    [
+        (TSN, "num_class", 3),
+        (TSN, "num_segments", 16),
+        (TSN, "modality", "Flow"),
+        (TSN, "arch", "resnet34"),
+        (TSN, "new_length", 5),
+        (TSN, "consensus_type", "max"),
+        (TSN, "before_softmax", False),
+        (TRN, "img_feature_dim", 128),
+        (MTRN, "classifier_pairing", "per-scale"),
+        (TSM, "shift_div", 4),
+        (TSM, "shift_place", "block"),
+        (TSM, "shift_every", 2),
+        (TSM, "temporal_pool", True),
+        (TSM, "non_local", True),
+    ],
+)
+def test_what_was_built_in_cannot_be_set(kind: type[TSN], option: str, value: Any) -> None:
+    with torch.device("meta"):
+        model = kind((5, 7), 4, "RGB", "resnet18", pretrained=None)
+    built = getattr(model, option)
+    for twin in (model, copy.deepcopy(model)):
+        with pytest.raises(AttributeError, match=f"{option} is .* for good"):
+            setattr(twin, option, value)
+        assert getattr(twin, option) == built
+        setattr(twin, option, built)
+
+
+def test_dropout_can_be_set_and_is_saved(tmp_path: Path) -> None:
+    model = make(dropout=0.5)
+    model.dropout = 0.2
+    assert model.base_model.last_linear.p == 0.2
+    with refused("dropout must be a probability", 7):
+        model.dropout = 7
+    assert load_checkpoint(save_checkpoint(model, tmp_path / "m.pth.tar")).dropout == 0.2
+
+
 # Training
 
 
@@ -496,6 +539,56 @@ def test_partial_batch_norm_touches_nothing_else() -> None:
     assert model.fc_noun.bias.requires_grad
 
 
+@pytest.mark.parametrize("options", [{}, {"non_local": True, "temporal_pool": True}])
+def test_partial_batch_norm_outlives_a_conversion_to_sync_batch_norm(options: Any) -> None:
+    def state(model: TSN) -> dict[str, tuple[bool, bool]]:
+        """Of every batch norm, whether it trains and whether its scale learns."""
+        return {
+            name: (module.training, module.weight.requires_grad)
+            for name, module in model.named_modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        }
+
+    def groups(model: TSN) -> list[list[int]]:
+        return [[id(p) for p in group["params"]] for group in model.get_optim_policies()]
+
+    kind = TSM if options else TSN
+    model = kind(5, 4, "RGB", "resnet18", pretrained=None, **options)
+    expected, parameters = state(model), groups(model)
+    assert {(True, True), (False, False)} == set(expected.values())
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert isinstance(converted.base_model.bn1, nn.SyncBatchNorm)
+    assert state(converted.eval().train()) == expected
+    assert groups(converted) == parameters
+    converted.partialBN(False)
+    assert set(state(converted).values()) == {(True, True)}
+    converted.partialBN(True)
+    assert state(converted) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({}, 1), ({"partial_bn": False}, 0), ({"base_model": "vgg11"}, 0)]
+)
+def test_frozen_statistics_of_fresh_layers_are_named_once(
+    options: Any, said: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = TSN(5, T, "RGB", **{"base_model": "resnet18", "pretrained": None, **options})
+    clips = torch.randn(1, T * 3, 64, 64)
+    model.eval()(clips)
+    assert not caplog.records
+    for _ in range(2):
+        model.train()(clips)
+        replica = model._replicate_for_data_parallel()  # new ones at each step of DataParallel
+        assert replica._training_began == [True]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * said
+    assert all("pretrained='imagenet'" in record.message for record in caplog.records)
+
+
+def test_statistics_of_trained_layers_need_no_word(caplog: pytest.LogCaptureFixture) -> None:
+    make().train()(torch.randn(1, T * 3, 64, 64))
+    assert not caplog.records
+
+
 def test_a_step_of_training_keeps_frozen_statistics() -> None:
     torch.manual_seed(0)
     model = make(dropout=0.0).train()
@@ -549,6 +642,13 @@ def test_optimiser_groups(base_model: str, modality: str) -> None:
 
 
 # Weights
+
+
+def test_the_example_of_optimiser_groups_runs() -> None:
+    text = inspect.cleandoc(TSN.get_optim_policies.__doc__ or "")
+    example = doctest.DocTestParser().get_doctest(text, {"torch": torch}, "groups", None, None)
+    assert example.examples
+    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_imagenet_is_the_default_and_comes_from_the_cache(hub_cache: Path) -> None:
