@@ -9,7 +9,14 @@ import pytest
 import safetensors.torch
 import torch
 from original_format import assert_same, make, outputs, write
-from other_projects import C1_CLASSES, hyper_parameters, lightning, release, their_names
+from other_projects import (
+    C1_CLASSES,
+    hyper_parameters,
+    lightning,
+    packages,
+    release,
+    their_names,
+)
 from reference.fill import tensor_for, tensor_input
 from small_models import randomised
 
@@ -551,6 +558,14 @@ def test_layouts_that_are_not_read_are_named(layout: str, bare: bool) -> None:
     with pytest.raises(CheckpointError, match=message) as error:
         parse_checkpoint(contents, num_segments=8)
     assert "\n" not in str(error.value)
+
+
+def test_a_training_file_of_mmaction2_is_named(tmp_path: Path) -> None:
+    with packages({"mmengine.logging.history_buffer.HistoryBuffer": object}) as classes:
+        contents = {"meta": {}, "message_hub": classes["HistoryBuffer"](), "state_dict": {}}
+        path = write(contents, tmp_path / "epoch_50.pth")
+    with pytest.raises(CheckpointError, match=r"'mmengine\..*a training file of mmaction2, whose"):
+        load_checkpoint(path)
 
 
 def test_torchvisions_inception_v3(tmp_path: Path) -> None:
