@@ -132,21 +132,25 @@ def load_checkpoint(
         (125, 352)
 
     Args:
-        path: a file in the format of `weights.checkpoint`, or of the TSN, TRN, TSM and
-            EPIC-KITCHENS-100 C1 projects, in either serialisation of torch or as safetensors. Which
-            one it is shows in what it holds; its name does not matter.
-        num_segments: T, for a file that does not record it: a TSN or TSM release.
+        path: a file in the format of `weights.checkpoint`, of the TSN, TRN, TSM and
+            EPIC-KITCHENS-100 C1 projects or of Lightning, or the weights alone, in either
+            serialisation of torch or as safetensors. Which one it is shows in what it holds; its
+            name does not matter.
+        num_segments: T, for a file that does not record it: a TSN or TSM release, or its weights
+            alone. A TSN or TSM whose file records another number is built anew for this one, since
+            its weights do not depend on T; a TRN's or MTRN's do. `temporal_pool` needs an even one.
         trust: whether the file may run any code while it is read: only for files whose writer you
             trust as much as a program.
 
     Returns:
-        The model in evaluation mode. Its attribute `load_report` says what was renamed, split or
-        left out, a sentence each.
+        The model in evaluation mode. Its attribute `load_report` says what was renamed, split,
+        left out or assumed, one message per change.
 
     Raises:
         FileNotFoundError: if there is no such file.
         weights.files.CheckpointError: (a ValueError) if the file is not a checkpoint, could
-            run code, or holds weights that do not fit what it says of itself.
+            run code, holds weights that do not fit what it says of itself, or holds a TRN or MTRN
+            of another `num_segments`.
     """
     return _model_of(read_checkpoint(path, num_segments=num_segments, trust=trust), path)
 

@@ -30,7 +30,7 @@ from torchvision.models import resnet, vgg
 from ops.bn_inception import BNInception
 from weights.assign import assign_weights, without_weights
 from weights.download import fetch
-from weights.entries import weights_of
+from weights.entries import clean_state_dict
 from weights.files import CheckpointError, read_file
 from weights.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
@@ -266,7 +266,7 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
     path = _fetch(url)
     contents = read_file(path)
     try:
-        state = weights_of(contents, [])
+        state = clean_state_dict(contents, [])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     renamed: dict[str, Tensor] = {}

@@ -56,8 +56,9 @@ def one_head(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def hyper_parameters(model: TSN, model_type: str, **of_model: Any) -> dict[str, Any]:
-    """C1's tree, as far as anybody reads it and a little further."""
+    """C1's tree, as far as anybody reads it and a little further; for flow it has no `bgr`."""
     preprocessing = model.preprocessing
+    bgr = {} if model.modality == "Flow" else {"bgr": preprocessing.input_space == "BGR"}
     return {
         "modality": model.modality,
         "data": {
@@ -65,7 +66,7 @@ def hyper_parameters(model: TSN, model_type: str, **of_model: Any) -> dict[str, 
             "segment_length": model.new_length,
             "train_gulp_dir": "${data._root_gulp_dir}/train",
             "preprocessing": {
-                "bgr": preprocessing.input_space == "BGR",
+                **bgr,
                 "rescale": preprocessing.input_range[1] == 1,
                 "input_size": preprocessing.input_size,
                 "scale_size": preprocessing.scale_size,

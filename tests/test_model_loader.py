@@ -6,6 +6,7 @@ import socket
 import threading
 import urllib.request
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +373,21 @@ def test_segments_that_a_file_does_not_record(tmp_path: Path, tsn: TSN) -> None:
     assert_same(load_checkpoint(path, num_segments=4), tsn)
 
 
+@pytest.mark.parametrize("model_type", ["tsn", "tsm", "tsm-nl"])
+def test_other_segments_than_recorded(tmp_path: Path, model_type: str) -> None:
+    model = make(model_type)
+    path = write(original(model, model_type), tmp_path / "model.pth")
+    expected = make_model(replace(settings_of(model), num_segments=6)).eval()
+    expected.load_state_dict(model.state_dict())
+    loaded = load_checkpoint(path, num_segments=6)
+    assert_same(loaded, expected)
+    assert loaded.load_report == ("took num_segments as 6, as asked; the file records 4",)
+    if model_type == "tsm-nl":
+        message = "temporal_pool needs an even num_segments, got 5"
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint(path, num_segments=5)
+
+
 @pytest.mark.parametrize("args", [None, {}, {"dropout": 0.4, "flow_length": 2}])
 def test_args_may_be_missing_or_a_dictionary(tmp_path: Path, tsn: TSN, args: Any) -> None:
     path = write(original(tsn, "tsn", args=args), tmp_path / "model.pth")
@@ -379,7 +395,7 @@ def test_args_may_be_missing_or_a_dictionary(tmp_path: Path, tsn: TSN, args: Any
     assert loaded.dropout == (0.4 if args else 0.7), "the model's own where none is recorded"
 
 
-@pytest.mark.parametrize(
+in_wrappers = pytest.mark.parametrize(
     "wrap",
     [
         nn.DataParallel,
@@ -389,11 +405,22 @@ def test_args_may_be_missing_or_a_dictionary(tmp_path: Path, tsn: TSN, args: Any
     ],
     ids=["DataParallel", "AveragedModel", "compile", "DataParallel of compile"],
 )
+
+
+@in_wrappers
 def test_wrapped_models_are_saved_without_the_wrapping(tmp_path: Path, tsn: TSN, wrap) -> None:
     path = save_checkpoint(wrap(tsn), tmp_path / "model.pth")
     loaded = load_checkpoint(path)
     assert loaded.load_report == ()
     assert_same(loaded, tsn)
+
+
+@in_wrappers
+def test_weights_of_wrapped_models_load(tmp_path: Path, tsn: TSN, wrap) -> None:
+    contents = original(tsn, "tsn", state_dict=wrap(tsn).state_dict())
+    loaded = load_checkpoint(write(contents, tmp_path / "model.pth"))
+    assert_same(loaded, tsn)
+    assert len(loaded.load_report) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
-from other_projects import lightning
+from other_projects import OMEGACONF, configuration, lightning, packages
 from small_models import assert_close, randomised
 
 from model_loader import load_checkpoint
@@ -23,6 +23,12 @@ KINDS: dict[str, tuple[type[TSN], dict[str, Any]]] = {
     "MTRN": (MTRN, {"classifier_pairing": "per-scale"}),
     "TSM": (TSM, {}),
 }
+OF_MODEL: dict[str, dict[str, Any]] = {
+    "TSN": {},
+    "MTRN": {"backbone_dim": 256},
+    "TSM": {"shift_div": 8, "non_local": False, "temporal_pool": False},
+}
+"""Hyper-parameters that one kind of model has and the others lack."""
 
 
 def put(hub_cache: Path, variant: str, modality: str = "RGB", **changes: Any) -> TSN:
@@ -39,16 +45,22 @@ def put(hub_cache: Path, variant: str, modality: str = "RGB", **changes: Any) ->
     )
     model = randomised(kind(CLASSES, 8, modality, pretrained=None, **options))
     model.preprocessing = published.preprocessing
-    torch.save({**lightning(model, variant), **changes}, hub_cache / published.file_name)
+    contents = {**lightning(model, variant, **OF_MODEL[variant]), **changes}
+    with packages(OMEGACONF) as classes:
+        contents["hyper_parameters"] = configuration(contents["hyper_parameters"], classes)
+        torch.save(contents, hub_cache / published.file_name)
     return model
 
 
 @pytest.mark.parametrize(
     ("variant", "modality", "file_name"),
     [
+        ("TSN", "RGB", "tsn_rgb.ckpt"),
         ("TSN", "Flow", "tsn_flow.ckpt"),
         ("MTRN", "RGB", "trn_rgb.ckpt"),
+        ("MTRN", "Flow", "trn_flow.ckpt"),
         ("TSM", "RGB", "tsm_rgb.ckpt"),
+        ("TSM", "Flow", "tsm_flow.ckpt"),
     ],
 )
 def test_weights_preprocessing_and_pairing(

@@ -105,6 +105,16 @@ def test_checkpoints_of_other_projects(tmp_path: Path) -> None:
         assert model.num_class == loaded.num_class
 
 
+def test_another_number_of_segments_is_recorded(tmp_path: Path) -> None:
+    path = save_checkpoint(make("tsm"), tmp_path / "tsm.pth")
+    changes = convert(path, tmp_path / "new.safetensors", num_segments=6)
+    assert changes == [
+        "took num_segments as 6, as asked; the file records 4",
+        "changed segment_count from 4 to 6",
+    ]
+    assert load_checkpoint(tmp_path / "new.safetensors").num_segments == 6
+
+
 def test_saving_a_model_as_safetensors(tmp_path: Path) -> None:
     model = make("trn")
     path = save_checkpoint(
@@ -165,7 +175,7 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path, capsys) -> None:
         (["text", "new.safetensors"], "is not a checkpoint"),
         (["tsn.pth", "none/new.safetensors"], "no such folder: none"),
         (["tsn.pth", "new.safetensors", "--legacy"], "legacy must be False"),
-        (["tsn.pth", "new.safetensors", "--num-segments", "3"], "this one says 4, got 3"),
+        (["trn.pth", "new.safetensors", "--num-segments", "3"], "num_segments must be 4 or left"),
     ],
 )
 def test_errors_are_one_line(
@@ -173,12 +183,13 @@ def test_errors_are_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_checkpoint(make("tsn"), "tsn.pth")
+    save_checkpoint(make("trn"), "trn.pth")
     Path("text").write_text("hello")
     assert main(arguments) == 1
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.count("\n") == 1
-    assert sorted(os.listdir()) == ["text", "tsn.pth"]
+    assert sorted(os.listdir()) == ["text", "trn.pth", "tsn.pth"]
 
 
 def test_as_a_program_from_anywhere(tmp_path: Path) -> None:

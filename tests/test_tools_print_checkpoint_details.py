@@ -238,11 +238,19 @@ def test_files_of_other_projects_are_shown(tmp_path: Path, capsys) -> None:
     contents = {"epoch": 3, "arch": "resnet50", "best_prec1": 70.1, "state_dict": prefixed(STATE)}
     assert run([str(write(contents, tmp_path / "model.pth"))]) == 0
     printed = capsys.readouterr().out
-    assert "the file does not say which model it is for" in printed
+    assert "the file does not record its number of segments: pass num_segments" in printed
     assert rows(printed)["best_prec1"] == "70.1"
-    alone = write({"state_dict": STATE}, tmp_path / "alone.pth")
+    alone = write({"state_dict": {"a": torch.ones(1)}}, tmp_path / "alone.pth")
     assert run([str(alone)]) == 0
     assert "Entries\n  none" in capsys.readouterr().out
+
+
+def test_another_number_of_segments_is_shown(tmp_path: Path, capsys) -> None:
+    path = write(small(), tmp_path / "model.pth")
+    details = describe(path, num_segments=25)
+    assert details["problem"] is None
+    assert details["settings"]["segment_count"] == 25
+    assert details["notes"][-1] == "took num_segments as 25, as asked; the file records 8"
 
 
 def test_odd_values(tmp_path: Path, capsys) -> None:

@@ -255,6 +255,14 @@ def test_usage(capsys) -> None:
         assert "usage" in capsys.readouterr().err
 
 
+def test_another_number_of_segments_is_recorded(tmp_path: Path, capsys) -> None:
+    path = save_checkpoint(make("tsn"), tmp_path / "tsn.pth")
+    assert main([str(path), "--num-segments", "6", "--overwrite"]) == 0
+    assert "took num_segments as 6, as asked; the file records 4" in capsys.readouterr().out
+    loaded = load_checkpoint(path)
+    assert (loaded.num_segments, loaded.load_report) == (6, ())
+
+
 def test_as_a_program_from_anywhere(tmp_path: Path) -> None:
     write(old_contents("tsn"), tmp_path / "old.pth")
     command = [sys.executable, str(PROGRAM), "old.pth"]

@@ -51,6 +51,22 @@ def test_depth_of_resnets(name: str, depths: Sequence[int], bottleneck: bool) ->
     assert report == [f"took the image network as {name} by its weights"]
 
 
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_is_known_by_its_weights(name: str) -> None:
+    with torch.device("meta"):
+        state = TSN(5, 2, "Flow", name, pretrained=None).state_dict()
+    assert backbone_of(state, None, []) == name
+
+
+def test_an_inception_v3_of_another_author() -> None:
+    with torch.device("meta"):
+        state = TSN(5, 2, "RGB", "inceptionv3", pretrained=None).state_dict()
+    for missing in ("base_model.Conv2d_1a_3x3.", "base_model.AuxLogits."):
+        other = {name: tensor for name, tensor in state.items() if not name.startswith(missing)}
+        with pytest.raises(CheckpointError, match=rf"no {missing}.*Inception-V3 .* not torchvis"):
+            backbone_of(other, "InceptionV3", [])
+
+
 def test_a_resnet_that_is_less_deep_than_recorded() -> None:
     """MIT's non-local blocks cut ResNet-101 to the depth of ResNet-50."""
     report: list[str] = []
@@ -131,7 +147,7 @@ def test_relations() -> None:
     assert relation_of("mtrn", multi_scale(5)) == (5, 16)
     single = {
         "new_fc.weight": torch.zeros(16, 8),
-        "consensus.classifier.1.weight": torch.zeros(512, 48),
+        "consensus.pre_classifier.1.weight": torch.zeros(512, 48),
     }
     assert relation_of("trn", single) == (3, 16)
     assert relation_of("tsn", single) == (None, 256)
@@ -140,9 +156,17 @@ def test_relations() -> None:
 @pytest.mark.parametrize(
     ("kind", "changed", "message"),
     [
-        ("trn", {"consensus.classifier.1.weight": (256, 48)}, r"must be \(512, 48\), got \(256"),
-        ("trn", {"consensus.classifier.1.weight": (512, 50)}, r"must be \(512, 48\), got \(512, 5"),
-        ("trn", {}, "got no consensus.classifier.1.weight"),
+        (
+            "trn",
+            {"consensus.pre_classifier.1.weight": (256, 48)},
+            r"must be \(512, 48\), got \(256",
+        ),
+        (
+            "trn",
+            {"consensus.pre_classifier.1.weight": (512, 50)},
+            r"must be \(512, 48\), got \(512, 5",
+        ),
+        ("trn", {}, "got no consensus.pre_classifier.1.weight"),
         ("trn", {"new_fc.weight": (3,)}, r"got new_fc.weight \(3,\)"),
         ("mtrn", {"consensus.fc_fusion_scales.1.1.weight": (128, 48)}, r"must be \(256, 48\)"),
         ("mtrn", {"consensus.fc_fusion_scales.7.1.weight": (256, 48)}, "for 5 segments of 16"),

@@ -3,6 +3,7 @@
 import argparse
 import enum
 import math
+import re
 from argparse import Namespace
 from collections import OrderedDict
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 import torch
 from original_format import prefixed, training_options, write
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from weights.assign import assign_weights
 from weights.checkpoint import (
@@ -23,6 +25,7 @@ from weights.checkpoint import (
     read_checkpoint,
     to_dictionary,
 )
+from weights.entries import clean_state_dict
 from weights.files import CheckpointError, read_file, write_file
 from weights.preprocessing import Preprocessing
 
@@ -197,9 +200,123 @@ def test_segments_that_are_not_recorded(recorded: dict) -> None:
 
 
 def test_segments_that_are_recorded() -> None:
-    assert parse_checkpoint(contents(), num_segments=8).settings.num_segments == 8
-    with pytest.raises(CheckpointError, match="this one says 8, got 3"):
-        parse_checkpoint(contents(), num_segments=3)
+    same = parse_checkpoint(contents(), num_segments=8)
+    assert (same.settings.num_segments, same.report) == (8, ())
+
+
+@pytest.mark.parametrize("model_type", ["tsn", "tsm"])
+def test_segments_other_than_recorded(model_type: str) -> None:
+    checkpoint = parse_checkpoint(contents(model_type), num_segments=25)
+    assert checkpoint.settings.num_segments == 25
+    assert checkpoint.report == ("took num_segments as 25, as asked; the file records 8",)
+
+
+@pytest.mark.parametrize("model_type", ["trn", "mtrn"])
+def test_relations_are_of_as_many_segments_as_recorded(model_type: str) -> None:
+    message = f"num_segments must be 8 or left out, got 25: .* a {model_type.upper()}, whose relat"
+    with pytest.raises(CheckpointError, match=message):
+        parse_checkpoint(contents(model_type), num_segments=25)
+
+
+class Wrapper(nn.Module):
+    """A module that has the model under a name of its choice."""
+
+    def __init__(self, name: str, model: nn.Module) -> None:
+        super().__init__()
+        self.add_module(name, model)
+
+
+def wrapped(name: str, **parts: str) -> nn.Module:
+    """A small network in wrappers: `name` around it, `parts` around its parts."""
+    network: Any = nn.Module()
+    network.base_model = nn.Sequential(OrderedDict(conv1=nn.Linear(2, 2)))
+    network.fc_verb = nn.Linear(2, 2)
+    for part, wrappers in parts.items():
+        setattr(network, part, wrap(wrappers, getattr(network, part)))
+    return wrap(name, network)
+
+
+def wrap(names: str, module: nn.Module) -> nn.Module:
+    for name in reversed(names.split(".")):
+        module = {
+            "": lambda module: module,
+            "compile": lambda module: torch.compile(module, backend="eager"),
+            "parallel": nn.DataParallel,
+            "average": AveragedModel,
+            "lightning": lambda module: Wrapper("model", module),
+        }[name](module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "parts", "prefixes"),
+    [
+        ("compile", {}, "prefix '_orig_mod.' from all 4 names"),
+        ("parallel.compile", {}, "prefixes '_orig_mod.' and 'module.' from all 4 names"),
+        ("compile.parallel", {}, "prefixes '_orig_mod.' and 'module.' from all 4 names"),
+        ("average", {}, "prefix 'module.' from all 4 names; left out what is not .*: n_averaged"),
+        ("average.compile.parallel", {}, "prefixes '_orig_mod.' and 'module.' .*: n_averaged"),
+        ("compile.average", {}, "prefixes '_orig_mod.' and 'module.' .*: _orig_mod.n_averaged"),
+        ("lightning", {}, "prefix 'model.' from all 4 names"),
+        ("parallel.lightning.compile", {}, "'_orig_mod.' and 'module.' and 'model.' from all 4"),
+        ("average.lightning", {}, "'module.' and 'model.' from all 4 names; .*: n_averaged"),
+        ("", {"base_model": "compile"}, "prefix '_orig_mod.' from 2 names"),
+        ("", {"base_model": "parallel"}, "prefix 'module.' from 2 names"),
+        ("lightning", {"base_model": "compile.parallel", "fc_verb": "compile"}, "from all 4 names"),
+    ],
+)  # fmt: skip
+def test_names_in_wrappers(wrappers: str, parts: dict[str, str], prefixes: str) -> None:
+    expected = wrapped("").state_dict()
+    report: list[str] = []
+    state = wrapped(wrappers, **parts).state_dict()
+    assert list(clean_state_dict(state, report)) == list(expected)
+    assert len(report) == 1
+    assert re.search(prefixes, report[0])
+
+
+def test_names_without_wrappers() -> None:
+    report: list[str] = []
+    names = ["base_model.layer1.0.conv1.net.weight", "base_model.modules.weight", "my_model.bias"]
+    assert list(clean_state_dict(dict.fromkeys(names, torch.ones(9)), report)) == names
+    assert report == []
+
+
+def test_weights_beside_the_model() -> None:
+    report: list[str] = []
+    names = ["model.fc_verb.weight", "criterion.weight", "ema.module.fc_verb.weight", "n_averaged"]
+    state = {name: torch.ones(2) for name in names}
+    assert list(clean_state_dict(state, report)) == ["fc_verb.weight"]
+    assert report == [
+        "removed the prefix 'model.' from all 1 names; left out what is not the model's: "
+        "criterion.weight, ema.module.fc_verb.weight, n_averaged"
+    ]
+
+
+@pytest.mark.parametrize(
+    "names", [("module.a.weight", "a.weight"), ("model.a.weight", "model._orig_mod.a.weight")]
+)
+def test_names_that_collide(names: tuple[str, str]) -> None:
+    state = {name: torch.ones(2) for name in names}
+    message = f"two weights for 'a.weight': '{names[0]}' and '{names[1]}'"
+    with pytest.raises(CheckpointError, match=message):
+        clean_state_dict(state, [])
+
+
+@pytest.mark.parametrize("entry", ["model_state_dict", "model", "net", "weights", "ema"])
+def test_other_names_of_the_entry(entry: str) -> None:
+    file = contents(without=("state_dict",), **{entry: weights()})
+    checkpoint = parse_checkpoint(file)
+    assert checkpoint.settings == settings()
+    assert checkpoint.report == (f"took the weights from the entry {entry!r}",)
+
+
+def test_several_entries_of_weights() -> None:
+    file = contents(without=("state_dict",), ema=weights(), model=weights(), net={"a": 1})
+    assert parse_checkpoint(file).report == (
+        "took the weights from the entry 'model', not from ema",
+    )
+    file["state_dict"] = weights()
+    assert parse_checkpoint(file).report == ()
 
 
 STATE = weights()
@@ -213,7 +330,10 @@ SHARED = torch.ones(250)
         (None, "got NoneType$"),
         ({}, "got an empty dict$"),
         ({f"layer{i}": 1 for i in range(300)}, "layer0.* and 295 more$"),
-        ({"state_dict": STATE}, "which model it is for"),
+        (
+            {"state_dict": {"a": SHARED}},
+            "which model it is for: .* a TSN, TRN, MTRN or TSM .*got a$",
+        ),
         (contents("i3d", state_dict=STATE), "model_type must be one of .*'tsm-nl'.*, got 'i3d'"),
         (contents(without=("modality",)), "the entry 'modality' is missing, got arch, args, "),
         (contents(without=("arch",)), "the entry 'arch' is missing"),

@@ -9,7 +9,14 @@ import pytest
 import safetensors.torch
 import torch
 from original_format import assert_same, make, outputs, write
-from other_projects import C1_CLASSES, hyper_parameters, lightning, release, their_names
+from other_projects import (
+    C1_CLASSES,
+    hyper_parameters,
+    lightning,
+    packages,
+    release,
+    their_names,
+)
 from reference.fill import tensor_for, tensor_input
 from small_models import randomised
 
@@ -89,6 +96,16 @@ RELEASES: dict[str, tuple[str, dict[str, Any]]] = {
 """Kinds of releases: model_type, and options that a release leaves its reader to find out."""
 
 
+OWN: dict[str, dict[str, Any]] = {
+    "tsn": {"consensus_type": "avg"},
+    "trn": {},
+    "mtrn": {},
+    "tsm": {"shift_div": 8},
+    "tsm-nl": {"shift_div": 8},
+}
+"""model_type, and the options that its weights do not tell, as they are assumed."""
+
+
 def small(kind: str, modality: str = "RGB", num_class: Any = 3, **options: Any) -> TSN:
     """A small model of a kind of release, with the dropout that a reader assumes."""
     model_type, own_options = RELEASES[kind]
@@ -113,7 +130,11 @@ def test_releases(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "modality", "new_length"),
-    [("TRN", "Flow", 2), ("TSM", "Flow", 5), ("TSN", "RGBDiff", 5)],
+    [
+        *((kind, "Flow", 5) for kind in RELEASES),
+        ("TRN", "Flow", 2),
+        ("TSN", "RGBDiff", 5),
+    ],
 )
 def test_modality_of_releases(tmp_path: Path, kind: str, modality: str, new_length: int) -> None:
     model = small(kind, modality, new_length=new_length)
@@ -149,7 +170,7 @@ def test_weights_alone(tmp_path: Path, kind: str, prefix: str) -> None:
     assert "took the image network as resnet18 by its weights" in loaded.load_report
 
 
-@pytest.mark.parametrize("last", ["fc", "last_linear"])
+@pytest.mark.parametrize("last", ["fc", "last_linear", "classifier"])
 def test_the_image_networks_own_classifier_is_left_out(tmp_path: Path, last: str) -> None:
     model = small("TSM")
     contents = release(model)
@@ -159,11 +180,14 @@ def test_the_image_networks_own_classifier_is_left_out(tmp_path: Path, last: str
     assert f"classifier: base_model.{last}.weight" in " ".join(loaded.load_report)
 
 
-def test_a_model_without_dropout_has_its_head_in_the_image_network(tmp_path: Path) -> None:
+@pytest.mark.parametrize("last", ["fc", "last_linear", "classifier"])
+def test_a_model_without_dropout_has_its_head_in_the_image_network(
+    tmp_path: Path, last: str
+) -> None:
     model = small("TSN", dropout=0.0)
     contents = release(model)
     contents["state_dict"] = {
-        name.replace("new_fc.", "base_model.fc."): tensor
+        name.replace("new_fc.", f"base_model.{last}."): tensor
         for name, tensor in contents["state_dict"].items()
     }
     loaded = load_checkpoint(write(contents, tmp_path / "file"), num_segments=4)
@@ -171,8 +195,12 @@ def test_a_model_without_dropout_has_its_head_in_the_image_network(tmp_path: Pat
     assert loaded.dropout == 0
 
 
-def c1_small(kind: str, **options: Any) -> tuple[TSN, dict[str, Any]]:
-    model = small(kind, num_class=C1_CLASSES, dropout=0.3, **options)
+def c1_small(
+    kind: str, modality: str = "RGB", dropout: float = 0.3, **options: Any
+) -> tuple[TSN, dict[str, Any]]:
+    if modality == "Flow":
+        options.setdefault("new_length", 5)
+    model = small(kind, modality, C1_CLASSES, dropout=dropout, **options)
     of_model = {}
     if kind.startswith("TSM"):
         settings = settings_of(model)
@@ -182,16 +210,95 @@ def c1_small(kind: str, **options: Any) -> tuple[TSN, dict[str, Any]]:
     return model, lightning(model, names_of_types.get(kind, kind[:3]), **of_model)
 
 
+@pytest.mark.parametrize("modality", ["RGB", "Flow"])
 @pytest.mark.parametrize("kind", RELEASES)
-def test_lightning_files(tmp_path: Path, kind: str) -> None:
-    model, contents = c1_small(kind)
+def test_lightning_files(tmp_path: Path, kind: str, modality: str) -> None:
+    model, contents = c1_small(kind, modality)
     path = write(contents, tmp_path / "tsn_rgb.ckpt", legacy=kind == "TSM")
     loaded = load_checkpoint(path)
     assert_same(loaded, model)
     assert loaded.num_class == C1_CLASSES
+    assumed = [line for line in loaded.load_report if line.startswith("assumed")]
+    bgr = "assumed what the file does not record: data.preprocessing.bgr False"
+    assert assumed == [bgr] * (modality == "Flow")
     assert parse_checkpoint(contents, num_segments=4).settings.num_segments == 4
-    with pytest.raises(CheckpointError, match="this one says 4, got 8"):
-        parse_checkpoint(contents, num_segments=8)
+    if "TRN" in kind:
+        with pytest.raises(CheckpointError, match=r"must be 4 or left out, got 8: .* relations"):
+            parse_checkpoint(contents, num_segments=8)
+    else:
+        assert parse_checkpoint(contents, num_segments=8).settings.num_segments == 8
+
+
+OPTIONAL = {
+    "modality": "modality Flow",
+    "data.segment_length": "data.segment_length 5",
+    "data.preprocessing.rescale": "data.preprocessing.rescale True",
+    "data.preprocessing.input_size": "data.preprocessing.input_size 224",
+    "data.preprocessing.scale_size": "data.preprocessing.scale_size 256",
+    "model.type": "model.type",
+    "model.backbone": "by its weights",
+    "model.dropout": "model.dropout 0.7",
+    "model.shift_div": "model.shift_div 8",
+    "model.non_local": "found non_local in the names",
+    "model.temporal_pool": "found temporal_pool in the names",
+}
+"""Hyper-parameters that may be missing, and what is reported then."""
+
+
+@pytest.mark.parametrize("value", ["absent", "None"])
+@pytest.mark.parametrize("path", OPTIONAL)
+@pytest.mark.parametrize("kind", ["TSN", "TRN", "multi-scale TRN", "TSM, non-local, pooled"])
+def test_hyper_parameters_that_may_be_missing(kind: str, path: str, value: str) -> None:
+    model, contents = c1_small(kind, "Flow", dropout=0.7)
+    tree = changed(contents["hyper_parameters"], path, None)
+    if value == "None":
+        place, _, name = path.rpartition(".")
+        part = tree
+        for step in filter(None, place.split(".")):
+            part = part[step]
+        part[name] = None
+    checkpoint = parse_checkpoint({**contents, "hyper_parameters": tree})
+    assert checkpoint.settings == settings_of(model)
+    if kind.startswith("TSM") or not path.endswith(("shift_div", "non_local", "temporal_pool")):
+        assert OPTIONAL[path] in " ".join(checkpoint.report)
+
+
+def test_the_range_of_the_input_shows_in_its_mean() -> None:
+    _, contents = c1_small("TSN")
+    theirs = contents["hyper_parameters"]["data"]["preprocessing"]
+    theirs.update(rescale=None, mean=[104, 117, 128])
+    checkpoint = parse_checkpoint(contents)
+    assert checkpoint.settings.preprocessing.input_range == (0, 255)
+    assert "data.preprocessing.rescale False" in checkpoint.report[-1]
+
+
+@pytest.mark.parametrize("kind", ["TSN", "TRN"])
+def test_segments_that_hyper_parameters_do_not_tell(kind: str) -> None:
+    model, contents = c1_small(kind)
+    contents["hyper_parameters"] = changed(contents["hyper_parameters"], "data.frame_count", None)
+    if kind == "TSN":
+        with pytest.raises(UnknownSegmentsError):
+            parse_checkpoint(contents)
+        assert parse_checkpoint(contents, num_segments=4).settings == settings_of(model)
+    else:
+        assert parse_checkpoint(contents).settings == settings_of(model)
+
+
+@pytest.mark.parametrize("tree", [None, {"lr": 0.1}, {"model": {"type": "mine"}, "data": "epic"}])
+@pytest.mark.parametrize("model_type", ["tsn", "mtrn"])
+def test_lightning_files_of_other_programs(tmp_path: Path, model_type: str, tree: Any) -> None:
+    model = make(model_type, dropout=0.7, **OWN[model_type])
+    state = {f"model._orig_mod.{name}": value for name, value in model.state_dict().items()}
+    state["criterion.weight"] = torch.ones(2)
+    contents = {"epoch": 3, "pytorch-lightning_version": "2.4.0", "state_dict": state}
+    if tree is not None:
+        contents["hyper_parameters"] = tree
+    loaded = load_checkpoint(write(contents, tmp_path / "last.ckpt"), num_segments=4)
+    assert_same(loaded, model)
+    report = " ".join(loaded.load_report)
+    assert "left out what is not the model's: criterion.weight" in report
+    hyper_parameters = "hyper_parameters, " * (tree is not None)
+    assert f"Lightning's entries {hyper_parameters}pytorch-lightning_version" in report
 
 
 def test_shift_of_other_widths_in_lightning_files(tmp_path: Path) -> None:
@@ -220,9 +327,8 @@ def test_preprocessing_is_the_files_own(tmp_path: Path) -> None:
 
 
 def test_flow_of_lightning_files(tmp_path: Path) -> None:
-    model = small("TSN", "Flow", C1_CLASSES, new_length=5)
-    loaded = load_checkpoint(write(lightning(model, "TSN"), tmp_path / "file"))
-    assert_same(loaded, model)
+    _, contents = c1_small("TSN", "Flow")
+    loaded = load_checkpoint(write(contents, tmp_path / "file"))
     assert (loaded.input_mean, loaded.input_std) == ([0.5], [0.226])
 
 
@@ -251,12 +357,12 @@ def test_the_report_names_what_was_done(tmp_path: Path) -> None:
     contents["state_dict"]["criterion.weight"] = torch.ones(2)
     report = load_checkpoint(write(contents, tmp_path / "file")).load_report
     assert list(report) == [
-        "took the file as an EPIC-KITCHENS-100 C1 MTRN of Lightning",
+        f"removed the prefix 'model.' from all {len(contents['state_dict']) - 1} names; left out "
+        "what is not the model's: criterion.weight",
         "left out Lightning's entries callbacks, global_step, lr_schedulers, optimizer_states, "
         "pytorch-lightning_version",
-        "left out weights that are not the model's: criterion.weight",
-        f"removed the prefix 'model.' from {len(contents['state_dict']) - 1} names",
         "renamed 6 weights like consensus.fc_fusion_scales.0.3 to consensus.classifiers.0.0",
+        "took the file as an EPIC-KITCHENS-100 C1 MTRN",
         "split 3 heads of 397 classes into 97 verbs and 300 nouns",
         "took the preprocessing from the file: mean (0.485, 0.456, 0.406), "
         "std (0.229, 0.224, 0.225)",
@@ -264,10 +370,12 @@ def test_the_report_names_what_was_done(tmp_path: Path) -> None:
     report = load_checkpoint(
         write(release(small("TSM")), tmp_path / "file"), num_segments=4
     ).load_report
-    assert list(report[1:]) == [
+    assert list(report) == [
         f"removed the prefix 'module.' from all {len(small('TSM').state_dict())} names",
+        "took the model as a TSM, by the names of its weights",
         "read shift_place 'blockres' and shift_every 1 (all blocks) off the names",
-        "took shift_div as 8, which the file does not record",
+        "assumed what the file does not record: the usual preprocessing of resnet18, "
+        "consensus_type 'avg', shift_div 8",
     ]
 
 
@@ -283,14 +391,16 @@ def changed(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("model.type", None, r"'model.type' .* is missing \('type' is not among backbone, drop"),
         ("model.type", "I3D", "model.type must be TSN, TRN, MTRN or TSM, got 'I3D'"),
         ("model.type", "TRN", "model.type TRN, but the weights have the names of a TSN"),
-        ("model", None, "'model' is not among data, learning, modality"),
-        ("model", [1], "'type' is not among list"),
-        ("data.frame_count", None, "'data.frame_count'"),
         ("data.frame_count", "${count}", r"data.frame_count must be a number, got '\${count}'"),
-        ("data.preprocessing", None, "'data.preprocessing.bgr'"),
+        (
+            "data.preprocessing.mean",
+            None,
+            r"mean' .* is missing \('mean' is not among bgr, input_s",
+        ),
+        ("data.preprocessing.std", None, "'data.preprocessing.std'"),
+        ("data.preprocessing", None, "does not record its number of segments"),
         (
             "data.preprocessing.mean",
             0.5,
@@ -347,25 +457,124 @@ def test_lightning_files_of_other_networks() -> None:
         "state_dict": {"net.weight": torch.ones(2)},
         "hyper_parameters": hyper_parameters(small("TSN"), "TSN"),
     }
-    with pytest.raises(CheckpointError, match=r"no weight's name starts with 'model\.', got net"):
-        parse_checkpoint(contents)
-    contents["hyper_parameters"] = {"lr": 0.1}
-    with pytest.raises(CheckpointError, match="EPIC-KITCHENS-100's C1 is missing"):
+    with pytest.raises(CheckpointError, match=r"does not say which model .* got net\.weight"):
         parse_checkpoint(contents)
 
 
 @pytest.mark.parametrize("kind", ["TRN", "multi-scale TRN"])
 def test_segments_that_contradict_the_weights(tmp_path: Path, kind: str) -> None:
     path = write(release(small(kind)), tmp_path / "file")
-    with pytest.raises(CheckpointError, match="this one says 4, got 8"):
+    with pytest.raises(CheckpointError, match="num_segments must be 4 or left out, got 8"):
         load_checkpoint(path, num_segments=8)
 
 
-def test_this_projects_weights_alone_are_not_taken_for_anothers() -> None:
-    """They do not tell MTRN's pairing of classifiers, for one."""
-    for model_type in ("tsn", "trn", "mtrn", "tsm"):
-        with pytest.raises(CheckpointError, match="not a checkpoint"):
-            parse_checkpoint(dict(make(model_type).state_dict()))
+@pytest.mark.parametrize("num_class", [3, (5, 7)])
+@pytest.mark.parametrize("modality", ["RGB", "Flow"])
+@pytest.mark.parametrize("model_type", OWN)
+def test_this_projects_weights_alone(
+    tmp_path: Path, model_type: str, modality: str, num_class: Any
+) -> None:
+    dropout = 0.8 if model_type.startswith("tsm") else 0.7
+    model = make(model_type, modality, num_class, dropout=dropout, **OWN[model_type])
+    path = write(dict(model.state_dict()), tmp_path / "model.pth", legacy=False)
+    loaded = load_checkpoint(path, num_segments=4)
+    assert_same(loaded, model)
+    assumed = loaded.load_report[-1].removeprefix("assumed what the file does not record: ")
+    assert (
+        assumed.split(", ")[1:]
+        == {
+            "tsn": ["consensus_type 'avg'"],
+            "tsm": ["consensus_type 'avg'", "shift_div 8"],
+            "tsm-nl": ["consensus_type 'avg'", "shift_div 8"],
+            "trn": [],
+            "mtrn": ["classifier_pairing 'published'"],
+        }[model_type]
+    )
+    if "trn" in model_type:
+        assert_same(load_checkpoint(path), model)
+    else:
+        with pytest.raises(UnknownSegmentsError):
+            load_checkpoint(path)
+
+
+def resnet_names(prefix: str) -> list[str]:
+    blocks = [
+        f"{prefix}layer{stage}.{i}.conv{j}" for stage in (1, 2) for i in (0, 1) for j in (1, 2)
+    ]
+    return [f"{prefix}conv1.weight", *(f"{block}.weight" for block in blocks)]
+
+
+MMACTION = [name.replace(".weight", ".conv.weight") for name in resnet_names("backbone.")]
+MOBILENET = ["features.0.0.weight", "features.1.conv.0.weight", "features.18.0.weight"]
+LAYOUTS: dict[str, tuple[list[str], str]] = {
+    "mmaction2 TSN": ([*MMACTION, "cls_head.fc_cls.weight"], "an mmaction2 checkpoint: .* itself"),
+    "mmaction2 backbone": (MMACTION, "an mmaction2 checkpoint"),
+    "mmaction2 TSM": (
+        [
+            *(name.replace("conv1.conv", "conv1.conv.net") for name in MMACTION),
+            "cls_head.fc_cls.bias",
+        ],
+        "an mmaction2 checkpoint",
+    ),
+    "MIT TSM on MobileNetV2": (
+        [
+            *(f"module.base_model.{name}" for name in MOBILENET),
+            "module.base_model.features.3.conv.0.net.weight",
+            "module.new_fc.weight",
+        ],
+        r"such as base_model\.features\.1\.conv\.0\.weight.* a MobileNetV2, .* not built here",
+    ),
+    "MIT's online TSM": ([*MOBILENET, "classifier.weight"], "a MobileNetV2, .* not built here"),
+    "TRN on Moments": (
+        [
+            "module.base_model.Conv2d_1a_3x3.conv.weight",
+            "module.base_model.Mixed_5b.branch1x1.conv.weight",
+            "module.base_model.fc.weight",
+            "module.new_fc.weight",
+        ],
+        "an Inception-V3 that is not torchvision's",
+    ),
+    "torchvision ResNet": ([*resnet_names(""), "fc.weight"], "fc.weight.* an image classifier"),
+    "torchvision VGG": (["features.0.weight", "classifier.6.weight"], "an image classifier"),
+    "torchvision MobileNetV2": (
+        ["features.1.conv.0.0.weight", "features.1.conv.1.weight", "classifier.1.weight"],
+        "an image classifier",
+    ),
+    "pretrainedmodels": (["conv1_7x7_s2.weight", "last_linear.weight"], "an image classifier"),
+    "a model within another": (
+        ["net.base_model.conv1.weight", "net.new_fc.weight"],
+        r"such as net\.base_model\.\) are those of a model that is part of another module",
+    ),
+}
+"""Names of files that are not read here, and what the error calls them."""
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["in a file", "alone"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_that_are_not_read_are_named(layout: str, bare: bool) -> None:
+    names, message = LAYOUTS[layout]
+    state = {name: torch.zeros(3, 3, 1, 1) for name in names}
+    contents = state if bare else {"meta": {"epoch": 1}, "state_dict": state}
+    with pytest.raises(CheckpointError, match=message) as error:
+        parse_checkpoint(contents, num_segments=8)
+    assert "\n" not in str(error.value)
+
+
+def test_a_training_file_of_mmaction2_is_named(tmp_path: Path) -> None:
+    with packages({"mmengine.logging.history_buffer.HistoryBuffer": object}) as classes:
+        contents = {"meta": {}, "message_hub": classes["HistoryBuffer"](), "state_dict": {}}
+        path = write(contents, tmp_path / "epoch_50.pth")
+    with pytest.raises(CheckpointError, match=r"'mmengine\..*a training file of mmaction2, whose"):
+        load_checkpoint(path)
+
+
+def test_torchvisions_inception_v3(tmp_path: Path) -> None:
+    model = randomised(TSN(3, 2, "RGB", base_model="inceptionv3", pretrained=None))
+    assert parse_checkpoint(release(model), num_segments=2).settings.arch == "inceptionv3"
+    path = write(dict(model.state_dict()), tmp_path / "file")
+    loaded = load_checkpoint(path, num_segments=2)
+    assert settings_of(loaded) == settings_of(model)
+    assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
 
 
 def test_details_of_a_release(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -379,7 +588,7 @@ def test_details_of_a_release(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert print_details([str(path)]) == 0
     printed = capsys.readouterr().out
     assert "cannot load it: the file does not record its number of segments" in printed
-    assert "took shift_div as 8" in printed
+    assert "consensus_type 'avg', shift_div 8" in printed
     alone = write(their_names(small("TRN").state_dict()), tmp_path / "alone")
     details = describe(alone)
     assert details["problem"] is None
@@ -428,4 +637,6 @@ def test_the_order_of_weights_does_not_matter(
         torch.save(dict(sorted(state.items(), key=lambda item: item[0][::-1])), path)
     loaded = load_checkpoint(path, num_segments=2)
     assert (loaded.modality, loaded.new_length) == (modality, model.new_length)
+    # A shift would have left no trace there.
+    assert ("no temporal shift" in loaded.load_report[-1]) == (base_model == "BNInception")
     assert all(torch.equal(loaded.state_dict()[name], state[name]) for name in state)

@@ -40,7 +40,7 @@ def convert(
         destination: where to write: safetensors with that suffix, else torch's serialisation.
         legacy: torch's serialisation before PyTorch 1.6, which the original reads.
         overwrite: whether an existing file may be replaced.
-        num_segments: T, for a file that does not record it.
+        num_segments: as for `load_checkpoint`.
         trust: whether the file may run any code while it is read. What is written needs no trust.
 
     Returns:

@@ -56,7 +56,7 @@ def describe(
 
     Args:
         path: the file.
-        num_segments: T, for a file that does not record it.
+        num_segments: as for `load_checkpoint`.
         trust: whether the file may run any code while it is read.
 
     Returns:

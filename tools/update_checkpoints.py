@@ -39,7 +39,7 @@ def update(
         destination: where to write; default: beside the file, `-updated` in its name, or with
             `overwrite` the file itself.
         overwrite: whether an existing file may be replaced.
-        num_segments: T, for a file that does not record it.
+        num_segments: as for `load_checkpoint`.
         trust: whether the file may run any code while it is read. What is written needs no trust.
 
     Returns:

@@ -1,7 +1,8 @@
 """What the names and shapes of weights tell of the network that they belong to.
 
-The names are those of TSN, TRN and their relatives without prefixes: `base_model.*`, `new_fc.*` and
-`consensus.*`. What is read that a file does not record, or records otherwise, is reported.
+The names are those of this library's models, without prefixes: `base_model.*`, `new_fc.*`,
+`fc_verb.*`, `fc_noun.*` and `consensus.*`. What is read that a file does not record, or records
+otherwise, is reported.
 """
 
 import re
@@ -15,6 +16,7 @@ from weights.files import CheckpointError
 
 __all__ = [
     "backbone_of",
+    "class_counts",
     "input_channels",
     "kind_of_model",
     "matrix",
@@ -34,6 +36,8 @@ _RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (True, (3, 8, 36, 3)): "resnet152",
 }
 """Whether blocks have three convolutions, and how many there are in each stage."""
+_VGGS = {8: "vgg11", 10: "vgg13", 13: "vgg16", 16: "vgg19"}
+"""Number of convolutions."""
 _FIRST = re.compile(r"base_model\.(?:conv1|conv1_7x7_s2|_features\.0|Conv2d_1a_3x3\.conv)\.weight")
 """The first convolution of ResNets, BN-Inception, VGGs and Inception-V3."""
 _BLOCK = re.compile(
@@ -46,7 +50,7 @@ def kind_of_model(state: Mapping[str, Tensor]) -> str:
     """Which of the models has weights of such names: one of `weights.settings.MODEL_TYPES`."""
     if any(name.startswith("consensus.fc_fusion_scales.") for name in state):
         return "mtrn"
-    if any(name.startswith("consensus.classifier.") for name in state):
+    if any(name.startswith("consensus.pre_classifier.") for name in state):
         return "trn"
     return "tsm" if any(".net." in name or ".nl." in name for name in state) else "tsn"
 
@@ -63,12 +67,33 @@ def matrix(state: Mapping[str, Tensor], name: str) -> Tensor:
     return state[name]
 
 
+def class_counts(kind: str, state: Mapping[str, Tensor]) -> int | tuple[int, int]:
+    """Numbers of classes, from the shapes of the heads.
+
+    Raises:
+        CheckpointError: if there are none.
+    """
+    prefix = {"trn": "consensus.classifiers.", "mtrn": "consensus.classifiers.0."}.get(kind)
+    if prefix is None:
+        candidates = [("fc_verb.weight", "fc_noun.weight"), ("new_fc.weight",)]
+    else:
+        candidates = [(f"{prefix}0.weight", f"{prefix}1.weight"), (f"{prefix}0.weight",)]
+    for names in candidates:
+        if all(name in state and state[name].ndim == 2 for name in names):
+            counts = tuple(state[name].shape[0] for name in names)
+            return (counts[0], counts[1]) if len(counts) == 2 else counts[0]
+    expected = " or ".join(" and ".join(names) for names in candidates)
+    raise CheckpointError(
+        f"the weights have no head that fits model_type {kind!r}: expected {expected}"
+    )
+
+
 def relation_of(kind: str, state: Mapping[str, Tensor]) -> tuple[int | None, int]:
     """Segments and width of the segments' features, from the shapes of a relational head.
 
     Args:
         kind: the type of model.
-        state: its weights, with the relation under TRN's names.
+        state: its weights.
 
     Returns:
         T and `img_feature_dim`; None and the default for models without a relation.
@@ -80,7 +105,7 @@ def relation_of(kind: str, state: Mapping[str, Tensor]) -> tuple[int | None, int
         return None, 256
     width = len(matrix(state, "new_fc.weight"))
     if kind == "trn":
-        name = "consensus.classifier.1.weight"
+        name = "consensus.pre_classifier.1.weight"
         segments = matrix(state, name).shape[1] // max(width, 1)
         expected = {name: segments}
     else:
@@ -159,17 +184,41 @@ def backbone_of(state: Mapping[str, Tensor], recorded: str | None, report: list[
     found = _RESNETS.get((any(".conv3." in name for name in state), depths))
     if any(name.startswith("base_model.conv1_7x7_s2.") for name in state):
         found = "BNInception"
+    elif any(name.startswith("base_model.Mixed_") for name in state):
+        found = _inception_v3(state)
+    elif any(name.startswith("base_model._features.") for name in state):
+        found = _vgg(state)
     if found is None:
         if recorded is None:
             raise CheckpointError(
                 "the file does not record its image network (arch), and its weights have the names "
-                "of none that is known by them: ResNets and BN-Inception"
+                "of none that is known by them: ResNets, VGGs, BN-Inception and Inception-V3"
             )
         return recorded
     if recorded is None or recorded.lower() != found.lower():
         said = "" if recorded is None else f", although the file records {recorded!r}"
         report.append(f"took the image network as {found} by its weights{said}")
     return found
+
+
+def _inception_v3(state: Mapping[str, Tensor]) -> str:
+    """Return the name of torchvision's Inception-V3, or refuse those of others."""
+    for name in ("Conv2d_1a_3x3.conv.weight", "AuxLogits.conv0.conv.weight"):
+        if f"base_model.{name}" not in state:
+            raise CheckpointError(
+                f"the names of the weights (base_model.Mixed_*, but no base_model.{name}) are "
+                f"those of an Inception-V3 that is not torchvision's, as TRN's Moments in Time "
+                f"release has it: this backbone is not built here"
+            )
+    return "inceptionv3"
+
+
+def _vgg(state: Mapping[str, Tensor]) -> str | None:
+    """Return the name of a VGG by its convolutions and batch norms; None for none of them."""
+    features = [name for name in state if name.startswith("base_model._features.")]
+    name = _VGGS.get(sum(state[feature].ndim == 4 for feature in features))
+    batch_norm = any(feature.endswith(".running_mean") for feature in features)
+    return f"{name}_bn" if name and batch_norm else name
 
 
 def _blocks(state: Mapping[str, Tensor]) -> dict[int, dict[int, set[str]]]:

@@ -18,9 +18,11 @@ and, optionally, what version 1 of this library adds: `format_version`, `new_len
 `before_softmax`, `shift_every`, `classifier_pairing` and `preprocessing`. Class counts are read
 from the weights.
 
-Older files are understood as well: keys prefixed with `module.`, an `img_feature_dim` that only
-`args` holds, model_type "tsn" with consensus_type "TRN" or "TRNMultiscale", and "tsm" with
-`non_local`. So are checkpoints of other projects, which `weights.foreign` lists.
+Older files are understood as well: an `img_feature_dim` that only `args` holds, model_type "tsn"
+with consensus_type "TRN" or "TRNMultiscale", and "tsm" with `non_local`. So are weights alone, and
+checkpoints of other projects, which `weights.foreign` lists. In any of them, names may have the
+prefixes of wrappers (`weights.entries.clean_state_dict`), and the weights may lie under
+`model_state_dict`, `model`, `net`, `weights` or `ema` in the place of `state_dict`.
 """
 
 import os
@@ -33,19 +35,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weights.architecture import input_channels
+from weights.architecture import class_counts, input_channels
 from weights.entries import (
     UnknownSegmentsError,
     agreed_segments,
+    clean_state_dict,
     flag,
     number,
     numbers,
     text,
-    weights_of,
     whole_number,
 )
 from weights.files import CheckpointError
-from weights.foreign import is_foreign, understand_foreign
+from weights.foreign import understand_foreign
 from weights.formats import read_any
 from weights.plain import plain_values
 from weights.preprocessing import Preprocessing
@@ -64,6 +66,8 @@ __all__ = [
 ]
 
 _FORMAT_VERSION = 1
+_WEIGHTS = ("model_state_dict", "model", "net", "weights", "ema")
+"""Names that the entry `state_dict` has in files of other programs, the likeliest first."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def read_checkpoint(
 
     Args:
         path: the file.
-        num_segments: T, for a file that does not record it.
+        num_segments: as for `parse_checkpoint`.
         trust: as for `read_any`.
 
     Returns:
@@ -119,35 +123,28 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
 
     Args:
         contents: the object in the file.
-        num_segments: T, for a file that does not record it.
+        num_segments: T, for a file that does not record it, or to build a TSN or TSM for another
+            number than the file records.
 
     Returns:
         The checkpoint.
 
     Raises:
         UnknownSegmentsError: (a CheckpointError) if neither the file nor the caller tells T.
-        CheckpointError: if this is neither the documented format nor a known project's.
+        CheckpointError: if this is neither the documented format nor a known project's, or if it
+            holds a TRN or MTRN of another number of segments.
     """
-    if isinstance(contents, Mapping) and "model_type" not in contents:
-        values = contents.values()
-        bare = bool(contents) and all(isinstance(value, Tensor) for value in values)
-        wrapped = {"state_dict": contents} if bare else contents
-        if is_foreign(wrapped):
-            return _foreign(wrapped, num_segments)
+    report: list[str] = []
+    contents = _with_state_dict(contents, report)
     if not isinstance(contents, Mapping) or "state_dict" not in contents:
         held = f" with {names_of(contents)}" if isinstance(contents, Mapping) and contents else ""
         raise CheckpointError(
-            f"not a checkpoint (weights alone are understood of TSN, TRN and TSM releases; others "
-            f"go to a model's load_state_dict): expected a dictionary with state_dict, got "
+            f"not a checkpoint, nor weights alone: expected a dictionary with state_dict, got "
             f"{kind_of(contents)}{held}"
         )
     if "model_type" not in contents:
-        raise CheckpointError(
-            f"the file does not say which model it is for: expected model_type, segment_count, "
-            f"modality and arch beside state_dict, got {names_of(contents)}"
-        )
-    report: list[str] = []
-    state = weights_of(contents["state_dict"], report)
+        return _foreign(contents, num_segments, report)
+    state = clean_state_dict(contents["state_dict"], report)
     args = _plain_args(contents.get("args"))
     settings = _settings(contents, args, state, num_segments, report)
     version = contents.get("format_version")
@@ -167,20 +164,46 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
     )
 
 
-def _foreign(contents: Mapping[Any, Any], num_segments: int | None) -> Checkpoint:
-    """A checkpoint of another project, under this project's names."""
+def _with_state_dict(contents: Any, report: list[str]) -> Any:
+    """Return what a file holds with its weights under `state_dict`, where they lie elsewhere."""
+    if not isinstance(contents, Mapping) or "state_dict" in contents:
+        return contents
+    if _holds_weights(contents):
+        return {"state_dict": contents}
+    found = [name for name in _WEIGHTS if _holds_weights(contents.get(name))]
+    if not found:
+        return contents
+    others = f", not from {', '.join(found[1:])}" if found[1:] else ""
+    report.append(f"took the weights from the entry {found[0]!r}{others}")
+    rest = {name: value for name, value in contents.items() if name != found[0]}
+    return {"state_dict": contents[found[0]], **rest}
+
+
+def _holds_weights(entry: Any) -> bool:
+    """Whether this is a dictionary of tensors and nothing else."""
+    return (
+        isinstance(entry, Mapping)
+        and bool(entry)
+        and all(isinstance(value, Tensor) for value in entry.values())
+    )
+
+
+def _foreign(
+    contents: Mapping[Any, Any], num_segments: int | None, report: list[str]
+) -> Checkpoint:
+    """A checkpoint that is not in the documented format, under this project's names."""
     weights = ("state_dict", "optimizer", "optimizer_states")
     contents = {
         name: value if name in weights else plain_values(value) for name, value in contents.items()
     }
-    settings, state, report = understand_foreign(contents, num_segments)
+    settings, state = understand_foreign(contents, num_segments, report)
     epoch = contents.get("epoch")
     return Checkpoint(
         settings=settings,
         state_dict=state,
         epoch=None if epoch is None else whole_number("epoch", epoch),
         optimizer=contents.get("optimizer"),
-        report=report,
+        report=tuple(report),
         contents=contents,
     )
 
@@ -265,7 +288,10 @@ def _settings(
         )
     recorded = contents.get("segment_count")
     segments = agreed_segments(
-        None if recorded is None else whole_number("segment_count", recorded), num_segments
+        None if recorded is None else whole_number("segment_count", recorded),
+        num_segments,
+        model_type,
+        report,
     )
     modality = text("modality", required("modality"))
     preprocessing = contents.get("preprocessing")
@@ -276,7 +302,7 @@ def _settings(
         report.append("took img_feature_dim from the training options")
     return ModelSettings(
         model_type=model_type,
-        num_class=_class_counts(model_type, state),
+        num_class=class_counts(model_type, state),
         num_segments=segments,
         modality=modality,
         arch=text("arch", required("arch")),
@@ -324,23 +350,6 @@ def _preprocessing(entry: Any) -> Preprocessing:
         raise
     except ValueError as error:
         raise CheckpointError(f"{place} makes no sense: {error}") from error
-
-
-def _class_counts(model_type: str, state: Mapping[str, Tensor]) -> int | tuple[int, int]:
-    """Numbers of classes, from the shapes of the heads."""
-    prefix = {"trn": "consensus.classifiers.", "mtrn": "consensus.classifiers.0."}.get(model_type)
-    if prefix is None:
-        candidates = [("fc_verb.weight", "fc_noun.weight"), ("new_fc.weight",)]
-    else:
-        candidates = [(f"{prefix}0.weight", f"{prefix}1.weight"), (f"{prefix}0.weight",)]
-    for names in candidates:
-        if all(name in state and state[name].ndim == 2 for name in names):
-            counts = tuple(state[name].shape[0] for name in names)
-            return (counts[0], counts[1]) if len(counts) == 2 else counts[0]
-    expected = " or ".join(" and ".join(names) for names in candidates)
-    raise CheckpointError(
-        f"the weights have no head that fits model_type {model_type!r}: expected {expected}"
-    )
 
 
 def _new_length(modality: str, recorded: Any, state: Mapping[str, Tensor]) -> int:

@@ -2,22 +2,23 @@
 
 import math
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from weights.files import CheckpointError
-from weights.wording import kind_of, shown
+from weights.wording import kind_of, names_of, shown
 
 __all__ = [
     "UnknownSegmentsError",
     "agreed_segments",
+    "clean_state_dict",
     "flag",
     "number",
     "numbers",
     "text",
-    "weights_of",
     "whole_number",
 ]
 
@@ -28,6 +29,9 @@ _SHARING = 4
 """How many times its size memory may be used: each tensor that shares it gets its own."""
 _LONGEST, _MOST = 100, 1000
 """Characters of a name, and numbers in a list."""
+_WRAPPERS = ("_orig_mod", "module", "model")
+"""What wrappers add to names: torch.compile; DataParallel, DistributedDataParallel and
+AveragedModel; modules of Lightning."""
 
 
 class UnknownSegmentsError(CheckpointError):
@@ -100,43 +104,92 @@ def flag(name: str, value: Any) -> bool:
     raise CheckpointError(f"{name} must be a bool, got {shown(value)}")
 
 
-def agreed_segments(recorded: int | None, given: int | None) -> int:
-    """The number of segments that a file tells, or else the caller.
+def agreed_segments(
+    recorded: int | None, given: int | None, model_type: str, report: list[str]
+) -> int:
+    """Return the number of segments to build a model for.
 
     Args:
         recorded: T according to the file; None where it does not tell.
         given: `num_segments` of the caller; None where it is left to the file.
+        model_type: one of `weights.settings.MODEL_TYPES`. The weights of a TSN or TSM do not depend
+            on T; those of a TRN or MTRN do.
+        report: a number other than the file's is added here.
 
     Raises:
         UnknownSegmentsError: if nobody tells.
-        CheckpointError: if both tell, and differently.
+        CheckpointError: if both tell, and differently, of a model whose weights depend on T.
     """
-    if recorded is None and given is None:
-        raise UnknownSegmentsError(
-            "the file does not record its number of segments: pass num_segments, as in "
-            "load_checkpoint(path, num_segments=8); programs: --num-segments 8"
-        )
-    if recorded is None:
-        return whole_number("num_segments", given)
-    if given is not None and given != recorded:
+    if given is None:
+        if recorded is None:
+            raise UnknownSegmentsError(
+                "the file does not record its number of segments: pass num_segments, as in "
+                "load_checkpoint(path, num_segments=8); programs: --num-segments 8"
+            )
+        return recorded
+    segments = whole_number("num_segments", given)
+    if recorded in (None, segments):
+        return segments
+    if model_type in ("trn", "mtrn"):
         raise CheckpointError(
-            f"num_segments is only for files that do not record it: this one says {recorded}, "
-            f"got {given}"
+            f"num_segments must be {recorded} or left out, got {segments}: the file holds a "
+            f"{model_type.upper()}, whose relations have weights for {recorded} segments alone"
         )
-    return recorded
+    report.append(f"took num_segments as {segments}, as asked; the file records {recorded}")
+    return segments
 
 
-def weights_of(entry: Any, report: list[str]) -> dict[str, Tensor]:
-    """The weights in the entry `state_dict`, without DataParallel's prefix.
+def clean_state_dict(entry: Any, report: list[str]) -> dict[str, Tensor]:
+    """Return the weights of a file under the network's own names, without those of wrappers.
+
+    The components `_orig_mod`, `module` and `model` are dropped wherever they stand in a name.
+    Where the network is the `model` of another module, that module's other weights are left out,
+    and so is the counter `n_averaged` of an AveragedModel.
 
     Args:
-        entry: the entry.
-        report: what was renamed is added here, a sentence each.
+        entry: what the file holds as `state_dict`.
+        report: what was dropped is added here, in one message.
 
     Raises:
-        CheckpointError: if it holds anything but dense tensors under names, or if these claim more
-            memory than they share.
+        CheckpointError: if it holds anything but dense tensors under names, if these claim more
+            memory than they share, or if two of them get the same name.
     """
+    _require_tensors(entry)
+    parts = {name: name.split(".") for name in entry}
+    inside = [
+        name for name in entry if "model" in takewhile(_WRAPPERS.__contains__, parts[name][:-1])
+    ]
+    original: dict[str, str] = {}
+    for name in inside or entry:
+        *place, leaf = parts[name]
+        clean = ".".join([*(part for part in place if part not in _WRAPPERS), leaf])
+        if clean == "n_averaged":
+            continue
+        if clean in original:
+            raise CheckpointError(
+                f"state_dict holds two weights for {shown(clean)}: {shown(original[clean])} and "
+                f"{shown(name)}; remove those that are not wanted"
+            )
+        original[clean] = name
+    dropped = []
+    renamed = [name for clean, name in original.items() if name != clean]
+    if renamed:
+        prefixes = [part for part in _WRAPPERS if any(part in parts[name] for name in renamed)]
+        listed = " and ".join(f"'{part}.'" for part in prefixes)
+        everywhere = "all " * (len(renamed) == len(original))
+        dropped.append(
+            f"removed the prefix{'es' * (len(prefixes) > 1)} {listed} from {everywhere}"
+            f"{len(renamed)} names"
+        )
+    if left_out := entry.keys() - original.values():
+        dropped.append(f"left out what is not the model's: {names_of(left_out)}")
+    if dropped:
+        report.append("; ".join(dropped))
+    return {clean: entry[name] for clean, name in original.items()}
+
+
+def _require_tensors(entry: Any) -> None:
+    """Refuse what holds anything but dense tensors under names that have the memory they claim."""
     if not isinstance(entry, Mapping) or not entry:
         raise CheckpointError(f"state_dict must be a dictionary of tensors, got {kind_of(entry)}")
     for name, value in entry.items():
@@ -163,8 +216,3 @@ def weights_of(entry: Any, report: list[str]) -> dict[str, Tensor]:
         raise CheckpointError(
             f"state_dict claims {claimed:,} bytes of weights, but they share {held:,} in memory"
         )
-    prefix = "module."
-    if all(name.startswith(prefix) for name in entry):
-        report.append(f"removed the prefix {prefix!r} from all {len(entry)} names")
-        return {name.removeprefix(prefix): value for name, value in entry.items()}
-    return dict(entry)

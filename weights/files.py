@@ -139,6 +139,11 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
     except PermissionError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except ForbiddenNameError as error:
+        if error.name.startswith("mmengine."):
+            raise CheckpointError(
+                f"{path} holds {error.name!r}: it is a training file of mmaction2, whose layout is "
+                f"not read here"
+            ) from error
         raise CheckpointError(
             f"{path} holds {error.name!r}, which is neither a dense tensor nor a plain value and "
             f"could run code. If you trust whoever wrote the file, load it with trust=True "

@@ -5,29 +5,30 @@
             std)
     model   type, backbone, dropout and, for TSM, shift_div, non_local, temporal_pool
 
-What there is of training beside them is not read.
+Flow files have no `bgr`. What there is of training beside them is not read.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from weights.entries import numbers, whole_number
+from weights.entries import flag, numbers, whole_number
 from weights.files import CheckpointError
 from weights.preprocessing import Preprocessing
-from weights.wording import kind_of, names_of, shown
+from weights.wording import kind_of, names_of
 
-__all__ = ["entry", "preprocessing_of"]
+__all__ = ["entry", "is_c1", "preprocessing_of"]
 
 _MISSING = object()
 
 
-def entry(tree: Any, path: str, default: Any = _MISSING) -> Any:
+def entry(tree: Any, path: str, default: Any = _MISSING, assumed: list[str] | None = None) -> Any:
     """An entry of the hyper-parameters.
 
     Args:
         tree: the hyper-parameters.
         path: names from the root, joined by dots.
         default: what to return where the entry is missing or None.
+        assumed: a default that is returned is added here.
 
     Raises:
         CheckpointError: if it is missing and there is no default.
@@ -36,6 +37,8 @@ def entry(tree: Any, path: str, default: Any = _MISSING) -> Any:
     for name in path.split("."):
         if not isinstance(value, Mapping) or value.get(name) is None:
             if default is not _MISSING:
+                if assumed is not None:
+                    assumed.append(f"{path} {default}")
                 return default
             held = names_of(value) if isinstance(value, Mapping) else kind_of(value)
             raise CheckpointError(
@@ -46,7 +49,12 @@ def entry(tree: Any, path: str, default: Any = _MISSING) -> Any:
     return value
 
 
-def preprocessing_of(tree: Any, report: list[str]) -> Preprocessing:
+def is_c1(tree: Any) -> bool:
+    """Whether hyper-parameters are those of C1, rather than some other program's."""
+    return isinstance(entry(tree, "data.preprocessing", None), Mapping)
+
+
+def preprocessing_of(tree: Any, report: list[str], assumed: list[str]) -> Preprocessing:
     """The input that the weights were trained with.
 
     For RGB, C1's std equals its mean. That looks like a slip, but is what its networks know.
@@ -54,26 +62,32 @@ def preprocessing_of(tree: Any, report: list[str]) -> Preprocessing:
     Args:
         tree: the hyper-parameters.
         report: what was read is added here.
+        assumed: as for `entry`.
 
     Raises:
-        CheckpointError: if an entry is missing, or makes no sense.
+        CheckpointError: if mean or std is missing, or an entry makes no sense.
     """
     place = "data.preprocessing"
-    entries = {
-        name: entry(tree, f"{place}.{name}")
-        for name in ("bgr", "rescale", "input_size", "scale_size", "mean", "std")
+    statistics = {
+        name: numbers(f"{place}.{name}", entry(tree, f"{place}.{name}")) for name in ("mean", "std")
     }
-    for name in ("bgr", "rescale"):
-        if not isinstance(entries[name], bool):
-            raise CheckpointError(f"{place}.{name} must be a bool, got {shown(entries[name])}")
-    statistics = {name: numbers(f"{place}.{name}", entries[name]) for name in ("mean", "std")}
+    rescaled = max(statistics["mean"]) <= 1
+    flags = {
+        name: flag(f"{place}.{name}", entry(tree, f"{place}.{name}", default, assumed))
+        for name, default in (("bgr", False), ("rescale", rescaled))
+    }
+    sizes = {
+        name: whole_number(f"{place}.{name}", entry(tree, f"{place}.{name}", default, assumed))
+        for name, default in (("input_size", 224), ("scale_size", 256))
+    }
     try:
         preprocessing = Preprocessing(
-            **statistics,
-            input_space="BGR" if entries["bgr"] else "RGB",
-            input_range=(0.0, 1.0 if entries["rescale"] else 255.0),
-            input_size=whole_number(f"{place}.input_size", entries["input_size"]),
-            scale_size=whole_number(f"{place}.scale_size", entries["scale_size"]),
+            mean=statistics["mean"],
+            std=statistics["std"],
+            input_space="BGR" if flags["bgr"] else "RGB",
+            input_range=(0.0, 1.0 if flags["rescale"] else 255.0),
+            input_size=sizes["input_size"],
+            scale_size=sizes["scale_size"],
         )
     except CheckpointError:
         raise
