@@ -61,7 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Classify a clip with TSN, TRN, MTRN and TSM, and draw what they say."
     )
     parser.add_argument(
-        "model_type", nargs="?", choices=_ALL, help="which model (default: the first four in turn)"
+        "model_type",
+        nargs="?",
+        type=str.lower,
+        choices=_ALL,
+        help="which model (default: the first four in turn)",
     )
     clip = parser.add_argument_group("clip")
     clip.add_argument(
@@ -208,18 +212,16 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, TSN]]:
         if arguments.pretrained:
             raise ValueError("--checkpoint and --pretrained exclude each other")
         try:
-            model = load_checkpoint(arguments.checkpoint, trust=arguments.trust)
-        except UnknownSegmentsError:
-            if arguments.segment_count is None:
-                raise ValueError(
-                    f"{arguments.checkpoint}: the file does not record its number of segments: "
-                    f"pass it, as in --segment-count 8"
-                ) from None
             model = load_checkpoint(
                 arguments.checkpoint,
                 num_segments=arguments.segment_count,
                 trust=arguments.trust,
             )
+        except UnknownSegmentsError:
+            raise ValueError(
+                f"{arguments.checkpoint}: the file does not record its number of segments: pass "
+                f"it, as in --segment-count 8"
+            ) from None
         _check_contradictions(arguments, model)
         return [(_title(model), model)]
     if arguments.model_type is not None:
@@ -277,7 +279,6 @@ def _check_contradictions(arguments: argparse.Namespace, model: TSN) -> None:
     pairs = {
         "model_type": (arguments.model_type, model_type),
         "--modality": (arguments.modality, settings.modality),
-        "--segment-count": (arguments.segment_count, settings.num_segments),
     }
     for option, (model_types, name) in _OPTIONS.items():
         has = getattr(model, "arch" if name == "base_model" else name, None)

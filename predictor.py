@@ -13,7 +13,7 @@ probabilities of their verb and noun.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -152,15 +152,19 @@ class Predictor:
         """
         return self.predict([self.load(clip, start=start, stop=stop)], top_k=top_k)[0]
 
-    def predict(self, clips: Sequence[Tensor], *, top_k: int = 5) -> list[Prediction]:
+    def predict(self, clips: Sequence[Any], *, top_k: int = 5) -> list[Prediction]:
         """Classify several clips in one batch.
 
         Args:
-            clips: frames of each clip, as `load` returns them.
+            clips: as for `probabilities`.
             top_k: how many classes to return.
 
         Returns:
             A prediction for each clip.
+
+        Raises:
+            ValueError: for anything else, or if one of them cannot be read.
+            FileNotFoundError: if one of them does not exist.
         """
         if top_k < 1:
             raise ValueError(f"top_k must be a positive number of classes, got {top_k!r}")
@@ -171,20 +175,31 @@ class Predictor:
         ]
 
     @torch.inference_mode()
-    def probabilities(self, clips: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def probabilities(self, clips: Sequence[Any]) -> tuple[Tensor, ...]:
         """Probabilities of all classes.
 
         Args:
-            clips: frames of each clip, as `load` returns them.
+            clips: a list of clips, each as `load` takes or returns it: a tensor of exactly the
+                frames that the model sees is taken for them, any other clip is sampled.
 
         Returns:
             float32 (clips, classes) on the CPU, a tensor for each task.
+
+        Raises:
+            ValueError: for anything else, or if one of them cannot be read.
+            FileNotFoundError: if one of them does not exist.
         """
-        if not clips:
-            raise ValueError("clips must hold at least one clip, got none")
+        if not isinstance(clips, list | tuple) or not clips:
+            kind = "an empty one" if isinstance(clips, list | tuple) else type(clips).__name__
+            raise ValueError(
+                f"clips must be a list of at least one clip, got {kind}; a single clip goes to "
+                f"predictor(clip)"
+            )
         first = next(self.model.parameters())
         # 8-bit frames travel to the accelerator; cropping and normalising happen there.
-        inputs = (self.transform(clip.to(first.device)).to(first.dtype) for clip in clips)
+        inputs = (
+            self.transform(self._sampled(clip).to(first.device)).to(first.dtype) for clip in clips
+        )
         # (crops * T*L*C, H, W) -> (crops, T*L*C, H, W) of each clip
         crops = (clip.unflatten(0, (self.crop_count, -1)) for clip in inputs)
         if first.device.type == "cpu":
@@ -197,6 +212,12 @@ class Predictor:
         return tuple(
             self._average(torch.cat(scores), len(clips)) for scores in zip(*tasks, strict=True)
         )
+
+    def _sampled(self, clip: Any) -> Tensor:
+        """The frames that the model sees, of a clip of which they may have been loaded before."""
+        frames = self.model.num_segments * self.model.frames_per_snippet
+        loaded = isinstance(clip, Tensor) and clip.ndim == 4 and clip.shape[0] == frames
+        return cast(Tensor, clip) if loaded else self.load(clip)
 
     def _average(self, scores: Tensor, clips: int) -> Tensor:
         """Scores of crops (and of segments, where the consensus is none) to probabilities."""
@@ -244,10 +265,16 @@ def _task_names(
         if len(counts) == 1:
             return [[f"class {index}" for index in range(counts[0])]]
         class_names = index_names(counts)
+    names: list[Sequence[str]]
     if isinstance(class_names, ClassNames):
-        names: list[Sequence[str]] = [class_names.verbs, class_names.nouns]
-    else:
+        names = [class_names.verbs, class_names.nouns]
+    elif isinstance(class_names, list | tuple):
         names = [class_names]
+    else:
+        raise ValueError(
+            f"class_names must be ClassNames(verbs, nouns) or, for a model with one task, a list "
+            f"of names in the order of the class ids, got {type(class_names).__name__}"
+        )
     found = tuple(len(task) for task in names)
     if found != counts:
         raise ValueError(

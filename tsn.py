@@ -400,7 +400,8 @@ class TSN(nn.Module):
 
         Args:
             inputs: float, in the model's own preprocessing, one of
-                (N, k*T*L*C, H, W), where k crops of a clip count as k clips;
+                (N, k*T*L*C, H, W), where k crops of a clip count as k clips (and so twice the
+                    frames as two crops: `data.video.load_clip` chooses those that a model takes);
                 (N, T, L*C, H, W);
                 (N, T, L, C, H, W).
                 L is `frames_per_snippet`, C 3 (flow: 2, in the order u, v), H and W best
@@ -595,6 +596,16 @@ class TSN(nn.Module):
             self.partialBN(True)
         return self
 
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freeze all parameters or, by default, let them learn.
+
+        Raises:
+            ValueError: for parameters that learn, if the model is `inference_only`.
+        """
+        if requires_grad and self.inference_only:
+            raise ValueError(f"requires_grad must be False: {_CANNOT_BE_TRAINED}")
+        return super().requires_grad_(requires_grad)
+
     def get_optim_policies(self) -> list[dict[str, Any]]:
         """Parameter groups for an optimiser.
 
@@ -685,6 +696,11 @@ def _require_floating_point(argument: str, value: object, remedy: str) -> None:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"{argument} must be a floating-point tensor, got {kind}: {remedy}")
+    if value.layout != torch.strided:
+        raise ValueError(
+            f"{argument} must be a dense tensor, got one of layout {value.layout}: use "
+            f"{argument}.to_dense()"
+        )
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

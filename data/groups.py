@@ -8,6 +8,7 @@ import operator
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -46,16 +47,22 @@ def check_frames(owner: object, frames: object) -> None:
     if isinstance(frames, Tensor):
         if frames.dtype != torch.uint8:
             raise ValueError(f"{name}: a tensor of frames must be uint8, got {frames.dtype}")
+        if frames.layout != torch.strided:
+            raise ValueError(f"{name}: a tensor of frames must be dense, got {frames.layout}")
         if frames.ndim != 4 or frames.shape[1] not in (1, 2, 3) or 0 in frames.shape:
+            last = frames.ndim == 4 and frames.shape[3] in (1, 2, 3)
+            remedy = "; frames.permute(0, 3, 1, 2) puts channels first" if last else ""
             raise ValueError(
                 f"{name}: expected a tensor of frames (frames, channels, H, W) with 3 channels "
                 f"(RGB), 2 (flow u, v) or 1 (flow u and v in turn), got {tuple(frames.shape)}"
+                f"{remedy}"
             )
         return
     if not isinstance(frames, list | tuple):
+        remedy = "; torch.from_numpy makes a tensor of it" * isinstance(frames, np.ndarray)
         raise ValueError(
             f"{name}: frames must be a list of PIL images or a uint8 tensor (frames, channels, H, "
-            f"W), got {type(frames).__name__}"
+            f"W), got {type(frames).__name__}{remedy}"
         )
     if not frames:
         raise ValueError(f"{name}: expected at least one frame, got an empty list")

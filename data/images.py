@@ -44,6 +44,7 @@ class FrameFolder(FrameSource):
         images = _only_group(path, preferred or groups)
         if not images:
             hint = f" (but flow images {flow[0]}*, which modality 'Flow' reads)" if flow else ""
+            hint = hint or _hint_of_folders(path)
             raise ValueError(f"{path}: no numbered RGB images{hint}; accepted are {RGB_LAYOUTS}")
         self._files = [images[number] for number in sorted(images)]
 
@@ -86,13 +87,18 @@ class FlowFolder(FrameSource):
                 for folder in folders
             )
             layouts["u/", "v/"] = u, v
+        if not layouts:
+            hint = _hint_of_folders(path)
+            raise ValueError(f"{path}: no flow images{hint}; accepted is one of: {FLOW_LAYOUTS}")
         if len(layouts) != 1:
-            found = " and ".join(f"{u}*, {v}*" for u, v in layouts) or "no flow images"
+            found = " and ".join(f"{u}*, {v}*" for u, v in layouts)
             raise ValueError(f"{path}: has {found}; accepted is one of: {FLOW_LAYOUTS}")
 
         (((u_name, v_name), (u, v)),) = layouts.items()
+        if not u and not v:
+            raise ValueError(f"{path}: {u_name} and {v_name} hold no numbered images")
         for name, lost in ((u_name, v.keys() - u.keys()), (v_name, u.keys() - v.keys())):
-            if lost or not u:
+            if lost:
                 numbers = f": {', '.join(map(str, sorted(lost)[:5]))}{', ...' * (len(lost) > 5)}"
                 raise ValueError(
                     f"{path}: flow needs u and v of the same numbers, but {u_name}* has {len(u)} "
@@ -107,6 +113,23 @@ class FlowFolder(FrameSource):
         for index in indices:
             u, v = self._files[index]
             yield index, _join_flow(_image_tensor(u, "L"), _image_tensor(v, "L"), u)
+
+
+def _hint_of_folders(path: str | os.PathLike[str]) -> str:
+    """Say which folders inside hold images or flow, for somebody who gave the one around them."""
+    inside = sorted(entry.path for entry in os.scandir(path) if entry.is_dir())
+    clips = [
+        folder
+        for folder in inside
+        if any(
+            _IMAGE_NAME.fullmatch(entry.name) or (entry.name in ("u", "v") and entry.is_dir())
+            for entry in os.scandir(folder)
+        )
+    ]
+    if not clips:
+        return ""
+    others = f" and {len(clips) - 1} more" * (len(clips) > 1)
+    return f" (but there are images in {clips[0]}{others}: give the folder of one clip)"
 
 
 def _numbered_images(folder: str | os.PathLike[str]) -> dict[str, dict[int, str]]:
@@ -170,6 +193,8 @@ class FrameArray(FrameSource):
         self.name = "array of frames"
         self.channels = channels
         shape = tuple(frames.shape)
+        if isinstance(frames, Tensor) and frames.layout != torch.strided:
+            raise ValueError(f"clip must be a dense tensor, got one of layout {frames.layout}")
         if str(frames.dtype).removeprefix("torch.") != "uint8":
             raise ValueError(
                 f"clip must be a uint8 array with values 0 ... 255, got {frames.dtype} of shape "

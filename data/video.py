@@ -81,6 +81,11 @@ def open_frames(clip: Clip, modality: str = "RGB") -> FrameSource:
     if not isinstance(clip, str | os.PathLike):
         raise ValueError(f"clip must be {layouts}, got a {type(clip).__name__}")
     if not os.path.exists(clip):
+        if "://" in str(clip):
+            raise ValueError(
+                f"clip must be {layouts}, got the address {clip}: download it, and give the path "
+                f"of the file"
+            )
         raise FileNotFoundError(f"{clip}: no such file or folder")
     if os.path.isdir(clip):
         return FrameFolder(clip) if channels == 3 else FlowFolder(clip)

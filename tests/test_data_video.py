@@ -771,7 +771,8 @@ def test_flow_folders(names, mode, tmp_path):
         (["u/1.jpg", "v/1.jpg", "v/5.jpg"], r"u/\* has 1 .* v/\* has 2; u/\* lacks 1 numbers: 5"),
         (["x_1.jpg", "y_2.jpg"], r"x_\* lacks 1 numbers: 2"),
         (["u/1.jpg", "u/2.jpg"], r"v/\* has 0; v/\* lacks 2 numbers: 1, 2"),
-        (["u/notes.txt", "v/notes.txt"], r"u/\* has 0 images and v/\* has 0"),
+        (["u/notes.txt", "v/notes.txt"], r"u/ and v/ hold no numbered images"),
+        (["a/u/1.jpg", "a/v/1.jpg", "b/x_1.jpg"], r"images in .*a and 1 more: give the folder of"),
         (["x_1.jpg", "y_1.jpg", "u/1.jpg", "v/1.jpg"], r"has x_\*, y_\* and u/\*, v/\*"),
         (["img_1.jpg"], "no flow images; accepted is one of: a folder with sub-folders u/"),
         (["u/a_1.jpg", "u/b_1.jpg", "v/a_1.jpg"], r"several: a_\*, b_\*"),
@@ -780,7 +781,7 @@ def test_flow_folders(names, mode, tmp_path):
 def test_flow_folders_that_do_not_match(names, message, tmp_path):
     for name in names:
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     with pytest.raises(ValueError, match=message) as error:
         open_frames(tmp_path, "Flow")
@@ -793,6 +794,11 @@ def test_flow_folders_that_do_not_match(names, message, tmp_path):
         ([], "no numbered RGB images; accepted are"),
         (["notes.txt", "cover.jpg", "clip_1.mp4"], "no numbered RGB images; accepted are"),
         (["x_1.jpg", "y_1.jpg"], r"but flow images x_\*, which modality 'Flow' reads"),
+        (["P01/P01_01/frame_1.jpg"], "no numbered RGB images; accepted are"),
+        (
+            ["P01_01/frame_1.jpg"],
+            r"\(but there are images in .*P01_01: give the folder of one clip",
+        ),
         (["img_1.jpg", "frame_1.jpg"], r"several: frame_\*, img_\*"),
         (["left_1.jpg", "right_1.jpg"], r"several: left_\*, right_\*"),
         (["img_1.jpg", "img_01.jpg"], r"img_.*1\.jpg has the same number as .*img_.*1\.jpg"),
@@ -800,6 +806,7 @@ def test_flow_folders_that_do_not_match(names, message, tmp_path):
 )
 def test_rgb_folders_that_are_none(names, message, tmp_path):
     for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(ValueError, match=message) as error:
         open_frames(tmp_path)
@@ -953,6 +960,18 @@ def test_ends_of_ranges_are_integers(name, value, six_frames):
         FrameRange(FrameArray(six_frames), **{name: value})
     part = FrameRange(FrameArray(six_frames), np.int64(2), np.int64(4))  # as pandas has them
     assert len(part) == 2
+
+
+@pytest.mark.parametrize("address", ["http://host/clip.mp4", "file:///data/clip.mp4"])
+def test_addresses_are_no_clips(address):
+    with pytest.raises(ValueError, match=f"got the address {address}: download it"):
+        open_frames(address)
+
+
+def test_sparse_tensors_are_no_clips():
+    frames = torch.zeros(4, 3, 8, 8, dtype=torch.uint8).to_sparse()
+    with pytest.raises(ValueError, match=r"dense tensor, got one of layout torch\.sparse_coo"):
+        open_frames(frames)
 
 
 def test_a_missing_path_is_named(tmp_path):

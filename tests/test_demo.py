@@ -59,7 +59,7 @@ def test_as_a_program_from_another_folder(tmp_path) -> None:
 
 
 def test_flow(tmp_path, capsys) -> None:
-    options = ["tsn", *FAST, "--modality", "flow", "--flow-length", "3"]
+    options = ["TSN", *FAST, "--modality", "flow", "--flow-length", "3"]
     assert "TSN resnet18 Flow" in run(options, tmp_path, capsys)
     (tmp_path / "flow").mkdir()
     clip = make_flow(tmp_path / "flow", 7)
@@ -112,7 +112,7 @@ def test_checkpoint_and_class_names_give_labels(tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize("options", [
-    ["trn"], ["tsm-nl"], ["--modality", "Flow"], ["--segment-count", "4"], ["--arch", "resnet50"],
+    ["trn"], ["tsm-nl"], ["--modality", "Flow"], ["--arch", "resnet50"],
     ["--dropout", "0.1"], ["--tsm-shift-div", "4"], ["--trn-img-feature-dim", "256"],
     ["--tsm-temporal-pool"], ["--tsm-shift-place", "block"],
 ])  # fmt: skip
@@ -121,6 +121,17 @@ def test_options_that_contradict_the_checkpoint(options, tmp_path, capsys) -> No
     path = save_checkpoint(model, tmp_path / "tsm.pth.tar")
     text = error([*options, "--checkpoint", str(path)], tmp_path, capsys)
     assert "contradicts the checkpoint" in text
+
+
+def test_other_segments_than_the_checkpoint_records(tmp_path, capsys) -> None:
+    options = ["--segment-count", "4", "--print-model", "--checkpoint"]
+    for kind, recorded in ((TSM, 2), (TRN, 2)):
+        model = kind((2, 3), recorded, "RGB", base_model="resnet18", pretrained=None)
+        path = save_checkpoint(model, tmp_path / "model.pth.tar")
+        if kind is TSM:
+            assert "num_segments=4" in run([*options, str(path)], tmp_path, capsys)
+        else:
+            assert "num_segments must be 2" in error([*options, str(path)], tmp_path, capsys)
 
 
 def test_options_that_agree_with_the_checkpoint(tmp_path, capsys) -> None:

@@ -96,6 +96,16 @@ def test_the_model_stays_as_it_is() -> None:
     )
 
 
+def test_gradients_of_the_input_are_the_models() -> None:
+    model = make("tsm")
+    inputs = torch.randn(1, model.num_segments * 3, 64, 64, requires_grad=True)
+    ours, expected = (
+        torch.autograd.grad(sum(task.sum() for task in kind(inputs)), inputs)[0]
+        for kind in (optimize_for_inference(model), model)
+    )
+    assert_close(ours, expected)
+
+
 def test_it_cannot_be_trained_or_saved(tmp_path: Any) -> None:
     model = make("tsn")
     fast = optimize_for_inference(model)
@@ -104,6 +114,10 @@ def test_it_cannot_be_trained_or_saved(tmp_path: Any) -> None:
     for use in (fast.train, fast.get_optim_policies):
         with pytest.raises(ValueError, match=r"optimised for inference .* cannot be trained"):
             use()
+    with pytest.raises(ValueError, match="requires_grad must be False: a model optimised"):
+        fast.requires_grad_()
+    assert fast.requires_grad_(False) is fast
+    assert model.requires_grad_() is model
     with pytest.raises(ValueError, match="optimised for inference"):
         save_checkpoint(fast, tmp_path / "fast.pth")
     again = optimize_for_inference(fast)

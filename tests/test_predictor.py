@@ -8,6 +8,7 @@ from torch import Tensor
 
 from data.labels import ClassNames
 from data.made_up import make_flow, make_video
+from data.video import open_frames
 from predictor import Predictor
 from transforms import evaluation_transform
 from trn import MTRN
@@ -176,6 +177,27 @@ def test_names_must_fit_the_model(model: TSN, names: object) -> None:
         Predictor(model, names)
 
 
+def test_clips_of_any_kind_are_sampled_and_loaded_frames_are_not(model: TSN, tmp_path) -> None:
+    clip = make_video(tmp_path / "clip.mp4", 20)
+    predictor = Predictor(model, NAMES)
+    frames = open_frames(clip).read(range(20))
+    expected = predictor(clip)
+    array = frames.permute(0, 2, 3, 1).numpy()
+    assert predictor.predict([clip, str(clip), predictor.load(clip), frames, array]) == (
+        5 * [expected]
+    )
+    assert predictor(predictor.load(clip)) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "given"), [({"verbs": ["a"]}, "dict"), ("abcd", "str"), (iter("abcd"), "iterator")]
+)
+def test_names_are_in_a_list(names: object, given: str) -> None:
+    model = TSN(4, 3, "RGB", base_model="resnet18", pretrained=None)
+    with pytest.raises(ValueError, match=f"class_names must be .* a list of names .*{given}"):
+        Predictor(model, names)  # type: ignore[arg-type]
+
+
 def test_bad_input(model: TSN, frames: Tensor, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"model must be a TSN, .* got Linear"):
         Predictor(torch.nn.Linear(2, 2))
@@ -188,6 +210,9 @@ def test_bad_input(model: TSN, frames: Tensor, tmp_path) -> None:
         predictor.predict([frames], top_k=0)
     with pytest.raises(ValueError, match="at least one clip"):
         predictor.probabilities([])
+    for single in ("clip.mp4", tmp_path, frames):
+        with pytest.raises(ValueError, match=r"must be a list .* goes to predictor\(clip\)"):
+            predictor.predict(single)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         predictor(tmp_path / "nowhere.mp4")
 

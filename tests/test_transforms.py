@@ -478,7 +478,16 @@ BAD_FRAMES = {
     "mixed modes": (images("RGB", 1) + images("L", 1), ValueError, r"\['L', 'RGB'\]; convert"),
     "other mode": ([images("RGB", 1)[0].convert("P")], ValueError, r"\['P'\]; convert"),
     "one image": (images("RGB", 1)[0], ValueError, "list of PIL images .* got Image"),
-    "array": (np.zeros((2, 3, 9, 9), np.uint8), ValueError, "list of PIL images .* got ndarray"),
+    "array": (
+        np.zeros((2, 3, 9, 9), np.uint8),
+        ValueError,
+        "list of PIL images .* got ndarray; torch.from_numpy makes a tensor",
+    ),
+    "sparse": (
+        torch.zeros(2, 3, 9, 9, dtype=torch.uint8).to_sparse(),
+        ValueError,
+        "must be dense, got torch.sparse_coo",
+    ),
     "list of arrays": (
         [np.zeros((9, 9, 3), np.uint8)],
         ValueError,
@@ -489,7 +498,7 @@ BAD_FRAMES = {
     "channels last": (
         torch.zeros(2, 9, 9, 3, dtype=torch.uint8),
         ValueError,
-        r"3 channels .* got \(2, 9, 9, 3\)",
+        r"3 channels .* got \(2, 9, 9, 3\); frames.permute\(0, 3, 1, 2\) puts channels first",
     ),
     "no frames": (torch.zeros(0, 3, 9, 9, dtype=torch.uint8), ValueError, r"got \(0, 3, 9, 9\)"),
 }

@@ -409,6 +409,11 @@ def test_inputs_that_are_no_floating_point_tensors(tsn: TSN, inputs: Any, kind: 
             function(inputs)
 
 
+def test_sparse_inputs_are_named(tsn: TSN) -> None:
+    with refused("inputs must be a dense tensor", "torch.sparse_coo", "inputs.to_dense()"):
+        tsn(torch.randn(1, T * 3, 32, 32).to_sparse())
+
+
 @pytest.mark.parametrize(
     ("features", "got"),
     [

@@ -43,7 +43,8 @@ In the tables,
   times as fast as the bare image network (models);
 - of a part of something ("its ..."), "speed" is its share of the time that the whole takes;
 - "of peak" is the share of the operations per second that a large matrix product of that precision
-  reaches on the same machine (models);
+  reaches on the same machine (models); it is left out where that came to more than 100 %, because
+  the machine was busier while the peak was measured;
 - "memory" is what a call takes at most beyond what it is given, its result included.
 
 Calls of one table take turns, in a process of their own (training steps, and calls of the section
@@ -132,7 +133,7 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         speed = f"{100 * (row.share or 0):.1f} %" if row.speed is None else f"{row.speed:.2f}"
         of_bare = "" if row.of_bare is None else f"{row.of_bare:.2f}"
-        of_peak = "" if row.of_peak is None else f"{100 * row.of_peak:.0f} %"
+        of_peak = f"{100 * row.of_peak:.0f} %" if 0 < (row.of_peak or 0) <= 1 else ""
         memory = "" if row.memory is None else f"{row.memory / 1e6:,.0f} MB"
         lines.append(
             f"| {row.case} | {1000 * row.median:,.1f} ms | {speed} | {of_bare} | {of_peak} "
