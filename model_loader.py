@@ -225,6 +225,14 @@ def save_checkpoint(
 ) -> Path:
     """Write a model to a checkpoint file that `load_checkpoint` reads, and the original too.
 
+    Example:
+        >>> import tempfile
+        >>> from model_loader import save_checkpoint
+        >>> from tsn import TSN
+        >>> model = TSN((125, 352), 8, "RGB", base_model="resnet18", pretrained=None)
+        >>> save_checkpoint(model, f"{tempfile.mkdtemp()}/tsn.pth.tar", epoch=1).name
+        'tsn.pth.tar'
+
     Args:
         model: a TSN, TRN, MTRN or TSM, or one wrapped in DataParallel, DistributedDataParallel,
             AveragedModel or by torch.compile.

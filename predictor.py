@@ -1,12 +1,5 @@
 """A clip in, named verbs, nouns and actions out.
 
-Example:
-    >>> from model_loader import load_checkpoint
-    >>> from predictor import Predictor
-    >>> predictor = Predictor(load_checkpoint("tsm.pth.tar"), crop_count=10)
-    >>> prediction = predictor("clip.mp4")
-    >>> print(prediction)
-
 Source of the action score: the EPIC-KITCHENS challenges rank actions by the product of the
 probabilities of their verb and noun.
 """
@@ -67,6 +60,16 @@ class Prediction:
 
 class Predictor:
     """A model, its preprocessing and the names of its classes.
+
+    Example:
+        >>> import torch
+        >>> from predictor import Predictor
+        >>> from tsm import TSM
+        >>> model = TSM((125, 352), 8, "RGB", base_model="resnet18", pretrained=None)
+        >>> predictor = Predictor(model, crop_count=3)
+        >>> clip = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)  # or "clip.mp4"
+        >>> len(predictor(clip, top_k=10).actions)
+        10
 
     Args:
         model: a TSN, TRN, MTRN or TSM, also an optimised copy of one, in half precision too; it is

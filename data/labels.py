@@ -99,6 +99,11 @@ def read_class_names(
 
     The id column, not the order of the rows, says which class a name belongs to.
 
+    Example:
+        >>> from data.labels import read_class_names
+        >>> read_class_names("EPIC_verb_classes.csv", "EPIC_noun_classes.csv").num_class
+        (125, 352)
+
     Args:
         verb_csv: file with the columns `verb_id` and `class_key` (EPIC-KITCHENS-55) or `id` and
             `key` (EPIC-KITCHENS-100); other columns do not matter. UTF-8.
@@ -119,6 +124,11 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
 
     The files are licensed CC BY-NC 4.0 by the EPIC-KITCHENS authors. They are kept in the folder
     `epic_kitchens_annotations` of torch.hub's directory, and read from there without a network.
+
+    Example:
+        >>> from data.labels import fetch_class_names
+        >>> fetch_class_names("epic-kitchens-55").num_class
+        (125, 352)
 
     Args:
         dataset: a name in `DATASETS`.

@@ -64,6 +64,13 @@ def open_frames(clip: Clip, modality: str = "RGB") -> FrameSource:
         FileNotFoundError: for a path where there is nothing.
         ValueError: for anything that cannot be read as a clip of this modality.
         ImportError: for a video file, if PyAV is not installed.
+
+    Example:
+        >>> import torch
+        >>> from data.video import open_frames
+        >>> source = open_frames(torch.zeros(40, 3, 256, 456, dtype=torch.uint8))  # or "clip.mp4"
+        >>> len(source), source.read([0, 10]).shape
+        (40, torch.Size([2, 3, 256, 456]))
     """
     channels = MODALITIES[one_of("modality", modality, MODALITIES)]
     if isinstance(clip, FrameSource):
@@ -131,6 +138,8 @@ def load_clip(
         ValueError: for a clip that cannot be read, a range outside it, and wrong options.
 
     Example:
+        >>> import torch
+        >>> from data.video import load_clip
         >>> frames = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)
         >>> load_clip(frames, num_segments=8).shape
         torch.Size([8, 3, 256, 456])

@@ -5,6 +5,20 @@ from pathlib import Path
 
 import pytest
 
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class ClonesFolder:
+    """The folder above, whose `__init__.py` pytest would import under the folder's name."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Dir | None:
+        return pytest.Dir.from_parent(parent, path=path) if path == REPOSITORY else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(ClonesFolder())
+
 
 @pytest.fixture(scope="session")
 def epic_test_data() -> Path:

@@ -38,27 +38,33 @@ FRAMES = FRAMES.view(T, 3, 256, 300)
 CLIP = (FRAMES[..., :64, :64].float() / 250).reshape(1, T * 3, 64, 64)
 
 
+def source_files() -> list[Path]:
+    """The files of the library and its programs: at the top level, and in folders of ours."""
+    folders = [REPOSITORY, *(path.parent for path in sorted(REPOSITORY.glob("*/__init__.py")))]
+    return [
+        path.relative_to(REPOSITORY) for folder in folders for path in sorted(folder.glob("*.py"))
+    ]
+
+
 def top_level_names() -> list[str]:
     """What this repository's modules and folders of modules are called."""
-    files = [path.stem for path in REPOSITORY.glob("*.py")]
+    files = [path.stem for path in REPOSITORY.glob("*.py") if path.stem != "__init__"]
     folders = {path.parent.name for path in REPOSITORY.glob("*/*.py")}
     return sorted(name for name in {*files, *folders} if name.isidentifier())
 
 
 def library_modules() -> list[str]:
-    """Dotted names of the modules that can be imported under torch.hub's private package."""
+    """Dotted names of the modules that can be imported, from a clone and from the package."""
     return [
-        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
-        for folder in (".", "ops", "weights", "data")
-        for path in sorted(REPOSITORY.glob(f"{folder}/*.py"))
-        if path.stem not in ("hubconf", "__init__")
+        ".".join(path.with_suffix("").parts)
+        for path in source_files()
+        if path.stem not in ("__init__", "hubconf", "setup")
     ]
 
 
 def copy_repository(folder: Path, appended: dict[str, str] | None = None) -> Path:
     """A copy of the library in a new folder, with code appended to some of its files."""
-    for module in [*library_modules(), "hubconf"]:
-        file = Path(*module.split(".")).with_suffix(".py")
+    for file in source_files():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         text = (REPOSITORY / file).read_text() + (appended or {}).get(str(file), "")
         (folder / file).write_text(text)
@@ -496,7 +502,7 @@ def _threads(repository: str | None, clone: str | None) -> str:
     for kind, model, again in zip(kinds, built, loaded, strict=True):
         assert type(model) is type(again) is type(alone[kind])
         assert digest(model) == digest(again) == digest(alone[kind])
-    finders = [str(f) for f in sys.meta_path if "epic_kitchens" in getattr(f, "__name__", "")]
+    finders = [str(f) for f in sys.meta_path if "epic_kitchens" in getattr(f, "package", "")]
     assert len(finders) == (1 if repository else 0), finders
     return ""
 

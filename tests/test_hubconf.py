@@ -4,19 +4,33 @@ import copy
 import doctest
 import inspect
 import pickle
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hub_cache import hub_cache_fixture, write_class_names  # noqa: F401 -- a fixture
 from hub_programs import REPOSITORY, copy_repository
 
 from model_loader import save_checkpoint
 
-ENTRY_POINTS = ["MTRN", "TRN", "TSM", "TSN", "load_checkpoint"]
+ENTRY_POINTS = [
+    "MTRN",
+    "Predictor",
+    "TRN",
+    "TSM",
+    "TSN",
+    "fetch_class_names",
+    "load_checkpoint",
+    "load_clip",
+    "open_frames",
+    "read_class_names",
+    "save_checkpoint",
+]
+"""The public names, of torch.hub and of the package."""
 
 
-def load(name: str, *args: object, **kwargs: object) -> torch.nn.Module:
+def load(name: str, *args: object, **kwargs: object) -> Any:
     return torch.hub.load(str(REPOSITORY), name, *args, source="local", **kwargs)
 
 
@@ -40,9 +54,14 @@ def test_help_documents_a_call(name: str, as_if_on_github: str) -> None:
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_the_docstrings_example_runs_when_pasted(
-    name: str, as_if_on_github: str, monkeypatch: pytest.MonkeyPatch
+    name: str, as_if_on_github: str, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(REPOSITORY)
+    # The clone's folder, with the official files beside it.
+    folder = hub_cache.parent / "epic_kitchens_annotations"
+    folder.mkdir()
+    write_class_names(folder)
+    (folder / "hubconf.py").symlink_to(REPOSITORY / "hubconf.py")
+    monkeypatch.chdir(folder)
     text = inspect.cleandoc(torch.hub.help(as_if_on_github, name, trust_repo=True))
     example = doctest.DocTestParser().get_doctest(text, {}, name, None, None)
     assert example.examples
@@ -82,10 +101,9 @@ def test_loading_twice_uses_one_package_and_other_code_another(tmp_path: Path) -
     assert inspect.getfile(type(third)) == str(other / "tsn.py")
 
 
-def test_load_checkpoint_through_hub(tmp_path: Path) -> None:
+def test_checkpoints_through_hub(tmp_path: Path) -> None:
     model = load("TRN", (5, 7), 3, "Flow", base_model="resnet18", pretrained=None).eval()
-    loader = sys.modules[type(model).__module__.partition(".")[0] + ".model_loader"]
-    path = loader.save_checkpoint(model, tmp_path / "trn.pth.tar")
+    path = load("save_checkpoint", model, tmp_path / "trn.pth.tar")
     loaded = load("load_checkpoint", path)
     clips = torch.randn(1, 3 * 10, 64, 64)
     for expected, actual in zip(model(clips), loaded(clips), strict=True):

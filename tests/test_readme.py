@@ -9,6 +9,7 @@ import test_weights_download as downloads
 import torch
 from hostile_bombs import BOMBS
 from hostile_payloads import PAYLOADS, PLACES
+from hub_cache import write_class_names
 from hub_programs import COLLISIONS
 from test_reference import SPECIFICATIONS
 from test_weights_download_processes import PROCESSES
@@ -36,10 +37,7 @@ def hub_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_checkpoint(model, folder / "checkpoints" / published.file_name)
     annotations = folder / "epic_kitchens_annotations"
     annotations.mkdir()
-    for kind, count in (("verb", 125), ("noun", 352)):
-        rows = "".join(f"{index},{kind}{index},[]\n" for index in range(count))
-        table = f"{kind}_id,class_key,{kind}s\n{rows}"
-        (annotations / f"EPIC_{kind}_classes.csv").write_text(table)
+    write_class_names(annotations)
     return folder
 
 

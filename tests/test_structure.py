@@ -8,15 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_programs import REPOSITORY, source_files
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-FOLDERS = ("ops", "weights", "data", "tools")
-FILES = sorted(
-    path.relative_to(REPOSITORY)
-    for pattern in ("*.py", *(f"{folder}/*.py" for folder in FOLDERS))
-    for path in REPOSITORY.glob(pattern)
-    if path.name != "__init__.py"
-)
+FILES = [file for file in source_files() if file.name not in ("__init__.py", "setup.py")]
 THIRD_PARTY = {"torch", "torchvision", "numpy", "PIL"}
 """What may be imported at module level beside the standard library."""
 
@@ -59,16 +53,7 @@ def test_every_file_has_its_row() -> None:
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_local_imports_are_those_of_the_table_and_point_down(path: Path) -> None:
     files = {module_name(file): str(file) for file in FILES}
-    tree = ast.parse((REPOSITORY / path).read_text())
-    names = imported_modules(tree)
-    if path.name == "hubconf.py":  # imports through its private package, by name
-        names = {
-            node.args[0].value
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Call)
-            and getattr(node.func, "id", "") == "_module"
-            and isinstance(node.args[0], ast.Constant)
-        }
+    names = imported_modules(ast.parse((REPOSITORY / path).read_text()))
     own = set(files) | {Path(file).parts[0] for file in files.values() if "/" in file}
     local = {name for name in names if name.split(".")[0] in {o.split(".")[0] for o in own}}
     unknown = local - set(files)
@@ -135,7 +120,7 @@ def test_no_file_names_where_the_tests_data_lie() -> None:
 
 def test_a_clone_that_comes_first_is_what_is_imported(tmp_path: Path) -> None:
     """Folders without `__init__.py` would give way to any module of their name, anywhere."""
-    for name in FOLDERS:
+    for name in {path.parts[0] for path in FILES if len(path.parts) > 1}:
         (tmp_path / f"{name}.py").write_text("raise ImportError('of somebody else')")
     code = "".join(f"import {module_name(path)}\n" for path in FILES if len(path.parts) > 1)
     path = os.pathsep.join([str(REPOSITORY), str(tmp_path)])
