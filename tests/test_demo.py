@@ -125,8 +125,8 @@ def test_options_that_contradict_the_checkpoint(options, tmp_path, capsys) -> No
 
 def test_other_segments_than_the_checkpoint_records(tmp_path, capsys) -> None:
     options = ["--segment-count", "4", "--print-model", "--checkpoint"]
-    for kind, recorded in ((TSM, 2), (TRN, 2)):
-        model = kind((2, 3), recorded, "RGB", base_model="resnet18", pretrained=None)
+    for kind in (TRN, TSM):
+        model = kind((2, 3), 2, "RGB", base_model="resnet18", pretrained=None)
         path = save_checkpoint(model, tmp_path / "model.pth.tar")
         if kind is TSM:
             assert "num_segments=4" in run([*options, str(path)], tmp_path, capsys)
