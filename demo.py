@@ -276,7 +276,7 @@ def _check_contradictions(arguments: argparse.Namespace, model: TSN) -> None:
     """Refuse options that say something else than the checkpoint."""
     settings = settings_of(model)
     model_type = "tsm-nl" if settings.non_local else settings.model_type
-    pairs = {
+    pairs: dict[str, tuple[Any, Any]] = {
         "model_type": (arguments.model_type, model_type),
         "--modality": (arguments.modality, settings.modality),
     }

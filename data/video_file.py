@@ -335,8 +335,11 @@ class _Packets:
         latest_before = np.maximum.accumulate(np.concatenate(([-1], indices)))
         shown = np.where(indices < 0, len(self), indices)
         earliest_from = np.minimum.accumulate(np.concatenate((shown, [len(self)]))[::-1])[::-1]
-        starts = []
-        for number in np.flatnonzero((self._keys | self._intra_only) & (indices >= 0)):
+        starts: list[int] = []
+        candidates: list[int] = np.flatnonzero(
+            (self._keys | self._intra_only) & (indices >= 0)
+        ).tolist()
+        for number in candidates:
             behind = number + 1
             while behind < len(self) and indices[behind] < indices[number]:
                 behind += 1

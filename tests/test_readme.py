@@ -19,6 +19,7 @@ from data.made_up import make_video
 from model_loader import save_checkpoint
 from tsm import TSM
 from tsn import TSN
+from ops.backbones import make_backbone
 from weights.published import PUBLISHED, Scores, find_published
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -35,6 +36,8 @@ def hub_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         published = find_published(variant, "resnet50", "RGB", num_segments=8, new_length=1)
         model = model_class((125, 352), 8, "RGB", base_model="resnet50", pretrained=None)
         save_checkpoint(model, folder / "checkpoints" / published.file_name)
+    backbone, _ = make_backbone("BNInception")
+    torch.save(backbone.state_dict(), folder / "checkpoints" / "bn_inception-52deb4733.pth")
     annotations = folder / "epic_kitchens_annotations"
     annotations.mkdir()
     write_class_names(annotations)

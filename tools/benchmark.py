@@ -133,7 +133,8 @@ def table(rows: list[Row]) -> str:
     for row in rows:
         speed = f"{100 * (row.share or 0):.1f} %" if row.speed is None else f"{row.speed:.2f}"
         of_bare = "" if row.of_bare is None else f"{row.of_bare:.2f}"
-        of_peak = f"{100 * row.of_peak:.0f} %" if 0 < (row.of_peak or 0) <= 1 else ""
+        share = row.of_peak or 0
+        of_peak = f"{100 * share:.0f} %" if 0 < share <= 1 else ""
         memory = "" if row.memory is None else f"{row.memory / 1e6:,.0f} MB"
         lines.append(
             f"| {row.case} | {1000 * row.median:,.1f} ms | {speed} | {of_bare} | {of_peak} "
