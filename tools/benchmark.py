@@ -310,7 +310,7 @@ def _video(text: str) -> Path:
     if Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"must be a video file, {text!r} is a folder")
     try:
-        return VideoFile(text).path
+        return Path(VideoFile(text).name)
     except (OSError, ValueError, ImportError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
