@@ -12,7 +12,7 @@ import threading
 import zipfile
 from argparse import Namespace
 from collections import OrderedDict
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -26,6 +26,9 @@ from weights.files import CheckpointError, read_file, write_file
 CONTENTS = {"epoch": 3, "state_dict": OrderedDict(weight=torch.arange(6.0).reshape(2, 3))}
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 NUMPY_MODULE = NUMPY_SCALAR.__module__
+# Where they say that they are from depends on the version of Python.
+POSIX_PATH = f"{PosixPath.__module__}\nPosixPath"
+OPEN = f"{open.__module__}.open"
 
 both_serialisations = pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "zip"])
 
@@ -71,8 +74,9 @@ def test_training_options_of_published_files(tmp_path: Path, legacy: bool) -> No
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("pathlib\nPosixPath", "pathlib._local\nPosixPath"),  # Python 3.13
-        ("pathlib\nPosixPath", "pathlib\nPurePosixPath"),
+        (POSIX_PATH, "pathlib\nPosixPath"),
+        (POSIX_PATH, "pathlib._local\nPosixPath"),  # Python 3.13
+        (POSIX_PATH, "pathlib\nPurePosixPath"),
         (f"{NUMPY_MODULE}\nscalar", "numpy.core.multiarray\nscalar"),  # NumPy 1
         (f"{NUMPY_MODULE}\nscalar", "numpy._core.multiarray\nscalar"),  # NumPy 2
     ],
@@ -132,7 +136,7 @@ PAYLOADS = {
     "posix.system": lambda marker: Global(os.system, f"touch '{marker}'"),
     "eval": lambda marker: Global(eval, f"open({str(marker)!r}, 'w')"),
     "exec": lambda marker: Global(exec, f"open({str(marker)!r}, 'w')"),
-    "io.open": lambda marker: Global(open, str(marker), "w"),
+    OPEN: lambda marker: Global(open, str(marker), "w"),
     "subprocess.Popen": lambda marker: Global(subprocess.Popen, ["touch", str(marker)]),
 }
 """What creates the file `marker` when a reader that runs code reads it, by the name of it."""
