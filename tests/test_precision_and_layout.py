@@ -6,7 +6,7 @@ way may be from it follows from the precision it works in, measured by the large
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -53,15 +53,6 @@ FEW = ["TSN-RGBDiff", "TRN", "MTRN-random", "TSM-non-local-pool", "TSM-BNIncepti
 # thousands of products too, whose order differs with batch size and memory layout.
 ROUNDINGS = {torch.float64: 1000, torch.float32: 100, torch.float16: 6, torch.bfloat16: 6}
 HALF = [torch.float16, torch.bfloat16]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Pictures are small: threads would mostly wait for one another, the more on busy machines."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @functools.lru_cache(maxsize=len(MODELS))

@@ -32,7 +32,7 @@ TOLERANCE = 1e-4
 
 
 class Case:
-    """One configuration: its name, what was recorded of it, and our model, as yet without weights."""
+    """One configuration: its name, what was recorded of it, and our model, without weights yet."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
@@ -118,7 +118,6 @@ def test_scale_rounds_the_longer_side_down() -> None:
     assert GroupScale(256)(images("RGB", 1, 342, 257))[0].size == (340, 256)
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
 @given(st.integers(9, 30), st.integers(7, 30))
 def test_centre_crop_is_torchvisions(width: int, height: int) -> None:
     frames = images("RGB", 1, width, height)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from weights.files import CheckpointError
@@ -97,7 +97,6 @@ PLAIN = st.recursive(
 
 
 @given(value=PLAIN)
-@settings(max_examples=200, deadline=None, derandomize=True)
 def test_any_plain_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "value.safetensors"
     assert write_safetensors({"value": value, "state_dict": WEIGHTS}, path) == ()
