@@ -107,7 +107,7 @@ def test_state_dict_is_pretrainedmodels(name: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "size", "scale"),
-    [("BNInception", 224, 60), ("resnet18", 224, 1), ("resnet50", 224, 1),
+    [("BNInception", 224, 60), ("resnet18", 64, 1), ("resnet50", 64, 1),
      ("vgg11_bn", 224, 1), ("inceptionv3", 299, 1)],
 )  # fmt: skip
 def test_outputs_are_pretrainedmodels(name: str, size: int, scale: int) -> None:
