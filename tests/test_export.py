@@ -89,6 +89,7 @@ def replicated(model: nn.Module) -> Any:
 COPIES = [copy.deepcopy, through_pickle, through_a_file, replicated]
 
 
+@pytest.mark.essential
 @torch.no_grad()
 @pytest.mark.parametrize("duplicate", COPIES)
 @pytest.mark.parametrize(("kind", "base_model"), FIVE)
