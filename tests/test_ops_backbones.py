@@ -94,6 +94,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 # Structure and arithmetic
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("name", LISTED)
 def test_state_dict_is_pretrainedmodels(name: str) -> None:
     ours = on_meta(name)[0].state_dict()
