@@ -40,6 +40,7 @@ def norms(model: TSN) -> list[nn.Module]:
     return [module for module in model.base_model.modules() if isinstance(module, kinds)]
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     ("model_type", "modality"),
     [*((kind, "RGB") for kind in VARIANTS), ("tsn", "Flow"), ("tsm-nl", "RGBDiff")],
