@@ -29,6 +29,7 @@ def frames() -> Tensor:
 NAMES = ClassNames(tuple("vwxyz"), tuple("abcdefg"))
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("crop_count", [1, 3, 10])
 def test_probabilities_are_the_softmax_of_the_crops_mean_logits(
     model: TSN, frames: Tensor, crop_count: int
@@ -89,6 +90,7 @@ def test_a_cpu_prepares_one_clip_at_a_time(model: TSN, frames: Tensor) -> None:
     assert order == 2 * ["transform", "model"]
 
 
+@pytest.mark.essential
 def test_actions_are_the_best_products(model: TSN, frames: Tensor) -> None:
     predictor = Predictor(model, NAMES)
     (prediction,) = predictor.predict([frames], top_k=6)
@@ -116,6 +118,7 @@ def test_one_task_has_classes_alone(frames: Tensor) -> None:
     assert unnamed.classes[0].name == f"class {unnamed.classes[0].classes[0]}"
 
 
+@pytest.mark.essential
 def test_video_file_and_a_part_of_it(model: TSN, tmp_path) -> None:
     clip = make_video(tmp_path / "clip.mp4", 20)
     predictor = Predictor(model, NAMES)
@@ -126,6 +129,7 @@ def test_video_file_and_a_part_of_it(model: TSN, tmp_path) -> None:
     assert "verb" in str(whole)
 
 
+@pytest.mark.essential
 def test_flow_folder(tmp_path) -> None:
     model = MTRN((5, 7), 3, "Flow", base_model="resnet18", new_length=2, pretrained=None)
     clip = make_flow(tmp_path, 8)
