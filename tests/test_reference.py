@@ -14,6 +14,8 @@ from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
 
+pytestmark = pytest.mark.essential
+
 REFERENCE = Path(__file__).parent / "reference"
 SPECIFICATIONS: dict[str, dict[str, Any]] = json.loads((REFERENCE / "models.json").read_text())
 CLASSES = {"TSN": TSN, "TRN": TRN, "MTRN": MTRN, "TSM": TSM}
