@@ -33,6 +33,8 @@ from transforms import (
 )
 from weights.preprocessing import Preprocessing
 
+pytestmark = pytest.mark.essential
+
 IMAGENET = Preprocessing(
     (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "RGB", (0.0, 1.0), input_size=16, scale_size=20
 )
