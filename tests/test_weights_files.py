@@ -53,6 +53,7 @@ def test_weights_arrive_on_the_cpu(tmp_path: Path, legacy: bool, device: str) ->
     torch.testing.assert_close(contents["state_dict"], CONTENTS["state_dict"])
 
 
+@pytest.mark.essential
 @both_serialisations
 def test_training_options_of_published_files(tmp_path: Path, legacy: bool) -> None:
     contents = {"args": training_options(where=WINDOWS_PATH)}
@@ -167,6 +168,7 @@ def test_nothing_runs(tmp_path: Path, name: str, place: str, legacy: bool) -> No
     assert "\n" not in message
 
 
+@pytest.mark.essential
 @both_serialisations
 @pytest.mark.skipif(os.name == "nt", reason="the payloads are for POSIX")
 def test_trust_is_the_way_around(tmp_path: Path, legacy: bool) -> None:
@@ -342,6 +344,7 @@ def test_archives_of_another_kind(tmp_path: Path) -> None:
         read_file(path)
 
 
+@pytest.mark.essential
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"no such checkpoint file: {tmp_path / 'none'}"):
         read_file(tmp_path / "none")
@@ -420,6 +423,7 @@ def test_the_file_may_change_while_the_weights_live(tmp_path: Path, legacy: bool
     assert torch.equal(loaded, weight)
 
 
+@pytest.mark.essential
 @both_serialisations
 def test_what_is_written_is_read(tmp_path: Path, legacy: bool) -> None:
     path = write_file(CONTENTS, str(tmp_path / "model.pth.tar"), legacy=legacy)
