@@ -130,11 +130,11 @@ def each(names: Iterable[str]) -> pytest.MarkDecorator:
 
 @torch.no_grad()
 @each(MODELS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF], ids=str)
-def test_every_dtype(name: str, dtype: torch.dtype) -> None:
-    outputs = run(as_dtype(name, dtype), clips(name, 1).to(dtype))
-    assert {output.dtype for output in outputs} == {dtype}
-    assert_near(outputs, plain(name, 1), dtype)
+def test_every_dtype(name: str) -> None:
+    for dtype in [torch.float32, *(HALF if name in FEW else [torch.bfloat16])]:
+        outputs = run(as_dtype(name, dtype), clips(name, 1).to(dtype))
+        assert {output.dtype for output in outputs} == {dtype}
+        assert_near(outputs, plain(name, 1), dtype)
 
 
 @torch.no_grad()
@@ -210,10 +210,10 @@ def test_other_errors_of_the_image_network_stay_as_they_are() -> None:
 @each(["TSN", "TRN", "MTRN-random", "TSM-non-local-pool"])
 def test_batches_agree_with_their_clips(name: str) -> None:
     # With random relations, every batch draws once, and so the same ones as each clip alone.
-    six = clips(name, 64)
+    six = clips(name, 17)
     model = model_of(name)
     expected = run_one_by_one(model, six)
-    for count in (3, 64):
+    for count in (3, 17):
         outputs = run(model, six[:count])
         assert_near(outputs, tuple(task[:count] for task in expected), torch.float32)
 
@@ -235,7 +235,7 @@ def layouts(six: Tensor) -> dict[str, Tensor]:
     [
         (name, segments)
         for name in ("TSN", "TRN", "MTRN", "TSM", "TSM-pool", "TSM-BNInception")
-        for segments in (1, 2, 3, 5, 8)
+        for segments in (1, 2, 3, 8)
         # No scale of one segment, no half of an odd number.
         if not (name == "MTRN" and segments == 1) and not (name == "TSM-pool" and segments % 2)
     ],
