@@ -21,6 +21,8 @@ FIVE = [
     *(pytest.param(kind, "resnet18", id=kind.__name__) for kind in (TSN, TRN, MTRN, TSM)),
     pytest.param(TSM, "BNInception", id="TSM-BNInception"),
 ]
+PROGRAMS = [(TRN, "resnet18"), (MTRN, "resnet18"), (TSM, "BNInception")]
+"""Of what these do, other models do a part."""
 
 
 def make(kind: type[TSN], base_model: str, **options: Any) -> TSN:
@@ -143,7 +145,12 @@ def test_replicas_really_use_their_own_weights(kind: type[TSN], base_model: str)
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    ("kind", "base_model"), [(TSM, "resnet18"), (TSN, "vgg11_bn"), (TSN, "inceptionv3")]
+    ("kind", "base_model"),
+    [
+        (TSM, "resnet18"),
+        pytest.param(TSN, "vgg11_bn", marks=pytest.mark.slow),
+        (TSN, "inceptionv3"),
+    ],
 )
 def test_replicas_of_other_backbones_use_their_own_weights(
     kind: type[TSN], base_model: str
@@ -196,7 +203,7 @@ def exported(model: nn.Module, example: Tensor) -> Callable[[Tensor], Any]:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("kind", "base_model"), FIVE)
+@pytest.mark.parametrize(("kind", "base_model"), PROGRAMS)
 def test_export_with_a_dynamic_batch(kind: type[TSN], base_model: str) -> None:
     model = make(kind, base_model)
     program = exported(model, clips(2))
@@ -206,7 +213,7 @@ def test_export_with_a_dynamic_batch(kind: type[TSN], base_model: str) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("kind", "base_model"), FIVE)
+@pytest.mark.parametrize(("kind", "base_model"), PROGRAMS)
 def test_compile(kind: type[TSN], base_model: str) -> None:
     model = make(kind, base_model)
     inputs = clips(2)
@@ -216,7 +223,7 @@ def test_compile(kind: type[TSN], base_model: str) -> None:
 
 @pytest.mark.slow
 @torch.no_grad()
-@pytest.mark.parametrize(("kind", "base_model"), [(MTRN, "resnet18"), (TSM, "BNInception")])
+@pytest.mark.parametrize(("kind", "base_model"), PROGRAMS)
 def test_compile_with_inductor(kind: type[TSN], base_model: str) -> None:
     model = make(kind, base_model)
     inputs = clips(2)
