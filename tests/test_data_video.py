@@ -516,7 +516,10 @@ def test_reading_leaves_nothing_behind_before_the_collector_runs(tmp_path, monke
         gc.enable()
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method",
+    ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forkserver", "spawn"))],
+)
 def test_data_loaders_work_after_videos_were_read(method, videos, tmp_path):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} on this system")
