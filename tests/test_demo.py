@@ -183,6 +183,7 @@ def test_trust_is_asked_for(tmp_path, capsys) -> None:
     assert "--trust" not in error(["--checkpoint", str(path), "--trust"], tmp_path, capsys)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away(tmp_path) -> None:
     command = f"{sys.executable} {demo.__file__} tsn {' '.join(FAST)} --output demo.png | head -1"
     result = subprocess.run(
