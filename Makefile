@@ -2,7 +2,7 @@
 #   make demo       virtual environment, dependencies, the four models on a clip
 #   make check      the same with the developers' tools, and the essential tests: a minute
 #   make test       all tests that are not slow, the essential ones among them: five minutes
-#   make test-slow  the slow ones, and more examples for those of hypothesis: ten minutes
+#   make test-slow  the slow ones, and more examples for those of hypothesis: four minutes
 
 PYTHON ?= python3
 VENV ?= .venv
