@@ -1,21 +1,26 @@
 # Everything on a fresh machine with Python 3.11 (or newer) and make:
-#   make demo   virtual environment, dependencies, the four models on a clip
-#   make test   the same with the developers' tools, and the tests
+#   make demo       virtual environment, dependencies, the four models on a clip
+#   make check      the same with the developers' tools, and the essential tests: a minute
+#   make test       all tests that are not slow, the essential ones among them: five minutes
+#   make test-slow  the slow ones, and more examples for those of hypothesis: four minutes
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint pillow-simd clean
+.PHONY: demo check test test-slow lint pillow-simd clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo.py
+
+check: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m essential
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

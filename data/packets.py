@@ -60,7 +60,7 @@ class PacketIndex:
                 flags = (packet.is_keyframe, shown, packet.is_corrupt, packet.size)
                 rows.append((*(_UNKNOWN if time is None else time for time in times), *flags))
                 kinds = {data.data_type for data in packet.iter_sidedata()}
-                side_data |= kinds - _STATE if len(rows) == 1 else kinds
+                side_data |= kinds - {"new_extradata"} if len(rows) == 1 else kinds
         except errors:
             self.intact = False
         columns = np.array(rows, dtype=np.int64).reshape(-1, 7).T
@@ -80,7 +80,7 @@ class PacketIndex:
             container.format.name in _TIMESTAMPED and codec.canonical_name in _ONE_FRAME_PER_PACKET
         )
         # Frames behind a jump would lack what the packets before it changed.
-        self._has_state = stream.codec_context.pix_fmt == "pal8" or bool(side_data & _STATE)
+        self._has_state = bool(side_data & _STATE)
 
     def __len__(self) -> int:
         return int(self.sizes.size)

@@ -1,9 +1,18 @@
-"""Fixtures that several test files share."""
+"""Fixtures and settings that several test files share."""
 
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Read when torch is imported, here and in the processes that tests start. Pictures are small:
+# threads would mostly wait for one another, the more on busy machines.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("quick", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=300)
+settings.load_profile("quick")  # another one with --hypothesis-profile
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -37,6 +37,7 @@ def write(tmp_path: Path):
     return write
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     ("verbs", "nouns", "expected"),
     [

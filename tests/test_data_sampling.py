@@ -6,6 +6,8 @@ import torch
 
 from data.sampling import segment_indices
 
+pytestmark = pytest.mark.essential
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

@@ -403,6 +403,7 @@ def test_few_frames_of_a_video_are_read_with_few_decoded(kind, videos, caplog):
     assert frames_decoded < COUNT // 2
 
 
+@pytest.mark.essential
 def test_going_on_is_preferred_to_jumping_where_it_decodes_as_little(videos, caplog):
     source = VideoFile(videos("h264 in MP4")[0])
     with caplog.at_level(logging.DEBUG):
@@ -516,7 +517,10 @@ def test_reading_leaves_nothing_behind_before_the_collector_runs(tmp_path, monke
         gc.enable()
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method",
+    ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forkserver", "spawn"))],
+)
 def test_data_loaders_work_after_videos_were_read(method, videos, tmp_path):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} on this system")
@@ -714,6 +718,7 @@ def values(frames: torch.Tensor) -> list[list[int]]:
     return frames[..., 0, 0].tolist()
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     "name", ["frame_{:010d}.jpg", "img_{:05d}.jpg", "img_{}.JPEG", "P01_01 {}.Png", "{}.png"]
 )
@@ -741,6 +746,7 @@ def test_a_mixed_folder_has_rgb_and_flow(tmp_path):
     assert values(open_frames(tmp_path, "Flow").read([1, 0])) == [[12, 22], [11, 21]]
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     "names",
     [
@@ -936,6 +942,7 @@ def test_indices_outside_the_clip_are_refused(indices, message, six_frames):
         FrameArray(six_frames).read(indices)
 
 
+@pytest.mark.essential
 def test_a_range_is_a_source(six_frames, videos):
     part = FrameRange(FrameArray(six_frames), 2, 5)
     assert (len(part), part.channels) == (3, 3)
@@ -1007,6 +1014,7 @@ def test_modality_must_be_known(modality, six_frames):
 # --- clips ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     ("modality", "new_length", "mode", "shape"),
     [
@@ -1025,6 +1033,7 @@ def test_shape_of_loaded_clips(modality, new_length, mode, shape, count):
     assert frames.shape == shape
 
 
+@pytest.mark.essential
 def test_loaded_frames_are_the_sampled_ones(videos):
     path, expected = videos("h264 in MP4")
     indices = segment_indices(COUNT, 8, 1).flatten()

@@ -37,6 +37,7 @@ def error(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
     return captured.err
 
 
+@pytest.mark.essential
 def test_all_four_models_classify_a_made_up_clip(tmp_path, capsys) -> None:
     text = run(FAST, tmp_path, capsys)
     for title in ("TSN", "TRN", "MTRN", "TSM"):
@@ -50,6 +51,7 @@ def test_all_four_models_classify_a_made_up_clip(tmp_path, capsys) -> None:
     assert disc.sum() > 1000  # the frames are in the picture
 
 
+@pytest.mark.essential
 def test_as_a_program_from_another_folder(tmp_path) -> None:
     program = Path(demo.__file__)
     command = [sys.executable, str(program), "tsn", *FAST]
@@ -98,6 +100,7 @@ def test_combinations_that_cannot_be_are_skipped(tmp_path, capsys) -> None:
     assert "\nTSM" not in text
 
 
+@pytest.mark.essential
 def test_checkpoint_and_class_names_give_labels(tmp_path, capsys) -> None:
     model = TSM((2, 3), 2, "RGB", base_model="resnet18", pretrained=None)
     path = save_checkpoint(model, tmp_path / "tsm.pth.tar")
@@ -191,6 +194,7 @@ def test_trust_is_asked_for(tmp_path, capsys) -> None:
     assert "--trust" not in error(["--checkpoint", str(path), "--trust"], tmp_path, capsys)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away(tmp_path) -> None:
     command = f"{sys.executable} {demo.__file__} tsn {' '.join(FAST)} --output demo.png | head -1"
     result = subprocess.run(

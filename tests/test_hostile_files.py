@@ -103,6 +103,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOMBS)
 def test_nothing_is_exhausted(outcomes: dict[str, dict[str, Any]], name: str) -> None:
     outcome = outcomes[name]
@@ -148,6 +149,7 @@ ODD = [
 """What may stand in the place of any entry."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["mtrn", "tsm", "lightning", "release"])
 def test_anything_in_the_place_of_an_entry(
     model_type: str, monkeypatch: pytest.MonkeyPatch

@@ -32,6 +32,7 @@ from hub_programs import (
 from test_export import replicated
 
 MODEL = "TSM"
+HUB_AND_CLONE = ["hub", pytest.param("clone", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,7 @@ def test_a_pickle_loads_the_package_once_and_names_nothing_in_it(
         assert not [imported for imported in names if "epic_kitchens" in imported], name
 
 
-@pytest.mark.parametrize("source", ["hub", "clone"])
+@pytest.mark.parametrize("source", HUB_AND_CLONE)
 def test_another_process_reads_pickles_and_files_of_torch_save(
     source: str, things: dict[str, Any], tmp_path: Path, interpreter: Interpreter
 ) -> None:
@@ -231,6 +232,7 @@ def test_every_class_can_be_pickled(model: Any) -> None:
         assert not functions & {"__reduce__", "__reduce_ex__", "__getnewargs_ex__"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["hub", "clone"])
 def test_workers_of_a_data_loader(source: str, interpreter: Interpreter) -> None:
     hub, clone = (str(REPOSITORY), None) if source == "hub" else (None, str(REPOSITORY))
@@ -241,7 +243,7 @@ def test_workers_of_a_data_loader(source: str, interpreter: Interpreter) -> None
     assert outcome == [True] * len(loaders) + [True], outcome
 
 
-@pytest.mark.parametrize("source", ["hub", "clone"])
+@pytest.mark.parametrize("source", HUB_AND_CLONE)
 def test_results_and_errors_return_from_spawned_processes(
     source: str, interpreter: Interpreter
 ) -> None:
@@ -286,6 +288,7 @@ def test_export_and_compile(model: Any) -> None:
 # Threads and the rest of the process
 
 
+@pytest.mark.slow
 def test_threads_build_save_and_load(interpreter: Interpreter) -> None:
     outcome = interpreter.run("threads", str(REPOSITORY))
     assert outcome == {"hub": "", "clone": ""}

@@ -41,6 +41,7 @@ def as_if_on_github(monkeypatch: pytest.MonkeyPatch) -> str:
     return "owner/repository"
 
 
+@pytest.mark.essential
 def test_list_shows_the_entry_points_and_nothing_else(as_if_on_github: str) -> None:
     assert sorted(torch.hub.list(as_if_on_github, trust_repo=True)) == ENTRY_POINTS
 
@@ -69,6 +70,7 @@ def test_the_docstrings_example_runs_when_pasted(
     assert results.failed == 0
 
 
+@pytest.mark.essential
 def test_models_of_all_kinds_run() -> None:
     clips = torch.randn(2, 3 * 3, 64, 64)
     for name in ("TSN", "TRN", "MTRN", "TSM"):
@@ -101,6 +103,7 @@ def test_loading_twice_uses_one_package_and_other_code_another(tmp_path: Path) -
     assert inspect.getfile(type(third)) == str(other / "tsn.py")
 
 
+@pytest.mark.essential
 def test_checkpoints_through_hub(tmp_path: Path) -> None:
     model = load("TRN", (5, 7), 3, "Flow", base_model="resnet18", pretrained=None).eval()
     path = load("save_checkpoint", model, tmp_path / "trn.pth.tar")

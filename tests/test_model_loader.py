@@ -44,6 +44,7 @@ def tsn() -> TSN:
     return make("tsn")
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     ("modality", "legacy"), [("RGB", True), ("Flow", False)], ids=["RGB-legacy", "Flow-zip"]
 )
@@ -94,6 +95,7 @@ def test_old_files(tmp_path: Path, model_type: str, written: str, entries: dict)
     assert "'module.'" in loaded.load_report[0]
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("model_type", VARIANTS)
 def test_a_round_trip(tmp_path: Path, model_type: str) -> None:
     model, legacy = make(model_type, "Flow"), model_type in ("trn", "tsm")
@@ -173,6 +175,7 @@ def test_saved_files_read_as_the_original_reads_them(tmp_path: Path) -> None:
         assert_same(again, model)
 
 
+@pytest.mark.essential
 def test_training_goes_on_from_a_file(tmp_path: Path) -> None:
     model = make("tsm", "Flow").train()
     assert isinstance(model, TSM)

@@ -94,6 +94,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 # Structure and arithmetic
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("name", LISTED)
 def test_state_dict_is_pretrainedmodels(name: str) -> None:
     ours = on_meta(name)[0].state_dict()
@@ -107,7 +108,7 @@ def test_state_dict_is_pretrainedmodels(name: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "size", "scale"),
-    [("BNInception", 224, 60), ("resnet18", 224, 1), ("resnet50", 224, 1),
+    [("BNInception", 224, 60), ("resnet18", 64, 1), ("resnet50", 64, 1),
      ("vgg11_bn", 224, 1), ("inceptionv3", 299, 1)],
 )  # fmt: skip
 def test_outputs_are_pretrainedmodels(name: str, size: int, scale: int) -> None:

@@ -10,6 +10,8 @@ from ops.consensus import (
     MaxConsensus,
 )
 
+pytestmark = pytest.mark.essential
+
 # Two clips of two segments, three classes.
 SCORES = torch.tensor([[[1.0, -2, 3], [5, -4, 3]], [[0, 0, 7], [2, 8, -1]]])
 

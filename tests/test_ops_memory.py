@@ -38,6 +38,7 @@ def big_tensors(in_thread: bool) -> Callable[[], int]:
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is told to the GNU C library")
 @pytest.mark.parametrize("in_thread", [False, True])
 def test_memory_is_not_asked_for_again(in_thread: bool) -> None:

@@ -66,6 +66,7 @@ def assert_same(ours: list[Tensor], expected: list[Tensor], **tolerances: float)
         torch.testing.assert_close(one, other, **tolerances)
 
 
+@pytest.mark.essential
 @torch.no_grad()
 def test_single_scale_equals_its_definition() -> None:
     model = TemporalRelation(WIDTH, 4, CLASSES)
@@ -112,6 +113,7 @@ def test_relations_are_all_combinations_in_order() -> None:
         assert list(map(tuple, model.relations(scale).tolist())) == expected
 
 
+@pytest.mark.essential
 @torch.no_grad()
 @pytest.mark.parametrize("pairing", ["published", "per-scale"])
 @pytest.mark.parametrize("num_segments", [2, 3, 4, 5, 6, 9])
@@ -131,6 +133,7 @@ def test_expectation_in_chunks(pairing: str, monkeypatch: pytest.MonkeyPatch) ->
     assert_same(model(features), expectation(model, features))
 
 
+@pytest.mark.essential
 @torch.no_grad()
 def test_random_sampling_adds_the_drawn_relations(monkeypatch: pytest.MonkeyPatch) -> None:
     model = relation(5, sampling="random")

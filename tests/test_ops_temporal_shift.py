@@ -17,6 +17,8 @@ from ops.temporal_shift import (
     temporal_shift,
 )
 
+pytestmark = pytest.mark.essential
+
 _BLOCK_NAMES = ("3a", "3b", "3c", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
 
 

@@ -6,7 +6,7 @@ way may be from it follows from the precision it works in, measured by the large
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -53,15 +53,6 @@ FEW = ["TSN-RGBDiff", "TRN", "MTRN-random", "TSM-non-local-pool", "TSM-BNIncepti
 # thousands of products too, whose order differs with batch size and memory layout.
 ROUNDINGS = {torch.float64: 1000, torch.float32: 100, torch.float16: 6, torch.bfloat16: 6}
 HALF = [torch.float16, torch.bfloat16]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Pictures are small: threads would mostly wait for one another, the more on busy machines."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @functools.lru_cache(maxsize=len(MODELS))
@@ -139,11 +130,11 @@ def each(names: Iterable[str]) -> pytest.MarkDecorator:
 
 @torch.no_grad()
 @each(MODELS)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *HALF], ids=str)
-def test_every_dtype(name: str, dtype: torch.dtype) -> None:
-    outputs = run(as_dtype(name, dtype), clips(name, 1).to(dtype))
-    assert {output.dtype for output in outputs} == {dtype}
-    assert_near(outputs, plain(name, 1), dtype)
+def test_every_dtype(name: str) -> None:
+    for dtype in [torch.float32, *(HALF if name in FEW else [torch.bfloat16])]:
+        outputs = run(as_dtype(name, dtype), clips(name, 1).to(dtype))
+        assert {output.dtype for output in outputs} == {dtype}
+        assert_near(outputs, plain(name, 1), dtype)
 
 
 @torch.no_grad()
@@ -219,10 +210,10 @@ def test_other_errors_of_the_image_network_stay_as_they_are() -> None:
 @each(["TSN", "TRN", "MTRN-random", "TSM-non-local-pool"])
 def test_batches_agree_with_their_clips(name: str) -> None:
     # With random relations, every batch draws once, and so the same ones as each clip alone.
-    six = clips(name, 64)
+    six = clips(name, 17)
     model = model_of(name)
     expected = run_one_by_one(model, six)
-    for count in (3, 64):
+    for count in (3, 17):
         outputs = run(model, six[:count])
         assert_near(outputs, tuple(task[:count] for task in expected), torch.float32)
 
@@ -244,7 +235,7 @@ def layouts(six: Tensor) -> dict[str, Tensor]:
     [
         (name, segments)
         for name in ("TSN", "TRN", "MTRN", "TSM", "TSM-pool", "TSM-BNInception")
-        for segments in (1, 2, 3, 5, 8)
+        for segments in (1, 2, 3, 8)
         # No scale of one segment, no half of an odd number.
         if not (name == "MTRN" and segments == 1) and not (name == "TSM-pool" and segments % 2)
     ],

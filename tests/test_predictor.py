@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -15,21 +16,36 @@ from trn import MTRN
 from tsn import TSN
 
 
+def small(
+    num_class: Any,
+    num_segments: int = 3,
+    modality: str = "RGB",
+    *,
+    kind: type[TSN] = TSN,
+    **options: Any,
+) -> TSN:
+    """A model whose crops are 64 pixels wide."""
+    model = kind(num_class, num_segments, modality, "resnet18", pretrained=None, **options)
+    model.preprocessing = dataclasses.replace(model.preprocessing, input_size=64, scale_size=72)
+    return model
+
+
 @pytest.fixture(scope="module")
 def model() -> TSN:
     torch.manual_seed(0)
-    return TSN((5, 7), 3, "RGB", base_model="resnet18", pretrained=None)
+    return small((5, 7))
 
 
 @pytest.fixture(scope="module")
 def frames() -> Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (3, 3, 256, 300), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (3, 3, 76, 90), dtype=torch.uint8, generator=generator)
 
 
 NAMES = ClassNames(tuple("vwxyz"), tuple("abcdefg"))
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("crop_count", [1, 3, 10])
 def test_probabilities_are_the_softmax_of_the_crops_mean_logits(
     model: TSN, frames: Tensor, crop_count: int
@@ -44,7 +60,7 @@ def test_probabilities_are_the_softmax_of_the_crops_mean_logits(
 
 
 def test_probabilities_are_not_softmaxed_twice(frames: Tensor) -> None:
-    model = TSN(5, 3, "RGB", base_model="resnet18", before_softmax=False, pretrained=None)
+    model = small(5, before_softmax=False)
     predictor = Predictor(model, crop_count=10)
     clip = evaluation_transform(model, 10)(frames).unsqueeze(0)
     with torch.no_grad():
@@ -53,7 +69,7 @@ def test_probabilities_are_not_softmaxed_twice(frames: Tensor) -> None:
 
 
 def test_identity_consensus_averages_over_segments(frames: Tensor) -> None:
-    model = TSN(5, 3, "RGB", base_model="resnet18", consensus_type="identity", pretrained=None)
+    model = small(5, consensus_type="identity")
     (probabilities,) = Predictor(model, crop_count=3).probabilities([frames, frames])
     assert probabilities.shape == (2, 5)
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2))
@@ -72,7 +88,7 @@ def test_a_cpu_takes_one_crop_at_a_time(model: TSN, frames: Tensor) -> None:
     predictor, shapes = Predictor(model, crop_count=10), []
     predictor.model.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
     predictor.probabilities([frames, frames])
-    assert shapes == 20 * [(1, 9, 224, 224)]
+    assert shapes == 20 * [(1, 9, 64, 64)]
 
 
 def test_a_cpu_prepares_one_clip_at_a_time(model: TSN, frames: Tensor) -> None:
@@ -90,6 +106,7 @@ def test_a_cpu_prepares_one_clip_at_a_time(model: TSN, frames: Tensor) -> None:
     assert order == 2 * ["transform", "model"]
 
 
+@pytest.mark.essential
 def test_actions_are_the_best_products(model: TSN, frames: Tensor) -> None:
     predictor = Predictor(model, NAMES)
     (prediction,) = predictor.predict([frames], top_k=6)
@@ -107,7 +124,7 @@ def test_actions_are_the_best_products(model: TSN, frames: Tensor) -> None:
 
 
 def test_one_task_has_classes_alone(frames: Tensor) -> None:
-    model = TSN(4, 3, "RGB", base_model="resnet18", pretrained=None)
+    model = small(4)
     (prediction,) = Predictor(model, ["a", "b", "c", "d"]).predict([frames], top_k=2)
     assert len(prediction.classes) == 2
     assert not prediction.verbs
@@ -117,6 +134,7 @@ def test_one_task_has_classes_alone(frames: Tensor) -> None:
     assert unnamed.classes[0].name == f"class {unnamed.classes[0].classes[0]}"
 
 
+@pytest.mark.essential
 def test_video_file_and_a_part_of_it(model: TSN, tmp_path) -> None:
     clip = make_video(tmp_path / "clip.mp4", 20)
     predictor = Predictor(model, NAMES)
@@ -127,8 +145,9 @@ def test_video_file_and_a_part_of_it(model: TSN, tmp_path) -> None:
     assert "verb" in str(whole)
 
 
+@pytest.mark.essential
 def test_flow_folder(tmp_path) -> None:
-    model = MTRN((5, 7), 3, "Flow", base_model="resnet18", new_length=2, pretrained=None)
+    model = small((5, 7), 3, "Flow", new_length=2, kind=MTRN)
     clip = make_flow(tmp_path, 8)
     predictor = Predictor(model, crop_count=10)
     assert predictor.load(clip).shape == (6, 2, 256, 456)
@@ -136,7 +155,7 @@ def test_flow_folder(tmp_path) -> None:
 
 
 def test_rgb_difference_loads_one_frame_more(tmp_path) -> None:
-    model = TSN(4, 2, "RGBDiff", base_model="resnet18", new_length=3, pretrained=None)
+    model = small(4, 2, "RGBDiff", new_length=3)
     predictor = Predictor(model)
     clip = make_video(tmp_path / "clip.mp4", 12)
     assert predictor.load(clip).shape == (2 * 4, 3, 256, 456)
@@ -144,7 +163,7 @@ def test_rgb_difference_loads_one_frame_more(tmp_path) -> None:
 
 
 def test_the_model_is_put_in_evaluation_mode() -> None:
-    model = TSN(4, 3, "RGB", base_model="resnet18", pretrained=None)
+    model = small(4)
     assert model.training
     Predictor(model)
     assert not model.training

@@ -4,12 +4,10 @@ from itertools import chain
 from typing import Any
 
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.sampling import SAMPLING_MODES, segment_indices
-
-many = settings(deadline=None, derandomize=True, max_examples=150)
 
 
 @st.composite
@@ -62,7 +60,6 @@ def formula(n: int, t: int, length: int, mode: str, seed: int) -> list[list[int]
     return [[(start + i * stride) % n for i in range(t)] for start in starts]
 
 
-@many
 @given(clips(), modes, seeds)
 def test_indices_are_the_formulas_wherever_these_are_valid(
     clip: tuple[int, int, int], mode: str, seed: int
@@ -78,7 +75,6 @@ def test_indices_are_the_formulas_wherever_these_are_valid(
         assert all(0 <= index < n for index in snippet)
 
 
-@many
 @given(clips(), modes, seeds)
 def test_snippets_are_in_order(clip: tuple[int, int, int], mode: str, seed: int) -> None:
     n, t, length = clip
@@ -92,7 +88,6 @@ def test_snippets_are_in_order(clip: tuple[int, int, int], mode: str, seed: int)
         assert (rows.diff(dim=1) >= 0).all()
 
 
-@many
 @given(clips(), seeds)
 def test_every_segment_gives_one_snippet(clip: tuple[int, int, int], seed: int) -> None:
     """Where the clip is long enough: in test and training, snippet i lies in segment i."""
@@ -107,7 +102,6 @@ def test_every_segment_gives_one_snippet(clip: tuple[int, int, int], seed: int) 
             assert offset + length <= n  # nothing has to be repeated
 
 
-@many
 @given(clips(), modes, seeds)
 def test_a_generator_decides_and_nothing_else(
     clip: tuple[int, int, int], mode: str, seed: int

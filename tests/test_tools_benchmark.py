@@ -87,6 +87,7 @@ OwnProcess(partial(eval, sleep), device("cpu"))()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_a_process_of_its_own_ends_with_its_parent(ending: str) -> None:
@@ -102,6 +103,7 @@ def test_a_process_of_its_own_ends_with_its_parent(ending: str) -> None:
             parent.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_a_process_that_begins_knows_nothing_of_ctrl_c() -> None:
     """It would print where it was interrupted, somewhere among its imports."""
@@ -150,7 +152,8 @@ def test_the_machine_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_plain_transforms_give_the_same_input(
     backbone: str, crop_count: int, size: tuple[int, int]
 ) -> None:
-    model = TSN(5, 2, "RGB", backbone, pretrained=None)
+    with torch.device("meta"):  # no more than its preprocessing is looked at
+        model = TSN(5, 2, "RGB", backbone, pretrained=None)
     pixels = torch.randint(0, 256, (2, *reversed(size), 3), dtype=torch.uint8)
     images = [Image.fromarray(frame.numpy()) for frame in pixels]
     frames = pixels.permute(0, 3, 1, 2)
@@ -340,6 +343,7 @@ def test_tables_json_and_plot(
         assert len(image.convert("L").getcolors(256)) > 10
 
 
+@pytest.mark.slow
 def test_what_was_measured_before_an_interruption_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

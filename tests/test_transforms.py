@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
@@ -33,6 +33,8 @@ from transforms import (
     training_transform,
 )
 from weights.preprocessing import Preprocessing
+
+pytestmark = pytest.mark.essential
 
 IMAGENET = Preprocessing(
     (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "RGB", (0.0, 1.0), input_size=16, scale_size=20
@@ -119,7 +121,6 @@ def test_scale_rounds_the_longer_side_down() -> None:
     assert GroupScale(256)(images("RGB", 1, 342, 257))[0].size == (340, 256)
 
 
-@settings(deadline=None, derandomize=True, max_examples=25)
 @given(st.integers(9, 30), st.integers(7, 30))
 def test_centre_crop_is_torchvisions(width: int, height: int) -> None:
     frames = images("RGB", 1, width, height)

@@ -84,6 +84,7 @@ def test_tasks_and_attributes(
         assert type(scores) is tuple
 
 
+@pytest.mark.essential
 @torch.no_grad()
 def test_heads_see_the_reduced_features_in_order() -> None:
     for kind in (TRN, MTRN):
@@ -144,6 +145,7 @@ def test_options_that_cannot_be(option: str, value: Any, valid: str, hub_cache: 
     assert not list(hub_cache.iterdir())
 
 
+@pytest.mark.essential
 def test_evaluation_is_deterministic_unless_asked_otherwise() -> None:
     model = make(MTRN, num_segments=6)
     assert model.relation_sampling == "expectation"
@@ -213,6 +215,7 @@ def test_optimiser_groups_hold_the_relation_layers(kind: type[TSN]) -> None:
         assert id(parameter) in (weights if name.endswith("weight") else biases)
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(("kind", "variant"), [(TRN, "TRN"), (MTRN, "MTRN")])
 @pytest.mark.parametrize("num_class", [(125, 352), 11])
 def test_published_weights(hub_cache: Path, kind: type[TSN], variant: str, num_class: Any) -> None:

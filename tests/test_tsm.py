@@ -65,6 +65,7 @@ def test_signature() -> None:
     ] == [("shift_every", 1)]
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("num_class", [5, (5, 7), [5, 7]])
 @pytest.mark.parametrize("consensus", ["avg", "max", "identity"])
 def test_tasks_and_consensus(num_class: Any, consensus: str) -> None:
@@ -122,6 +123,7 @@ def test_every_second_block_of_a_deep_network() -> None:
     assert sum(".net." in name for name in every) == 3 + 4 + 23 + 3
 
 
+@pytest.mark.essential
 @torch.no_grad()
 def test_only_neighbours_are_seen_by_one_shift() -> None:
     """A change of the first segment reaches further with every block, and no other clip."""
@@ -337,6 +339,7 @@ def test_imagenet_weights_reach_the_wrapped_layers(hub_cache: Path) -> None:
     assert ours["layer4.1.bn2.running_var"].equal(state["layer4.1.bn2.running_var"])
 
 
+@pytest.mark.essential
 def test_published_weights(hub_cache: Path) -> None:
     recorded = randomised(TSM((125, 352), 8, "Flow", pretrained=None))
     name = find_published("TSM", "resnet50", "Flow", num_segments=8, new_length=5).file_name

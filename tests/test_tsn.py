@@ -85,6 +85,7 @@ def test_signature() -> None:
     assert all(parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in parameters)
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("num_class", [(5, 7), [5, 7], (np.int64(5), np.int64(7))])
 def test_two_tasks(num_class: Any) -> None:
     model = make(num_class)
@@ -218,6 +219,7 @@ def test_heads_start_small() -> None:
 # Arithmetic
 
 
+@pytest.mark.essential
 @torch.no_grad()
 @pytest.mark.parametrize("consensus", ["avg", "max", "identity"])
 @pytest.mark.parametrize("num_class", [5, (5, 7)])
@@ -271,6 +273,7 @@ def test_relational_consensus(consensus: str, kind: type[TSN], num_class: Any) -
     assert_close(model(inputs), twin(inputs))
 
 
+@pytest.mark.essential
 @torch.no_grad()
 @pytest.mark.parametrize("base_model", ["resnet18", "BNInception"])
 def test_rgb_differences(base_model: str) -> None:
@@ -322,6 +325,7 @@ def test_dropout_takes_the_place_of_the_classifier() -> None:
 # Layouts
 
 
+@pytest.mark.essential
 @torch.no_grad()
 def test_crops_count_as_clips(tsn: TSN) -> None:
     crops = torch.randn(2, 10, T * 3, 32, 32)
@@ -488,6 +492,7 @@ def frozen(batch_norm: nn.BatchNorm2d) -> bool:
     return not states.pop()
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("base_model", ["resnet18", "BNInception", "vgg11_bn"])
 def test_partial_batch_norm_holds_from_the_start_and_whenever_training(base_model: str) -> None:
     with torch.device("meta"):
@@ -622,6 +627,7 @@ def test_a_step_of_training_keeps_frozen_statistics() -> None:
 GROUPS = ["first_conv_weight", "first_conv_bias", "normal_weight", "normal_bias", "BN scale/shift"]
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("modality", ["RGB", "Flow", "RGBDiff"])
 @pytest.mark.parametrize("base_model", ["resnet18", "BNInception", "vgg11_bn", "inceptionv3"])
 def test_optimiser_groups(base_model: str, modality: str) -> None:
@@ -722,6 +728,7 @@ def published_tsn(hub_cache: Path) -> TSN:
     return model
 
 
+@pytest.mark.essential
 def test_published_weights(published_tsn: TSN, caplog: pytest.LogCaptureFixture) -> None:
     model = TSN([125, 352], 8, "rgb", "bninception", pretrained="epic-kitchens")
     expected = published_tsn.state_dict()

@@ -45,6 +45,7 @@ def fetch_quietly(url: str, directory: Path, **options: object) -> Path:
     return fetch(url, directory=directory, progress=False, **options)
 
 
+@pytest.mark.essential
 def test_a_file_is_downloaded_once(http_server: HttpServer, tmp_path: Path) -> None:
     http_server.replies[PATH] = CONTENT
     for _ in range(2):
@@ -164,6 +165,7 @@ def test_what_an_error_advises_works(http_server: HttpServer, tmp_path: Path) ->
     assert http_server.requests == []
 
 
+@pytest.mark.essential
 def test_a_wrong_hash_names_both_and_how_to_proceed(
     http_server: HttpServer, tmp_path: Path
 ) -> None:

@@ -21,7 +21,10 @@ from weights import lock
 from weights.download import fetch
 from weights.transfer import _CHUNK_BYTES
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes as POSIX does")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="kills processes as POSIX does"),
+]
 
 CONTENT = random.Random(2).randbytes(3 * _CHUNK_BYTES + 17)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

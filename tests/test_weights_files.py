@@ -12,7 +12,7 @@ import threading
 import zipfile
 from argparse import Namespace
 from collections import OrderedDict
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -26,6 +26,9 @@ from weights.files import CheckpointError, read_file, write_file
 CONTENTS = {"epoch": 3, "state_dict": OrderedDict(weight=torch.arange(6.0).reshape(2, 3))}
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 NUMPY_MODULE = NUMPY_SCALAR.__module__
+# Where they say that they are from depends on the version of Python.
+POSIX_PATH = f"{PosixPath.__module__}\nPosixPath"
+OPEN = f"{open.__module__}.open"
 
 both_serialisations = pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "zip"])
 
@@ -50,6 +53,7 @@ def test_weights_arrive_on_the_cpu(tmp_path: Path, legacy: bool, device: str) ->
     torch.testing.assert_close(contents["state_dict"], CONTENTS["state_dict"])
 
 
+@pytest.mark.essential
 @both_serialisations
 def test_training_options_of_published_files(tmp_path: Path, legacy: bool) -> None:
     contents = {"args": training_options(where=WINDOWS_PATH)}
@@ -71,8 +75,9 @@ def test_training_options_of_published_files(tmp_path: Path, legacy: bool) -> No
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("pathlib\nPosixPath", "pathlib._local\nPosixPath"),  # Python 3.13
-        ("pathlib\nPosixPath", "pathlib\nPurePosixPath"),
+        (POSIX_PATH, "pathlib\nPosixPath"),
+        (POSIX_PATH, "pathlib._local\nPosixPath"),  # Python 3.13
+        (POSIX_PATH, "pathlib\nPurePosixPath"),
         (f"{NUMPY_MODULE}\nscalar", "numpy.core.multiarray\nscalar"),  # NumPy 1
         (f"{NUMPY_MODULE}\nscalar", "numpy._core.multiarray\nscalar"),  # NumPy 2
     ],
@@ -132,7 +137,7 @@ PAYLOADS = {
     "posix.system": lambda marker: Global(os.system, f"touch '{marker}'"),
     "eval": lambda marker: Global(eval, f"open({str(marker)!r}, 'w')"),
     "exec": lambda marker: Global(exec, f"open({str(marker)!r}, 'w')"),
-    "io.open": lambda marker: Global(open, str(marker), "w"),
+    OPEN: lambda marker: Global(open, str(marker), "w"),
     "subprocess.Popen": lambda marker: Global(subprocess.Popen, ["touch", str(marker)]),
 }
 """What creates the file `marker` when a reader that runs code reads it, by the name of it."""
@@ -163,6 +168,7 @@ def test_nothing_runs(tmp_path: Path, name: str, place: str, legacy: bool) -> No
     assert "\n" not in message
 
 
+@pytest.mark.essential
 @both_serialisations
 @pytest.mark.skipif(os.name == "nt", reason="the payloads are for POSIX")
 def test_trust_is_the_way_around(tmp_path: Path, legacy: bool) -> None:
@@ -338,6 +344,7 @@ def test_archives_of_another_kind(tmp_path: Path) -> None:
         read_file(path)
 
 
+@pytest.mark.essential
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"no such checkpoint file: {tmp_path / 'none'}"):
         read_file(tmp_path / "none")
@@ -416,6 +423,7 @@ def test_the_file_may_change_while_the_weights_live(tmp_path: Path, legacy: bool
     assert torch.equal(loaded, weight)
 
 
+@pytest.mark.essential
 @both_serialisations
 def test_what_is_written_is_read(tmp_path: Path, legacy: bool) -> None:
     path = write_file(CONTENTS, str(tmp_path / "model.pth.tar"), legacy=legacy)

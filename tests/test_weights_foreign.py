@@ -51,6 +51,7 @@ def test_six_files_are_recorded() -> None:
     assert len(RECORDED) == 6
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("name", RECORDED)
 def test_outputs_of_the_other_projects(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -115,6 +116,7 @@ def small(kind: str, modality: str = "RGB", num_class: Any = 3, **options: Any) 
     return make(model_type, modality, num_class, **{**defaults, **own_options, **options})
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("kind", RELEASES)
 def test_releases(tmp_path: Path, kind: str) -> None:
     model = small(kind)
@@ -210,6 +212,7 @@ def c1_small(
     return model, lightning(model, names_of_types.get(kind, kind[:3]), **of_model)
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("modality", ["RGB", "Flow"])
 @pytest.mark.parametrize("kind", RELEASES)
 def test_lightning_files(tmp_path: Path, kind: str, modality: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from weights.files import CheckpointError
@@ -63,6 +63,7 @@ def assert_equal(ours: Any, expected: Any) -> None:
         assert ours == expected or (ours != ours and expected != expected)
 
 
+@pytest.mark.essential
 def test_everything_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     assert write_safetensors(CONTENTS, path) == ()
@@ -97,7 +98,6 @@ PLAIN = st.recursive(
 
 
 @given(value=PLAIN)
-@settings(max_examples=200, deadline=None, derandomize=True)
 def test_any_plain_value_comes_back(tmp_path_factory: pytest.TempPathFactory, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "value.safetensors"
     assert write_safetensors({"value": value, "state_dict": WEIGHTS}, path) == ()
@@ -187,6 +187,7 @@ def test_values_without_end_leave_the_old_file(tmp_path: Path, value: Any, messa
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.essential
 def test_anybody_elses_file_is_read_as_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     safetensors.torch.save_file({"b": torch.ones(2), "a": torch.zeros(1)}, path)
