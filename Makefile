@@ -3,12 +3,14 @@
 #   make check      the same with the developers' tools, and the essential tests: a minute
 #   make test       all tests that are not slow, the essential ones among them: five minutes
 #   make test-slow  the slow ones, and more examples for those of hypothesis: four minutes
+#   make test-oldest  what make test runs, with the oldest versions that requirements.txt admits
+#                     (Python 3.11, since newer ones have no wheels of some of them)
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test test-slow lint pillow-simd clean
+.PHONY: demo check test test-slow test-oldest lint pillow-simd clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo.py
@@ -21,6 +23,11 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough
+
+test-oldest:
+	mkdir -p $(VENV)-oldest
+	sed -n 's/^\([a-z]*\)>=\([0-9.]*\).*/\1==\2/p' requirements.txt > $(VENV)-oldest/constraints.txt
+	PIP_CONSTRAINT=$(abspath $(VENV)-oldest/constraints.txt) $(MAKE) VENV=$(VENV)-oldest test
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -52,5 +59,5 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png benchmark.json \
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png benchmark.json \
 		benchmark.png

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from data.options import positive_integer
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
@@ -152,7 +153,14 @@ def load_checkpoint(
             run code, holds weights that do not fit what it says of itself, or holds a TRN or MTRN
             of another `num_segments`.
     """
-    return _model_of(read_checkpoint(path, num_segments=num_segments, trust=trust), path)
+    return _model_of(_read(path, num_segments, trust), path)
+
+
+def _read(path: str | os.PathLike[str], num_segments: int | None, trust: bool) -> Checkpoint:
+    """Read a checkpoint file, after a check of what the caller says of it."""
+    if num_segments is not None:
+        num_segments = positive_integer("num_segments", num_segments)
+    return read_checkpoint(path, num_segments=num_segments, trust=trust)
 
 
 def _model_of(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> TSN:
@@ -185,7 +193,7 @@ def read_documented(
         FileNotFoundError: if there is no such file.
         weights.files.CheckpointError: if `load_checkpoint` does not load the file.
     """
-    checkpoint = read_checkpoint(path, num_segments=num_segments, trust=trust)
+    checkpoint = _read(path, num_segments, trust)
     settings = settings_of(_model_of(checkpoint, path))
     documented = to_dictionary(replace(checkpoint, settings=settings))
     changes = [

@@ -4,7 +4,8 @@ Source of the action score: the EPIC-KITCHENS challenges rank actions by the pro
 probabilities of their verb and noun.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -72,8 +73,9 @@ class Predictor:
         10
 
     Args:
-        model: a TSN, TRN, MTRN or TSM, also an optimised copy of one, in half precision too; it is
-            put in evaluation mode. Clips are processed on the device that it is on.
+        model: a TSN, TRN, MTRN or TSM, also an optimised copy of one, in half precision too. Clips
+            are processed on the device that it is on, in evaluation mode; the model is left in
+            the mode that it is in.
         class_names: names of the verbs and nouns (`data.labels`), or for a model with one task a
             sequence of names. Plain indices unless given.
         crop_count: 1 (the centre), 3 (full height) or 10 (corners, centre, and their mirror
@@ -108,7 +110,6 @@ class Predictor:
                 f"optimize must be True or False, got {optimize!r} (for another precision, give "
                 f"the model that optimize_for_inference(model, dtype=...) returns)"
             )
-        model.eval()
         self.model = optimize_for_inference(model) if optimize else model
         self.transform = evaluation_transform(model, crop_count)
         self.crop_count = crop_count
@@ -205,12 +206,14 @@ class Predictor:
         )
         # (crops * T*L*C, H, W) -> (crops, T*L*C, H, W) of each clip
         crops = (clip.unflatten(0, (self.crop_count, -1)) for clip in inputs)
-        if first.device.type == "cpu":
-            # One at a time, which takes less memory, and less time unless the process keeps what
-            # it frees: the larger the tensors, the more of them go back to the system (ops.memory).
-            outputs = [self.model(crop) for clip in crops for crop in clip.split(1)]
-        else:
-            outputs = [self.model(torch.cat(list(crops)))]
+        with _evaluating(self.model):
+            if first.device.type == "cpu":
+                # One at a time, which takes less memory, and less time unless the process keeps
+                # what it frees: the larger tensors are, the more of them go back to the system
+                # (ops.memory).
+                outputs = [self.model(crop) for clip in crops for crop in clip.split(1)]
+            else:
+                outputs = [self.model(torch.cat(list(crops)))]
         tasks = [output if isinstance(output, tuple) else (output,) for output in outputs]
         return tuple(
             self._average(torch.cat(scores), len(clips)) for scores in zip(*tasks, strict=True)
@@ -248,6 +251,18 @@ class Predictor:
         ]
         actions = sorted(candidates, key=lambda label: -label.probability)[:top_k]
         return Prediction(verbs=best[0], nouns=best[1], actions=tuple(actions))
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode, and each of its modules back into its own mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _best(probabilities: Tensor, names: Sequence[str], top_k: int) -> tuple[Label, ...]:

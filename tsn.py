@@ -544,11 +544,12 @@ class TSN(nn.Module):
             fits = False
         if not fits:
             t = segments or "T"
+            remedy = "; inputs.unsqueeze(0) adds the batch axis" if inputs.ndim == 3 else ""
             product = segments * channels if segments else f"T*{channels}"
             raise ValueError(
                 f"expected (N, {product}, H, W) = {t} segment{'s' * (t != 1)} x {frames} "
                 f"frame{'s' * (frames != 1)} x {depth} channels, (N, {t}, {channels}, H, W) or "
-                f"(N, {t}, {frames}, {depth}, H, W), got {_shape(inputs)}"
+                f"(N, {t}, {frames}, {depth}, H, W), got {_shape(inputs)}{remedy}"
             )
         if 0 in shape:
             raise ValueError(f"inputs must not be empty, got {_shape(inputs)}")
@@ -693,8 +694,13 @@ def _fetch_published(published: PublishedWeights) -> Checkpoint:
 
 
 def _require_floating_point(argument: str, value: object, remedy: str) -> None:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+    if not isinstance(value, Tensor):
+        raise ValueError(
+            f"{argument} must be a floating-point tensor, got {type(value).__name__} "
+            f"(torch.from_numpy makes one of an array): {remedy}"
+        )
+    if not value.is_floating_point():
+        kind = value.dtype
         raise ValueError(f"{argument} must be a floating-point tensor, got {kind}: {remedy}")
     if value.layout != torch.strided:
         raise ValueError(

@@ -62,8 +62,10 @@ def test_the_whole_display_matrix_is_applied(right, down, quarter_turn, tmp_path
     stored = VideoFile(path).read([5])[0]
     expected = stored.transpose(1, 2) if quarter_turn else stored
     flipped = [axis for axis, way in ((2, right), (1, down)) if way < 0]
-    assert VideoFile(patch(path, tmp_path / "turned.mp4", turn)).read([5])[0].equal(
-        expected.flip(flipped)
+    assert (
+        VideoFile(patch(path, tmp_path / "turned.mp4", turn))
+        .read([5])[0]
+        .equal(expected.flip(flipped))
     )
 
 
@@ -170,6 +172,7 @@ def test_frames_of_another_size_are_scaled_to_the_first(tmp_path, caplog):
     assert numbers(path) == list(range(40))
 
 
+@pytest.mark.essential
 def test_the_stream_is_the_one_that_players_take(tmp_path):
     path = tmp_path / "two.mp4"
     with av.open(str(path), "w") as container:
@@ -373,6 +376,7 @@ def assert_every_way_of_reading_agrees(path: Path, draw: random.Random) -> None:
     assert source.read(some).equal(expected[some])
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(
     "seeds",
     [

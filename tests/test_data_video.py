@@ -27,6 +27,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.decoder import Decoder
 from data.sampling import segment_indices
 from data.video import (
     FlowFolder,
@@ -39,7 +40,6 @@ from data.video import (
     load_clip,
     open_frames,
 )
-from data.decoder import Decoder
 
 av = pytest.importorskip("av", reason="PyAV (package `av`) is not installed")
 

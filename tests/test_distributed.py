@@ -42,6 +42,7 @@ def train(rank: int, world: int, store: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.essential
 @pytest.mark.skipif(not distributed.is_available(), reason="this PyTorch has no torch.distributed")
 def test_ddp_trains(tmp_path: Path) -> None:
     multiprocessing.spawn(train, (2, str(tmp_path / "store")), nprocs=2)

@@ -251,6 +251,9 @@ def install(python: Path, *what: str | Path) -> Path:
 @pytest.mark.parametrize("source", ["folder", "sdist"])
 def test_installed(source: str, clone: Path, python: Path, project: Path) -> None:
     what = clone
+    stale = clone / "build" / "lib" / "epic_action_models" / "stale.py"  # of an earlier build
+    stale.parent.mkdir(parents=True)
+    stale.touch()
     if source == "sdist":
         build = "from setuptools.build_meta import build_sdist; build_sdist('..')"
         run(clone, python, "-Wignore", "-c", build)
@@ -260,7 +263,7 @@ def test_installed(source: str, clone: Path, python: Path, project: Path) -> Non
 
     assert sorted(path.name.partition("-")[0] for path in site_packages.iterdir()) == [
         "epic_action_models",
-        "epic_kitchens_action_models",  # its metadata
+        "epic_action_models",  # its metadata
         "here.pth",
     ]
     package = site_packages / "epic_action_models"

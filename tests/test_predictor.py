@@ -162,11 +162,20 @@ def test_rgb_difference_loads_one_frame_more(tmp_path) -> None:
     assert len(predictor(clip, top_k=2).classes) == 2
 
 
-def test_the_model_is_put_in_evaluation_mode() -> None:
-    model = small(4)
-    assert model.training
-    Predictor(model)
-    assert not model.training
+@pytest.mark.parametrize("optimize", [True, False])
+def test_predictions_in_the_midst_of_training_change_nothing(
+    frames: Tensor, optimize: bool
+) -> None:
+    model = TSN(4, 3, "RGB", base_model="resnet18", pretrained=None, partial_bn=False)
+    model.base_model.layer1.eval()  # as somebody may freeze it
+    modes = [module.training for module in model.modules()]
+    before = copy.deepcopy(model.state_dict())
+    predictor = Predictor(model, optimize=optimize)
+    expected = Predictor(copy.deepcopy(model).eval(), optimize=optimize).probabilities([frames])
+    for _ in range(2):
+        assert predictor.probabilities([frames])[0].equal(expected[0])
+    assert [module.training for module in model.modules()] == modes
+    assert all(before[name].equal(tensor) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)

@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from weights.architecture import class_counts, input_channels
 from weights.entries import (
@@ -136,6 +136,11 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
     """
     report: list[str] = []
     contents = _with_state_dict(contents, report)
+    if isinstance(contents, nn.Module):
+        raise CheckpointError(
+            f"a whole model ({kind_of(contents)}), not a checkpoint: read it with "
+            f"torch.load(path, weights_only=False), and write it with save_checkpoint(model, path)"
+        )
     if not isinstance(contents, Mapping) or "state_dict" not in contents:
         held = f" with {names_of(contents)}" if isinstance(contents, Mapping) and contents else ""
         raise CheckpointError(
