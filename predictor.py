@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data.labels import ClassNames, index_names
+from data.options import positive_integer
 from data.video import load_clip
 from ops.inference import optimize_for_inference
 from transforms import evaluation_transform
@@ -170,8 +171,7 @@ class Predictor:
             ValueError: for anything else, or if one of them cannot be read.
             FileNotFoundError: if one of them does not exist.
         """
-        if top_k < 1:
-            raise ValueError(f"top_k must be a positive number of classes, got {top_k!r}")
+        top_k = positive_integer("top_k", top_k)
         probabilities = self.probabilities(clips)
         return [
             self._prediction([task[index] for task in probabilities], top_k)
@@ -222,7 +222,8 @@ class Predictor:
     def _sampled(self, clip: Any) -> Tensor:
         """The frames that the model sees, of a clip of which they may have been loaded before."""
         frames = self.model.num_segments * self.model.frames_per_snippet
-        loaded = isinstance(clip, Tensor) and clip.ndim == 4 and clip.shape[0] == frames
+        loaded = isinstance(clip, Tensor) and clip.ndim == 4 and len(clip) == frames
+        loaded = loaded and clip.shape[1] <= 3  # channels, which are last in other clips
         return cast(Tensor, clip) if loaded else self.load(clip)
 
     def _average(self, scores: Tensor, clips: int) -> Tensor:

@@ -139,10 +139,8 @@ class MTRN(TSN):
         sampling = one_of("relation_sampling", relation_sampling, RELATION_SAMPLINGS)
         if classifier_pairing == "published" and pretrained == "epic-kitchens-100":
             classifier_pairing = "per-scale"
-        # A plain value, wanted while the base class builds the network.
-        self.classifier_pairing = one_of(
-            "classifier_pairing", classifier_pairing, CLASSIFIER_PAIRINGS
-        )
+        # Wanted while the base class builds the network.
+        self._pairing = one_of("classifier_pairing", classifier_pairing, CLASSIFIER_PAIRINGS)
         super().__init__(
             num_class,
             num_segments,
@@ -173,5 +171,5 @@ class MTRN(TSN):
             self.img_feature_dim,
             self.num_segments,
             self._class_counts,
-            classifier_pairing=self.classifier_pairing,
+            classifier_pairing=self._pairing,
         )

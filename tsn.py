@@ -120,8 +120,6 @@ class TSN(nn.Module):
         preprocessing: what the weights expect of the input; `input_mean`, `input_std`,
             `input_size`, `crop_size`, `scale_size`, `input_space` and `input_range` show its parts.
         frames_per_snippet: frames to load for a snippet: L, and one more for RGBDiff.
-        classifier_pairing: of a multi-scale relation, which scale uses which classifier; only
-            `trn.MTRN` has it as an option.
         inference_only: whether this is a copy of `ops.inference.optimize_for_inference`, which
             cannot be trained or saved.
         load_report: what was renamed, split or assumed of a checkpoint's weights, a sentence each.
@@ -139,8 +137,8 @@ class TSN(nn.Module):
     preprocessing: Preprocessing
     feature_dim: int
     load_report: tuple[str, ...] = ()
-    classifier_pairing = "published"
     inference_only = False
+    _pairing = "published"
     _read_only: ClassVar[frozenset[str]] = frozenset(
         {
             "num_class",
@@ -205,21 +203,33 @@ class TSN(nn.Module):
         Raises:
             AttributeError: if it is an option of the constructor.
         """
-        if name in self._read_only and self.__dict__.get(name, value) != value:
-            raise AttributeError(
-                f"{name} is {self.__dict__[name]!r} for good, since the model was built for it, "
-                f"got {value!r}: build another model, or load its checkpoint with other options"
-            )
+        if name in self._read_only and hasattr(self, name):
+            built = getattr(self, name)
+            if built != value:
+                raise AttributeError(
+                    f"{name} is {built!r} for good, since the model was built for it, got "
+                    f"{value!r}: build another model, or load its checkpoint with other options"
+                )
+            return
         super().__setattr__(name, value)
 
     @property
     def dropout(self) -> float:
         """Probability with which features are dropped while training; may be set at any time."""
-        return cast(nn.Dropout, self.base_model.last_linear).p
+        last = self.base_model.last_linear
+        return last.p if isinstance(last, nn.Dropout) else 0.0
 
     @dropout.setter
     def dropout(self, value: float) -> None:
-        cast(nn.Dropout, self.base_model.last_linear).p = _probability("dropout", value)
+        last = self.base_model.last_linear
+        if not isinstance(last, nn.Dropout):
+            raise ValueError(f"dropout cannot be set: base_model.last_linear is {last}")
+        last.p = _probability("dropout", value)
+
+    @property
+    def classifier_pairing(self) -> str:
+        """Which scale of a multi-scale relation uses which classifier; an option of `trn.MTRN`."""
+        return self._pairing
 
     def _build(self, pretrained: str | None) -> None:
         """Make the network, with the weights asked for."""
@@ -495,15 +505,16 @@ class TSN(nn.Module):
         Activations then grow or shrink from block to block, and the loss stays ln(classes).
         """
         began, self._training_began[0] = self._training_began[0], True
-        frozen = self._partial_batch_norms() if self._partial_bn and not began else []
-        statistics = [
-            cast(tuple[Tensor, Tensor], (layer.running_mean, layer.running_var)) for layer in frozen
-        ]
-        fresh = [
-            bool((mean == 0).all() and (variance == 1).all())
-            for mean, variance in statistics
-            if type(mean) is Tensor and not mean.is_meta  # without values, there is nothing to say
-        ]
+        if began or not self._partial_bn:
+            return
+        try:
+            fresh = [
+                bool((layer.running_mean == 0).all() and (layer.running_var == 1).all())
+                for layer in self._partial_batch_norms()
+                if layer.running_mean is not None and layer.running_var is not None
+            ]
+        except RuntimeError:  # without values, as on the meta device or under torch.vmap
+            return
         if fresh and all(fresh):
             _logger.warning(
                 "training begins with partial batch norm, but its %d frozen layers have the "
@@ -553,7 +564,9 @@ class TSN(nn.Module):
             )
         if 0 in shape:
             raise ValueError(f"inputs must not be empty, got {_shape(inputs)}")
-        return inputs.reshape(-1, channels, *shape[-2:])
+        # The sides stay as they are, which exporters need to know, whatever the batch.
+        snippets = inputs.flatten(2, -3) if inputs.ndim > 4 else inputs.unflatten(1, (-1, channels))
+        return cast(Tensor, snippets.flatten(0, 1))
 
     def partialBN(self, enable: bool = True) -> None:  # noqa: N802 - the original's name
         """Freeze every 2-D batch norm of the image network but the first, or undo that.

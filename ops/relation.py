@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import combinations
 from math import comb
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -121,10 +121,6 @@ class MultiScaleRelation(nn.Module):
             nn.ModuleList(nn.Linear(bottleneck, count) for count in class_counts)
             for _ in self.scales
         )
-        if classifier_pairing == "published" and len(self.scales) > 1:
-            # Kept: no scale is paired with them, see `forward`. A parameter that waits for a
-            # gradient that never comes stops DistributedDataParallel (test_ddp_trains).
-            self.classifiers[-1].requires_grad_(False)
         self.fc_fusion_scales = nn.ModuleList(
             nn.Sequential(nn.ReLU(), nn.Linear(scale * num_features, bottleneck), nn.ReLU())
             for scale in self.scales
@@ -137,6 +133,16 @@ class MultiScaleRelation(nn.Module):
             for name, rows in tables:
                 table = torch.tensor(rows, dtype=torch.int32, device=device)
                 self.register_buffer(f"_{name}_{scale}", table, persistent=False)
+
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Put the relation in training or evaluation mode, and freeze classifiers of no scale."""
+        if self.classifier_pairing == "published" and len(self.scales) > 1:
+            # Kept: the last ones are not used, see `forward`. A parameter that waits for a
+            # gradient that never comes stops DistributedDataParallel (test_ddp_trains).
+            self.classifiers[-1].requires_grad_(False)
+        return super().train(mode)
 
     def relations(self, scale: int) -> Tensor:
         """All relations of a scale: int32 (R, scale), segment indices in ascending order."""

@@ -33,7 +33,7 @@ def small(
 @pytest.fixture(scope="module")
 def model() -> TSN:
     torch.manual_seed(0)
-    return small((5, 7))
+    return small((5, 7)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_probabilities_are_the_softmax_of_the_crops_mean_logits(
 
 
 def test_probabilities_are_not_softmaxed_twice(frames: Tensor) -> None:
-    model = small(5, before_softmax=False)
+    model = small(5, before_softmax=False).eval()
     predictor = Predictor(model, crop_count=10)
     clip = evaluation_transform(model, 10)(frames).unsqueeze(0)
     with torch.no_grad():
@@ -215,6 +215,8 @@ def test_clips_of_any_kind_are_sampled_and_loaded_frames_are_not(model: TSN, tmp
         5 * [expected]
     )
     assert predictor(predictor.load(clip)) == expected
+    last = predictor.load(clip).permute(0, 2, 3, 1)
+    assert predictor.predict([last, last.numpy()]) == [expected, expected]
 
 
 @pytest.mark.parametrize(

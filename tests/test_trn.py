@@ -206,6 +206,14 @@ def test_every_parameter_learns_but_the_frozen_and_the_unused_is_one(kind: type[
     assert of_heads == (unused if kind is MTRN else set())
 
 
+def test_classifiers_of_no_scale_stay_frozen_when_all_is_thawed() -> None:
+    model = MTRN(5, T, "RGB", base_model="resnet18", pretrained=None)
+    model.requires_grad_(False).requires_grad_(True).train()
+    unused, used = model.consensus.classifiers[-1], model.consensus.classifiers[-2]
+    assert not any(parameter.requires_grad for parameter in unused.parameters())
+    assert all(parameter.requires_grad for parameter in used.parameters())
+
+
 @pytest.mark.parametrize("kind", [TRN, MTRN])
 def test_optimiser_groups_hold_the_relation_layers(kind: type[TSN]) -> None:
     model = make(kind)

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -446,6 +447,7 @@ def test_features_that_do_not_fit(tsn: TSN, features: Any, got: str) -> None:
         (TSN, "consensus_type", "max"),
         (TSN, "before_softmax", False),
         (TRN, "img_feature_dim", 128),
+        (partial(TSN, consensus_type="TRNMultiscale"), "classifier_pairing", "per-scale"),
         (MTRN, "classifier_pairing", "per-scale"),
         (TSM, "shift_div", 4),
         (TSM, "shift_place", "block"),
@@ -463,6 +465,14 @@ def test_what_was_built_in_cannot_be_set(kind: type[TSN], option: str, value: An
             setattr(twin, option, value)
         assert getattr(twin, option) == built
         setattr(twin, option, built)
+
+
+def test_dropout_of_a_model_without_that_layer() -> None:
+    model = make()
+    model.base_model.last_linear = nn.Identity()
+    assert model.dropout == 0
+    with refused("dropout cannot be set: base_model.last_linear is Identity()"):
+        model.dropout = 0.5
 
 
 def test_dropout_can_be_set_and_is_saved(tmp_path: Path) -> None:
@@ -594,6 +604,19 @@ def test_frozen_statistics_of_fresh_layers_are_named_once(
     assert all("pretrained='imagenet'" in record.message for record in caplog.records)
 
 
+def test_models_without_values_train_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    models = [TSN(5, T, "RGB", "resnet18", pretrained=None).train() for _ in range(2)]
+    stacked = torch.func.stack_module_state(models)
+    clips = torch.randn(2, 1, T * 3, 32, 32)
+
+    def run(parameters: Any, buffers: Any, clip: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(models[0], (parameters, buffers), (clip,))
+
+    models[0].base_model.bn1.eval()  # which would write its statistics
+    assert torch.vmap(run, randomness="different")(*stacked, clips).shape == (2, 1, 5)
+    assert not caplog.records
+
+
 def test_statistics_of_trained_layers_need_no_word(caplog: pytest.LogCaptureFixture) -> None:
     make().train()(torch.randn(1, T * 3, 64, 64))
     assert not caplog.records
@@ -642,8 +665,8 @@ def test_optimiser_groups(base_model: str, modality: str) -> None:
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     assert [id(p) for p in groups["first_conv_weight"]["params"]] == [id(first.weight)]
     assert len(groups["first_conv_bias"]["params"]) == (first.bias is not None)
-    for partial in (True, False):
-        model.partialBN(partial)
+    for enabled in (True, False):
+        model.partialBN(enabled)
         listed = [id(p) for group in model.get_optim_policies() for p in group["params"]]
         assert len(listed) == len(set(listed))
         assert set(listed) == {id(p) for p in model.parameters() if p.requires_grad}

@@ -403,7 +403,7 @@ def changed(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
             r"mean' .* is missing \('mean' is not among bgr, input_s",
         ),
         ("data.preprocessing.std", None, "'data.preprocessing.std'"),
-        ("data.preprocessing", None, "does not record its number of segments"),
+        ("data.preprocessing", None, r"'data\.preprocessing\.mean' .* is missing"),
         (
             "data.preprocessing.mean",
             0.5,

@@ -66,7 +66,10 @@ __all__ = [
 ]
 
 _FORMAT_VERSION = 1
-_WEIGHTS = ("model_state_dict", "model", "net", "weights", "ema")
+_WEIGHTS = (
+    *("model_state_dict", "model", "module", "net", "weights"),
+    *("ema", "ema_state_dict", "state_dict_ema"),
+)
 """Names that the entry `state_dict` has in files of other programs, the likeliest first."""
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -32,6 +31,8 @@ _LONGEST, _MOST = 100, 1000
 _WRAPPERS = ("_orig_mod", "module", "model")
 """What wrappers add to names: torch.compile; DataParallel, DistributedDataParallel and
 AveragedModel; modules of Lightning."""
+_ROOTS = ("base_model.", "new_fc.", "fc_verb.", "fc_noun.", "consensus.")
+"""What the names of this library's weights begin with."""
 
 
 class UnknownSegmentsError(CheckpointError):
@@ -143,8 +144,8 @@ def clean_state_dict(entry: Any, report: list[str]) -> dict[str, Tensor]:
     """Return the weights of a file under the network's own names, without those of wrappers.
 
     The components `_orig_mod`, `module` and `model` are dropped wherever they stand in a name.
-    Where the network is the `model` of another module, that module's other weights are left out,
-    and so is the counter `n_averaged` of an AveragedModel.
+    Where there is a network of this library, what else the module around it holds is left out,
+    such as the weights of a loss or the counter `n_averaged` of an AveragedModel.
 
     Args:
         entry: what the file holds as `state_dict`.
@@ -156,14 +157,14 @@ def clean_state_dict(entry: Any, report: list[str]) -> dict[str, Tensor]:
     """
     _require_tensors(entry)
     parts = {name: name.split(".") for name in entry}
-    inside = [
-        name for name in entry if "model" in takewhile(_WRAPPERS.__contains__, parts[name][:-1])
-    ]
+    cleaned = {
+        name: ".".join([*(part for part in place if part not in _WRAPPERS), leaf])
+        for name, (*place, leaf) in parts.items()
+    }
+    is_ours = any(clean.startswith(_ROOTS) for clean in cleaned.values())
     original: dict[str, str] = {}
-    for name in inside or entry:
-        *place, leaf = parts[name]
-        clean = ".".join([*(part for part in place if part not in _WRAPPERS), leaf])
-        if clean == "n_averaged":
+    for name, clean in cleaned.items():
+        if clean == "n_averaged" or (is_ours and not clean.startswith(_ROOTS)):
             continue
         if clean in original:
             raise CheckpointError(

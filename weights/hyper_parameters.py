@@ -51,7 +51,8 @@ def entry(tree: Any, path: str, default: Any = _MISSING, assumed: list[str] | No
 
 def is_c1(tree: Any) -> bool:
     """Whether hyper-parameters are those of C1, rather than some other program's."""
-    return isinstance(entry(tree, "data.preprocessing", None), Mapping)
+    fields = ("data.preprocessing", "data.frame_count", "data.segment_length", "model.backbone")
+    return any(entry(tree, field, None) is not None for field in fields)
 
 
 def preprocessing_of(tree: Any, report: list[str], assumed: list[str]) -> Preprocessing:
