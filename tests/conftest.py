@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -34,3 +35,9 @@ def no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests do not see where their reader's own weights lie."""
     monkeypatch.delenv("EPIC_MODELS_DIR", raising=False)
     monkeypatch.delenv("EPIC_MODELS_URL", raising=False)
+
+
+@pytest.fixture
+def six_frames() -> torch.Tensor:
+    """Frames (6, 3, 4, 4), each of one colour: its index."""
+    return torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 4, 4)
