@@ -17,9 +17,9 @@ from test_weights_foreign import RECORDED
 
 from data.made_up import make_video
 from model_loader import save_checkpoint
+from ops.backbones import make_backbone
 from tsm import TSM
 from tsn import TSN
-from ops.backbones import make_backbone
 from weights.published import PUBLISHED, Scores, find_published
 
 REPOSITORY = Path(__file__).resolve().parent.parent
