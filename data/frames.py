@@ -174,7 +174,7 @@ class FrameSource(ABC):
             if behind - before == 2
             else f"numbers {before + 1} ... {behind - 1} are missing"
         )
-        others = f", and those of {gaps.size - 1} more gaps" * (gaps.size > 1)
+        others = f" (the first of {gaps.size} gaps)" * (gaps.size > 1)
         self._warn_once(
             "%s: %s%s; indices pass over them, and by_number=True shows the frame before them",
             missing,

@@ -127,7 +127,7 @@ def _open(clip: Clip, modality: str) -> FrameSource:
         return _open_path(clip, channels)
     if isinstance(clip, bytes):
         clip = io.BytesIO(clip)
-    if not hasattr(clip, "seek"):
+    if not (hasattr(clip, "read") and hasattr(clip, "seek")):
         raise ValueError(f"clip must be {_LAYOUTS[channels]}, got a {type(clip).__name__}")
     return _open_file(_checked_file(clip), channels)
 

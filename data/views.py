@@ -44,8 +44,9 @@ class FrameRange(_View):
         self, source: FrameSource, start: int | None = None, stop: int | None = None
     ) -> None:
         super().__init__(source)
-        end = f"the number of frames in {self.name}"
-        self._range = _checked_range(start, stop, range(len(source)), end)
+        self._range = _checked_range(
+            start, stop, range(len(source)), f"the number of frames in {self.name}"
+        )
 
     def __len__(self) -> int:
         return len(self._range)
@@ -83,8 +84,9 @@ class NumberRange(_View):
         super().__init__(source)
         self._numbers = source._checked_numbers()
         there = range(int(self._numbers[0]), int(self._numbers[-1]) + 1)
-        end = f"the number behind the last in {self.name}"
-        self._range = _checked_range(start, stop, there, end)
+        self._range = _checked_range(
+            start, stop, there, f"the number behind the last in {self.name}"
+        )
 
     def __len__(self) -> int:
         return len(self._range)
@@ -167,7 +169,7 @@ def select(
 
 
 def _checked_range(start: int | None, stop: int | None, there: range, end: str) -> range:
-    """The part of what is there from start to stop, either of which may be None."""
+    """The part of what is there from start to stop; `end` says in errors what its end is."""
     for name, value in (("start", start), ("stop", stop)):
         if value is not None and not is_integer(value):
             raise ValueError(f"{name} must be an integer or None, got {value!r}")

@@ -50,6 +50,7 @@ def test_channels_first_wins_where_both_could_be_meant():
         ([np.zeros((8, 8, 3), np.uint8)], "list of PIL images, got one with a ndarray"),
         (7, "clip must be a video file, .*, got a int"),
         (None, "clip must be .* got a NoneType"),
+        (Image.new("RGB", (8, 8)), "clip must be .* got a Image"),  # which can seek, not read
     ],
 )
 def test_things_that_are_no_clip(clip, message):

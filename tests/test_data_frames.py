@@ -242,7 +242,7 @@ def test_a_gap_is_reported_once_when_it_is_read_over(gaps, caplog):
 @pytest.mark.parametrize("read", [lambda s: s.read([0, 5]), lambda s: list(s.blocks(4))])
 def test_several_gaps_are_counted(read, gaps, caplog):
     read(open_frames(gaps, short_side=10))
-    assert "104 ... 106 are missing, and those of 1 more gaps" in caplog.text
+    assert "104 ... 106 are missing (the first of 2 gaps);" in caplog.text
 
 
 def test_by_number_only_a_missing_number_that_is_wanted_is_reported(gaps, caplog):
