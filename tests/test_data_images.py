@@ -267,10 +267,10 @@ def test_listing_does_not_look_at_each_file(tmp_path, monkeypatch):
 
 def test_numbers_that_no_int64_holds_are_refused(tmp_path):
     save(tmp_path, f"img_{2**63 - 1}.png", 1)
-    assert open_frames(tmp_path).numbers.tolist() == [2**63 - 1]
+    assert FrameFolder(tmp_path).numbers.tolist() == [2**63 - 1]
     save(tmp_path, f"img_{2**63}.png", 1)
     with pytest.raises(ValueError, match=rf"the number of img_{2**63}\.png must be at most"):
-        open_frames(tmp_path)
+        FrameFolder(tmp_path)
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
