@@ -70,7 +70,6 @@ def _parser() -> argparse.ArgumentParser:
     clip = parser.add_argument_group("clip")
     clip.add_argument(
         "--clip",
-        type=Path,
         help="video file, folder of RGB frames, or folder of flow images (default: a made-up clip)",
     )
     clip.add_argument("--start", type=int, help="first frame of the clip")

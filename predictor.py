@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data.labels import ClassNames, index_names
 from data.options import positive_integer
-from data.video import load_clip
+from data.video import load_clip, open_frames
 from ops.inference import optimize_for_inference
 from transforms import evaluation_transform
 from tsn import TSN
@@ -116,29 +116,47 @@ class Predictor:
         self.crop_count = crop_count
         self._names = _task_names(class_names, model.num_class)
 
-    def load(self, clip: Any, *, start: int | None = None, stop: int | None = None) -> Tensor:
-        """The frames of a clip that the model sees.
+    def load(
+        self,
+        clip: Any,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        by_number: bool = False,
+    ) -> Tensor:
+        """The frames of a clip that the model sees, resized as its preprocessing says.
 
         Args:
-            clip: whatever `data.video.open_frames` takes: a video file, a folder of frames or
-                flow images, an array or tensor, a list of images.
-            start: first frame of the clip; None, the first there is.
-            stop: frame behind the last of the clip; None, to the end.
+            clip: whatever `data.video.open_frames` takes: a video file, a folder or tar of frames
+                or flow images, a file object, an array or tensor, a list of images.
+            start: index of the first frame of the clip; None, the first there is.
+            stop: index behind the last of the clip; None, to the end.
+            by_number: whether `start` and `stop` are file numbers instead, as for
+                `data.video.load_clip`.
 
         Returns:
-            uint8 (T * frames per snippet, channels, H, W).
+            uint8 (T * frames per snippet, channels, H, W), the shorter side `scale_size` pixels.
         """
+        scale_size = self.model.preprocessing.scale_size
         return load_clip(
-            clip,
+            # Frames are resized one by one: all of them together may be large.
+            open_frames(clip, self.model.modality, short_side=scale_size),
             num_segments=self.model.num_segments,
             new_length=self.model.new_length,
             modality=self.model.modality,
             start=start,
             stop=stop,
+            by_number=by_number,
         )
 
     def __call__(
-        self, clip: Any, *, start: int | None = None, stop: int | None = None, top_k: int = 5
+        self,
+        clip: Any,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        by_number: bool = False,
+        top_k: int = 5,
     ) -> Prediction:
         """Classify a clip.
 
@@ -146,6 +164,7 @@ class Predictor:
             clip: as for `load`.
             start: as for `load`.
             stop: as for `load`.
+            by_number: as for `load`.
             top_k: how many classes to return.
 
         Returns:
@@ -153,9 +172,10 @@ class Predictor:
 
         Raises:
             FileNotFoundError: if the clip does not exist.
-            ValueError: if it holds no frames of the model's kind.
+            ValueError: if it holds no frames of the model's kind, or a range that it does not have.
         """
-        return self.predict([self.load(clip, start=start, stop=stop)], top_k=top_k)[0]
+        frames = self.load(clip, start=start, stop=stop, by_number=by_number)
+        return self.predict([frames], top_k=top_k)[0]
 
     def predict(self, clips: Sequence[Any], *, top_k: int = 5) -> list[Prediction]:
         """Classify several clips in one batch.

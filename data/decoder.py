@@ -29,9 +29,6 @@ _NO_VIDEO = (
 _STILL_BRANDS = ("avif", "heic", "heim", "heis", "heix", "mif1", "mif2")
 """Major brands of still pictures in the container of MP4; sequences of pictures have others."""
 
-_ARCHIVES = ((0, b"PK\x03\x04", "a zip archive"), (257, b"ustar", "a tar archive"))
-"""Signatures of archives, whose JPEGs FFmpeg would read as motion JPEG, in the archive's order."""
-
 _DEFAULT_BONUS = 5_000_000
 """Pixels that the stream marked as default counts more, as in FFmpeg's own choice."""
 
@@ -203,12 +200,10 @@ def open_video(source: VideoSource) -> tuple[Any, Any]:
     options = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
         if isinstance(source, Path):
-            with open(source, "rb") as file:
-                _refuse_archive(name, file)
             # "file:" and the white list keep names from being taken for network addresses.
             container = av.open(f"file:{source}", options={"protocol_whitelist": "file"}, **options)
         else:
-            _refuse_archive(name, source)
+            source.seek(0)
             container = av.open(_Unclosed(source), **options)
     except av.FFmpegError as error:
         raise ValueError(
@@ -231,15 +226,6 @@ def open_video(source: VideoSource) -> tuple[Any, Any]:
     # Starting threads takes longer than most reads, and data loaders have processes.
     stream.codec_context.thread_count = 1
     return container, stream
-
-
-def _refuse_archive(name: str, file: BinaryIO) -> None:
-    file.seek(0)
-    head = file.read(512)
-    file.seek(0)
-    for place, signature, kind in _ARCHIVES:
-        if head[place:].startswith(signature):
-            raise ValueError(f"{name}: {kind}, not a video: unpack it; accepted are {RGB_LAYOUTS}")
 
 
 def _can_be_shown(stream: Any) -> bool:

@@ -1,5 +1,6 @@
 """What all sources of frames have in common: a length, and frames read by index."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex
@@ -9,17 +10,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["FLOW_LAYOUTS", "RGB_LAYOUTS", "FrameRange", "FrameSource", "size_of"]
+from data.options import positive_integer
+
+__all__ = ["FLOW_LAYOUTS", "RGB_LAYOUTS", "FrameSource", "is_integer", "size_of"]
+
+logger = logging.getLogger(__name__)
 
 RGB_LAYOUTS = (
     "a video file, a folder of numbered images (frame_0000000001.jpg, img_00001.jpg, ...; "
-    "jpg, jpeg or png), a uint8 array or tensor (frames, H, W, 3) or (frames, 3, H, W), or a list "
-    "of PIL images"
+    "jpg, jpeg or png) or a tar of them, a binary file object or bytes of a video or tar, a uint8 "
+    "array or tensor (frames, H, W, 3) or (frames, 3, H, W), or a list of PIL images"
 )
 FLOW_LAYOUTS = (
     "a folder with sub-folders u/ and v/ of numbered images, a folder of images x_00001.jpg and "
-    "y_00001.jpg (or flow_x_ and flow_y_, or u_ and v_), a uint8 array or tensor "
-    "(frames, H, W, 2) or (frames, 2, H, W), or a list of mode L PIL images u, v, u, v, ..."
+    "y_00001.jpg (or flow_x_ and flow_y_, or u_ and v_, behind a common beginning such as ID-), "
+    "a tar of either, its bytes or a binary file object, folders ROOT/u/CLIP and ROOT/v/CLIP, "
+    "a uint8 array or tensor (frames, H, W, 2) or (frames, 2, H, W), or a list of mode L PIL "
+    "images u, v, u, v, ..."
 )
 
 
@@ -30,11 +37,14 @@ class FrameSource(ABC):
         name: what messages call it, such as its path.
         channels: 3 for RGB, 2 for flow (u, then v).
         fps: frames per second where known, else None.
+        numbers: the number of each frame in its file's name, sorted, int64 (frames,); None where
+            frames have no numbers, as in videos and arrays.
     """
 
     name: str
     channels: int
     fps: float | None = None
+    _logged: frozenset[str] = frozenset()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -47,8 +57,34 @@ class FrameSource(ABC):
         A frame may come more than once; the last one counts.
         """
 
+    @property
+    def numbers(self) -> NDArray[np.int64] | None:
+        """Sorted numbers of the frames' files, int64 (frames,), or None."""
+        return None
+
+    def index_of(self, number: int) -> int:
+        """Return the index of the frame whose file has a number.
+
+        Args:
+            number: as in the file's name, such as a labelled frame number of EPIC-KITCHENS.
+
+        Raises:
+            ValueError: if no file has it, or frames have no numbers (for the time of a frame in a
+                video, `VideoFile.index_at` has its index).
+        """
+        if not is_integer(number):
+            raise ValueError(f"number must be an integer, got {number!r}")
+        numbers = self._checked_numbers()
+        index = int(np.searchsorted(numbers, number))
+        if index == len(numbers) or numbers[index] != number:
+            raise ValueError(
+                f"{self.name}: no frame has number {number}; there are {len(numbers)} with numbers "
+                f"from {numbers[0]} to {numbers[-1]}"
+            )
+        return index
+
     def read(self, indices: Sequence[int] | NDArray[np.integer[Any]] | Tensor) -> Tensor:
-        """Reads frames; each one is decoded once and nothing but the result is kept.
+        """Read frames; each one is decoded once and nothing but the result is kept.
 
         Args:
             indices: one-dimensional, in any order, duplicates allowed, each in 0 ... len - 1.
@@ -66,60 +102,101 @@ class FrameSource(ABC):
         places: dict[int, list[int]] = {}
         for place, index in enumerate(wanted):
             places.setdefault(index, []).append(place)
+        ascending = sorted(places)
+        self._warn_of_gaps(ascending[0], ascending[-1])
         frames: Tensor | None = None
-        for index, frame in self._frames(sorted(places)):
+        for index, frame in self._frames_of_one_size(ascending):
             if frames is None:
-                frames = torch.empty(
-                    (len(wanted), *frame.shape),
-                    dtype=frame.dtype,
-                    device=frame.device,
-                    memory_format=torch.channels_last
-                    if frame.stride(0) == 1
-                    else torch.contiguous_format,
-                )
-            if frame.shape != frames.shape[1:]:
-                raise ValueError(
-                    f"{self.name}: frames must have one size, but frame {index} is "
-                    f"{size_of(frame)} where another one is {size_of(frames)} (width x height)"
-                )
+                frames = _empty(len(wanted), frame)
             for place in places[index]:
                 frames[place] = frame
         assert frames is not None  # there is at least one index, and every index has a frame
         return frames
 
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        """Go over all frames once, in order, with no more than a block of them in memory.
 
-class FrameRange(FrameSource):
-    """Frames start ... stop - 1 of another source, such as one labelled segment of a long video.
+        Args:
+            size: number of frames in a block; the last one may have fewer.
 
-    Args:
-        source: where the frames come from.
-        start: index of the first frame.
-        stop: index behind the last frame; the end of the source if None.
+        Returns:
+            An iterator over uint8 tensors (at most `size`, C, H, W), as `read` returns them.
 
-    Raises:
-        ValueError: if the range is empty or reaches outside the source, or an end is no integer.
-    """
+        Raises:
+            ValueError: for a `size` below 1, or while iterating, as `read` does.
+        """
+        return self._blocks(positive_integer("size", size))
 
-    def __init__(self, source: FrameSource, start: int = 0, stop: int | None = None) -> None:
-        stop = len(source) if stop is None else stop
-        for name, value in (("start", start), ("stop", stop)):
-            if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-                raise ValueError(f"{name} must be an integer or None, got {value!r}")
-        if not 0 <= start < stop <= len(source):
+    def _blocks(self, size: int) -> Iterator[Tensor]:
+        count, done = len(self), 0
+        self._warn_of_gaps(0, count - 1)
+        for index, frame in self._frames_of_one_size(list(range(count))):
+            if index < done:
+                continue  # it came again
+            place = done % size
+            if place == 0:
+                block = _empty(min(size, count - done), frame)
+            block[place] = frame
+            done += 1
+            if place + 1 == len(block):
+                yield block
+
+    def _frames_of_one_size(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        """What `_frames` gives, refused where sizes differ."""
+        first: Tensor | None = None
+        for index, frame in self._frames(indices):
+            first = frame if first is None else first
+            if frame.shape != first.shape:
+                raise ValueError(
+                    f"{self.name}: frames must have one size, but frame {index} is "
+                    f"{size_of(frame)} where another one is {size_of(first)} (width x height)"
+                )
+            yield index, frame
+
+    def _checked_numbers(self) -> NDArray[np.int64]:
+        """The numbers, or a ValueError that says that there are none."""
+        if self.numbers is None:
             raise ValueError(
-                f"start and stop must satisfy 0 <= start < stop <= {len(source)}, the number of "
-                f"frames in {source.name}, got start={start}, stop={stop}"
+                f"{self.name}: frames have no numbers, which only image files have; use indices "
+                f"(of a video, VideoFile.index_at(seconds) gives them)"
             )
-        self.name, self.channels, self.fps = source.name, source.channels, source.fps
-        self._source, self._range = source, range(start, stop)
+        return self.numbers
 
-    def __len__(self) -> int:
-        return len(self._range)
+    def _warn_of_gaps(self, first: int, last: int) -> None:
+        """Warn, once, if numbers are missing between those of two indices."""
+        numbers = self.numbers
+        if numbers is None or numbers[last] - numbers[first] == last - first:
+            return
+        gaps = np.flatnonzero(np.diff(numbers[first : last + 1]) > 1) + first
+        before, behind = int(numbers[gaps[0]]), int(numbers[gaps[0] + 1])
+        missing = (
+            f"number {before + 1} is missing"
+            if behind - before == 2
+            else f"numbers {before + 1} ... {behind - 1} are missing"
+        )
+        others = f" (the first of {gaps.size} gaps)" * (gaps.size > 1)
+        self._warn_once(
+            "%s: %s%s; indices pass over them, and by_number=True shows the frame before them",
+            missing,
+            others,
+        )
 
-    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        start = self._range.start
-        for index, frame in self._source._frames([start + index for index in indices]):
-            yield index - start, frame
+    def _warn_once(self, message: str, *values: object) -> None:
+        """Log a warning that begins with the name, unless this source has logged it before."""
+        if message not in self._logged:
+            self._logged |= {message}
+            logger.warning(message, self.name, *values)
+
+
+def _empty(count: int, frame: Tensor) -> Tensor:
+    """Memory for frames like this one, (count, C, H, W)."""
+    together = frame.stride(0) == 1
+    return torch.empty(
+        (count, *frame.shape),
+        dtype=frame.dtype,
+        device=frame.device,
+        memory_format=torch.channels_last if together else torch.contiguous_format,
+    )
 
 
 def _checked_indices(
@@ -136,6 +213,11 @@ def _checked_indices(
         raise ValueError(f"{name}: indices must be in 0 ... {length - 1}, got {wrong}")
     values: list[int] = array.tolist()
     return values
+
+
+def is_integer(value: object) -> bool:
+    """Whether a value is an integer of any kind, such as NumPy's; a bool is none."""
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool)
 
 
 def size_of(frame: Tensor) -> str:

@@ -1,33 +1,56 @@
-"""Frames of image folders, and frames that are in memory already: arrays, tensors, lists."""
+"""Numbered images as frames: RGB, or the u and v of flow, in a folder or a tar."""
 
 import os
-import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from data.frames import FLOW_LAYOUTS, RGB_LAYOUTS, FrameSource, size_of
+from data.archives import ImageFolder, ImageTar
+from data.arrays import concat_flow, image_tensor
+from data.frames import FLOW_LAYOUTS, RGB_LAYOUTS, FrameSource
+from data.image_names import flow_pairs, group_by_prefix, is_flow, only_group, parse_name
 
-__all__ = ["FlowFolder", "FrameArray", "FrameFolder", "FrameImages"]
+__all__ = ["FlowFolder", "FrameFolder", "listed_folders"]
 
-_IMAGE_NAME = re.compile(r"(?P<prefix>.*?)(?P<number>\d+)\.(?:jpg|jpeg|png)", re.IGNORECASE)
 _RGB_PREFIXES = ("frame_", "img_")
-_FLOW_PREFIXES = (("x_", "y_"), ("flow_x_", "flow_y_"), ("u_", "v_"))
+
+_Place = str | os.PathLike[str] | BinaryIO
+_Store = ImageFolder | ImageTar
 
 
-class FrameFolder(FrameSource):
-    """RGB images in one folder, in the order of the numbers that end their names.
+class _NumberedImages(FrameSource):
+    """What both kinds share: files by number, and where they lie."""
+
+    _store: _Store
+
+    def _set_numbers(self, numbers: Iterable[int]) -> None:
+        self._numbers = np.array(sorted(numbers), dtype=np.int64)
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Sorted numbers of the files, int64 (frames,)."""
+        return self._numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def _image(self, file: str, mode: str) -> Tensor:
+        return image_tensor(self._store.open(file), mode, self._store.where(file))
+
+
+class FrameFolder(_NumberedImages):
+    """RGB images in one folder or tar, in the order of the numbers that end their names.
 
     Flow images (x_, y_, ...) beside them are left alone, and names that begin with frame_ or img_
-    are preferred to others. Index 0 is the lowest number; gaps between numbers are passed over.
+    are preferred to others. Index 0 is the lowest number; `index_of` knows the others, and where
+    numbers are missing.
 
     Args:
-        path: the folder.
+        path: the folder, a tar with the images at its root, or a file object of such a tar.
 
     Raises:
         FileNotFoundError: if it does not exist.
@@ -36,223 +59,154 @@ class FrameFolder(FrameSource):
 
     channels = 3
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = str(path)
-        groups = _numbered_images(path)
-        flow = [prefix for pair in _FLOW_PREFIXES for prefix in pair if groups.pop(prefix, None)]
+    def __init__(self, path: _Place) -> None:
+        self._store = _store(path)
+        self.name = self._store.name
+        groups = group_by_prefix(self._store.names(), self.name)
+        flow = sorted(prefix for prefix in groups if is_flow(prefix, groups))
+        for prefix in flow:
+            del groups[prefix]
         preferred = {prefix: groups[prefix] for prefix in _RGB_PREFIXES if prefix in groups}
-        images = _only_group(path, preferred or groups)
+        images = only_group(preferred or groups, self.name)
         if not images:
             hint = f" (but flow images {flow[0]}*, which modality 'Flow' reads)" if flow else ""
-            hint = hint or _hint_of_folders(path)
-            raise ValueError(f"{path}: no numbered RGB images{hint}; accepted are {RGB_LAYOUTS}")
-        self._files = [images[number] for number in sorted(images)]
-
-    def __len__(self) -> int:
-        return len(self._files)
+            hint = hint or _hint_of_folders(self._store)
+            raise ValueError(
+                f"{self.name}: no numbered RGB images{hint}; accepted are {RGB_LAYOUTS}"
+            )
+        self._set_numbers(images)
+        self._files = [images[number] for number in self._numbers.tolist()]
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         for index in indices:
-            yield index, _image_tensor(self._files[index], "RGB")
+            yield index, self._image(self._files[index], "RGB")
 
 
-class FlowFolder(FrameSource):
-    """Flow images u and v: in sub-folders u/ and v/, or side by side under two prefixes.
+class FlowFolder(_NumberedImages):
+    """Flow images u and v: in folders of their own, or side by side under two prefixes.
 
-    The prefixes are x_ and y_, flow_x_ and flow_y_, or u_ and v_. Values are 8-bit grey levels, 128
+    The folders are u/ and v/ in the given one, or ROOT/u/CLIP and ROOT/v/CLIP, of which either
+    is given, or ROOT/CLIP, or ROOT if there is no other clip. The prefixes are x_ and y_, or u_ and
+    v_, alone or behind a common beginning such as flow_ or ID-. Values are 8-bit grey levels, 128
     for no motion; images of another mode than L are converted.
 
     Args:
-        path: the folder.
+        path: the folder, a tar that has u/ and v/ or the images at its root, or a file object of
+            such a tar.
 
     Raises:
         FileNotFoundError: if it does not exist.
-        ValueError: if it has no flow images, or u and v do not have the same numbers.
+        ValueError: if it has no flow images, those of several clips, or u and v do not have the
+            same numbers.
     """
 
     channels = 2
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = str(path)
-        groups = _numbered_images(path)
-        layouts = {
-            pair: (groups.get(pair[0], {}), groups.get(pair[1], {}))
-            for pair in _FLOW_PREFIXES
-            if groups.keys() & set(pair)
-        }
-        folders = [os.path.join(path, half) for half in ("u", "v")]
-        if any(os.path.isdir(folder) for folder in folders):
-            u, v = (
-                _only_group(folder, _numbered_images(folder)) if os.path.isdir(folder) else {}
-                for folder in folders
-            )
-            layouts["u/", "v/"] = u, v
-        if not layouts:
-            hint = _hint_of_folders(path)
-            raise ValueError(f"{path}: no flow images{hint}; accepted is one of: {FLOW_LAYOUTS}")
+    def __init__(self, path: _Place) -> None:
+        beside = _clip_beside(path)
+        self._store = _store(beside[0] if beside else path)
+        self.name = self._store.name if beside is None else str(path)
+        layouts = {} if beside else flow_pairs(group_by_prefix(self._store.names(), self.name))
+        folders = beside[1:] if beside else _halves(self._store)
+        if folders:
+            u, v = (_images_in(self._store, folder) for folder in folders)
+            layouts[f"{folders[0]}/", f"{folders[1]}/"] = u, v
         if len(layouts) != 1:
             found = " and ".join(f"{u}*, {v}*" for u, v in layouts)
-            raise ValueError(f"{path}: has {found}; accepted is one of: {FLOW_LAYOUTS}")
+            what = f"has {found}" if found else f"no flow images{_hint_of_folders(self._store)}"
+            raise ValueError(f"{self.name}: {what}; accepted is one of: {FLOW_LAYOUTS}")
 
         (((u_name, v_name), (u, v)),) = layouts.items()
         if not u and not v:
-            raise ValueError(f"{path}: {u_name} and {v_name} hold no numbered images")
+            raise ValueError(f"{self.name}: {u_name} and {v_name} hold no numbered images")
         for name, lost in ((u_name, v.keys() - u.keys()), (v_name, u.keys() - v.keys())):
             if lost:
                 numbers = f": {', '.join(map(str, sorted(lost)[:5]))}{', ...' * (len(lost) > 5)}"
                 raise ValueError(
-                    f"{path}: flow needs u and v of the same numbers, but {u_name}* has {len(u)} "
-                    f"images and {v_name}* has {len(v)}; {name}* lacks {len(lost)} numbers{numbers}"
+                    f"{self.name}: flow needs u and v of the same numbers, but {u_name}* has "
+                    f"{len(u)} images and {v_name}* has {len(v)}; {name}* lacks {len(lost)} "
+                    f"numbers{numbers}"
                 )
-        self._files = [(u[number], v[number]) for number in sorted(u)]
-
-    def __len__(self) -> int:
-        return len(self._files)
+        self._set_numbers(u)
+        self._files = [(u[number], v[number]) for number in self._numbers.tolist()]
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         for index in indices:
             u, v = self._files[index]
-            yield index, _join_flow(_image_tensor(u, "L"), _image_tensor(v, "L"), u)
+            yield (
+                index,
+                concat_flow(self._image(u, "L"), self._image(v, "L"), self._store.where(u)),
+            )
 
 
-def _hint_of_folders(path: str | os.PathLike[str]) -> str:
-    """Say which folders inside hold images or flow, for somebody who gave the one around them."""
-    inside = sorted(entry.path for entry in os.scandir(path) if entry.is_dir())
+def listed_folders(path: str, channels: int) -> list[str]:
+    """The folders whose files make the source of a path, as far as they exist.
+
+    Raises:
+        ValueError: for the flow of several clips.
+    """
+    beside = _clip_beside(path) if channels == 2 else None
+    if beside:
+        return [os.path.join(beside[0], folder) for folder in beside[1:]]
+    folders = ("u", "v", *(_halves(ImageFolder(path)) or ())) if channels == 2 else ()
+    listed = {path, *(os.path.join(path, folder) for folder in folders)}
+    return sorted(filter(os.path.exists, listed))
+
+
+def _store(path: _Place) -> _Store:
+    if isinstance(path, str | os.PathLike) and not os.path.isfile(path):
+        return ImageFolder(path)
+    return ImageTar(path)
+
+
+def _clip_beside(path: _Place) -> tuple[str, str, str] | None:
+    """ROOT, u/CLIP and v/CLIP for ROOT/u/CLIP, ROOT/v/CLIP, or ROOT/CLIP where that is missing."""
+    if not isinstance(path, str | os.PathLike):
+        return None
+    clip = Path(path).absolute()
+    beside = clip.parent.name in ("u", "v")
+    if not beside and clip.exists():
+        return None
+    root = clip.parent.parent if beside else clip.parent
+    u, v = f"u/{clip.name}", f"v/{clip.name}"
+    return (str(root), u, v) if (root / u).is_dir() and (root / v).is_dir() else None
+
+
+def _halves(store: _Store) -> tuple[str, str] | None:
+    """The folders of u and v inside: u/ and v/, or those of the only clip in them."""
+    halves = [folder for folder in ("u", "v") if store.has(folder)]
+    if not halves:
+        return None
+    if any(parse_name(name) for folder in halves for name in store.names(folder)):
+        return "u", "v"
+    clips = sorted({clip for folder in halves for clip in store.folders(folder)})
+    if not clips:
+        return "u", "v"
+    if len(clips) > 1:
+        raise ValueError(
+            f"{store.name}: u/ and v/ hold the flow of several clips, {', '.join(clips[:5])}"
+            f"{', ...' * (len(clips) > 5)}: give one of them, such as {store.where(clips[0])}"
+        )
+    return f"u/{clips[0]}", f"v/{clips[0]}"
+
+
+def _hint_of_folders(store: _Store) -> str:
+    """Say which folders inside hold images or flow, for somebody who gave what is around them."""
     clips = [
         folder
-        for folder in inside
-        if any(
-            _IMAGE_NAME.fullmatch(entry.name) or (entry.name in ("u", "v") and entry.is_dir())
-            for entry in os.scandir(folder)
-        )
+        for folder in store.folders()
+        if any(map(parse_name, store.names(folder))) or {"u", "v"} & {*store.folders(folder)}
     ]
     if not clips:
         return ""
     others = f" and {len(clips) - 1} more" * (len(clips) > 1)
-    return f" (but there are images in {clips[0]}{others}: give the folder of one clip)"
+    return (
+        f" (but there are images in {store.where(clips[0])}{others}: give the folder of one clip)"
+    )
 
 
-def _numbered_images(folder: str | os.PathLike[str]) -> dict[str, dict[int, str]]:
-    """Paths of a folder's images, by lower-case prefix and number."""
-    groups: dict[str, dict[int, str]] = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = _IMAGE_NAME.fullmatch(entry.name)
-            if name is None or entry.name.startswith(".") or not entry.is_file():
-                continue
-            group = groups.setdefault(name["prefix"].lower(), {})
-            if group.setdefault(int(name["number"]), entry.path) != entry.path:
-                other = group[int(name["number"])]
-                raise ValueError(f"{entry.path} has the same number as {other}: remove one of them")
-    return groups
-
-
-def _only_group(
-    folder: str | os.PathLike[str], groups: dict[str, dict[int, str]]
-) -> dict[int, str]:
-    """The images of the only prefix; {} if there is none."""
-    if len(groups) > 1:
-        kinds = ", ".join(f"{prefix}*" for prefix in sorted(groups))
-        raise ValueError(f"{folder}: must hold the images of one clip, but has several: {kinds}")
-    return next(iter(groups.values()), {})
-
-
-def _image_tensor(source: str | Image.Image, mode: str) -> Tensor:
-    """uint8 tensor (C, H, W) of an image file or an image, converted to mode "RGB" or "L"."""
-    try:
-        image = Image.open(source) if isinstance(source, str) else source
-        if image.mode[0] in "IF":  # converting would clip, not scale
-            raise ValueError(f"has mode {image.mode}")
-        pixels = np.array(image.convert(mode))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{source}: not an 8-bit image that can be read ({error})") from error
-    # (H, W) or (H, W, 3) -> (C, H, W)
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
-
-
-def _join_flow(u: Tensor, v: Tensor, name: str) -> Tensor:
-    """(2, H, W) from two (1, H, W)."""
-    if u.shape != v.shape:
-        raise ValueError(f"{name}: u is {size_of(u)} and v {size_of(v)} pixels (width x height)")
-    return torch.cat((u, v))
-
-
-class FrameArray(FrameSource):
-    """Frames in a uint8 NumPy array or tensor, which stays where it is (frames too: its device).
-
-    Args:
-        frames: uint8, (frames, C, H, W) or (frames, H, W, C). Where both could be meant (H or W
-            equals C), channels come first.
-        channels: C, 3 for RGB, 2 for flow.
-
-    Raises:
-        ValueError: for another dtype or shape, or no frames.
-    """
-
-    def __init__(self, frames: NDArray[Any] | Tensor, channels: int = 3) -> None:
-        self.name = "array of frames"
-        self.channels = channels
-        shape = tuple(frames.shape)
-        if isinstance(frames, Tensor) and frames.layout != torch.strided:
-            raise ValueError(f"clip must be a dense tensor, got one of layout {frames.layout}")
-        if str(frames.dtype).removeprefix("torch.") != "uint8":
-            raise ValueError(
-                f"clip must be a uint8 array with values 0 ... 255, got {frames.dtype} of shape "
-                f"{shape}; convert it first (and multiply by 255 where it holds 0 ... 1)"
-            )
-        if len(shape) != 4 or channels not in (shape[1], shape[3]) or 0 in shape:
-            raise ValueError(
-                f"clip must be an array (frames, {channels}, H, W) or (frames, H, W, {channels}) "
-                f"of at least one frame and pixel, got shape {shape}"
-            )
-        self._array = frames
-        self._channels_last = shape[1] != channels
-
-    def __len__(self) -> int:
-        return int(self._array.shape[0])
-
-    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        for index in indices:
-            frame = self._array[index]
-            if isinstance(frame, np.ndarray):  # copied, for it may be read-only or mirrored
-                frame = torch.from_numpy(np.array(frame, order="C"))
-            yield index, frame.permute(2, 0, 1) if self._channels_last else frame
-
-
-class FrameImages(FrameSource):
-    """Frames in a list of PIL images: RGB ones, or for flow u, v, u, v, ... of mode L.
-
-    Args:
-        images: the list; RGB frames of another mode are converted.
-        channels: 3 for RGB, 2 for flow.
-
-    Raises:
-        ValueError: for an empty list, things that are no images, or flow not in pairs of mode L.
-    """
-
-    def __init__(self, images: Sequence[Image.Image], channels: int = 3) -> None:
-        self.name = "list of images"
-        self.channels = channels
-        self._images = list(images)
-        other = next((image for image in images if not isinstance(image, Image.Image)), None)
-        if other is not None or not self._images:
-            what = "an empty one" if other is None else f"one with a {type(other).__name__}"
-            raise ValueError(f"clip must be a list of PIL images, got {what}")
-        if channels == 2:
-            modes = sorted({image.mode for image in self._images})
-            if modes != ["L"] or len(self._images) % 2:
-                raise ValueError(
-                    "a flow clip must be a list of mode L images u, v, u, v, ..., got "
-                    f"{len(self._images)} images of mode {', '.join(modes)}"
-                )
-
-    def __len__(self) -> int:
-        return len(self._images) // (1 if self.channels == 3 else 2)
-
-    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        for index in indices:
-            if self.channels == 3:
-                yield index, _image_tensor(self._images[index], "RGB")
-            else:
-                u, v = self._images[2 * index : 2 * index + 2]
-                yield index, _join_flow(_image_tensor(u, "L"), _image_tensor(v, "L"), self.name)
+def _images_in(store: _Store, folder: str) -> dict[int, str]:
+    """The images of a sub-folder that holds one kind alone; {} if there is no such folder."""
+    where = store.where(folder)
+    groups = group_by_prefix(store.names(folder), where) if store.has(folder) else {}
+    return {number: f"{folder}/{name}" for number, name in only_group(groups, where).items()}

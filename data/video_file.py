@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.archives import is_tar
 from data.decoder import Decoder, UnexpectedFrameError, VideoSource, demuxed, import_av
 from data.frames import RGB_LAYOUTS, FrameSource
 from data.packets import PacketIndex
@@ -92,6 +93,9 @@ class VideoFile(FrameSource):
                     f"{self.name}: must be a regular file, not a pipe, folder or device"
                 )
             raise FileNotFoundError(f"{self.name}: no such file")
+        # FFmpeg would take the JPEGs in it for motion JPEG, in the order of the archive.
+        if is_tar(self.name if isinstance(self._source, Path) else self._source):
+            raise ValueError(f"{self.name}: a tar, not a video: open_frames reads images in one")
         with Decoder(self._source) as decoder:
             container, stream = decoder.container, decoder.stream
             packets = demuxed(container, stream)

@@ -10,6 +10,8 @@ from hypothesis import settings
 # threads would mostly wait for one another, the more on busy machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
 settings.register_profile("quick", deadline=None, derandomize=True, max_examples=60)
 settings.register_profile("thorough", settings.get_profile("quick"), max_examples=300)
 settings.load_profile("quick")  # another one with --hypothesis-profile
@@ -43,3 +45,9 @@ def no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests do not see where their reader's own weights lie."""
     monkeypatch.delenv("EPIC_MODELS_DIR", raising=False)
     monkeypatch.delenv("EPIC_MODELS_URL", raising=False)
+
+
+@pytest.fixture
+def six_frames() -> torch.Tensor:
+    """Frames (6, 3, 4, 4), each of one colour: its index."""
+    return torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 4, 4)

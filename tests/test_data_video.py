@@ -25,15 +25,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numbered_images import values
 from PIL import Image
 
 from data.decoder import Decoder
 from data.sampling import segment_indices
 from data.video import (
-    FlowFolder,
     FrameArray,
-    FrameFolder,
-    FrameImages,
     FrameRange,
     FrameSource,
     VideoFile,
@@ -699,250 +697,12 @@ def test_missing_package_is_named(videos, monkeypatch):
     path, _ = videos("h264 in MP4")
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ImportError, match="package `av`"):
-        open_frames(path)
-
-
-# --- folders of images ---------------------------------------------------------------------------
-
-
-def save(folder: Path, name: str, value: int, mode: str = "RGB", size=(12, 10)) -> None:
-    """An image of one colour, its value (a PNG inside, whatever its name, to be exact)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    colour = value if mode in "LP" else (value,) * len(mode)
-    Image.new(mode, size, colour).save(folder / name, format="PNG")
-
-
-def values(frames: torch.Tensor) -> list[list[int]]:
-    assert frames.dtype == torch.uint8
-    assert (frames == frames[..., :1, :1]).all()
-    return frames[..., 0, 0].tolist()
-
-
-@pytest.mark.essential
-@pytest.mark.parametrize(
-    "name", ["frame_{:010d}.jpg", "img_{:05d}.jpg", "img_{}.JPEG", "P01_01 {}.Png", "{}.png"]
-)
-def test_rgb_folders_are_sorted_by_number(name, tmp_path):
-    for number in (10, 9, 1, 100, 2):
-        save(tmp_path, name.format(number), number)
-    save(tmp_path, "cover.jpg", 0)  # no number
-    save(tmp_path, "._" + name.format(3), 0)  # what some systems leave behind
-    (tmp_path / "notes_1.txt").write_text("")
-    (tmp_path / name.format(7)).mkdir()
-    source = open_frames(tmp_path)
-    assert isinstance(source, FrameFolder)
-    assert (len(source), source.channels, source.fps) == (5, 3, None)
-    assert values(source.read([0, 1, 2, 3, 4, 1])) == [[v] * 3 for v in (1, 2, 9, 10, 100, 2)]
-
-
-def test_a_mixed_folder_has_rgb_and_flow(tmp_path):
-    for number in range(1, 4):
-        save(tmp_path, f"img_{number}.jpg", number)
-        save(tmp_path, f"thumbnail_{number}.jpg", 99)  # frame_ and img_ come before others
-    for number in range(1, 3):
-        save(tmp_path, f"x_{number}.jpg", 10 + number, "L")
-        save(tmp_path, f"y_{number}.jpg", 20 + number, "L")
-    assert values(open_frames(tmp_path).read([0, 1, 2])) == [[1] * 3, [2] * 3, [3] * 3]
-    assert values(open_frames(tmp_path, "Flow").read([1, 0])) == [[12, 22], [11, 21]]
-
-
-@pytest.mark.essential
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("u/frame_{:010d}.jpg", "v/frame_{:010d}.jpg"),
-        ("x_{:05d}.jpg", "y_{:05d}.jpg"),
-        ("flow_x_{:05d}.jpg", "flow_y_{:05d}.jpg"),
-        ("U_{}.PNG", "v_{}.jpg"),
-    ],
-)
-@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
-def test_flow_folders(names, mode, tmp_path):
-    for number in (10, 9, 1):
-        for base, name in zip((100, 200), names, strict=True):
-            path = tmp_path / name.format(number)
-            path.parent.mkdir(exist_ok=True)
-            grey = Image.new("L", (12, 10), base + number)
-            grey.convert(mode).save(path, format="PNG")
-    source = open_frames(tmp_path, "flow")
-    assert isinstance(source, FlowFolder)
-    assert (len(source), source.channels) == (3, 2)
-    assert source.read([0]).shape == (1, 2, 10, 12)
-    assert values(source.read([2, 0, 1])) == [[110, 210], [101, 201], [109, 209]]
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["x_1.jpg", "x_2.jpg", "y_1.jpg"], r"x_\* has 2 images and y_\* has 1; y_\* lacks.*: 2"),
-        (["u/1.jpg", "v/1.jpg", "v/5.jpg"], r"u/\* has 1 .* v/\* has 2; u/\* lacks 1 numbers: 5"),
-        (["x_1.jpg", "y_2.jpg"], r"x_\* lacks 1 numbers: 2"),
-        (["u/1.jpg", "u/2.jpg"], r"v/\* has 0; v/\* lacks 2 numbers: 1, 2"),
-        (["u/notes.txt", "v/notes.txt"], r"u/ and v/ hold no numbered images"),
-        (["a/u/1.jpg", "a/v/1.jpg", "b/x_1.jpg"], r"images in .*a and 1 more: give the folder of"),
-        (["x_1.jpg", "y_1.jpg", "u/1.jpg", "v/1.jpg"], r"has x_\*, y_\* and u/\*, v/\*"),
-        (["img_1.jpg"], "no flow images; accepted is one of: a folder with sub-folders u/"),
-        (["u/a_1.jpg", "u/b_1.jpg", "v/a_1.jpg"], r"several: a_\*, b_\*"),
-    ],
-)
-def test_flow_folders_that_do_not_match(names, message, tmp_path):
-    for name in names:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-    with pytest.raises(ValueError, match=message) as error:
-        open_frames(tmp_path, "Flow")
-    assert str(tmp_path) in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ([], "no numbered RGB images; accepted are"),
-        (["notes.txt", "cover.jpg", "clip_1.mp4"], "no numbered RGB images; accepted are"),
-        (["x_1.jpg", "y_1.jpg"], r"but flow images x_\*, which modality 'Flow' reads"),
-        (["P01/P01_01/frame_1.jpg"], "no numbered RGB images; accepted are"),
-        (
-            ["P01_01/frame_1.jpg"],
-            r"\(but there are images in .*P01_01: give the folder of one clip",
-        ),
-        (["img_1.jpg", "frame_1.jpg"], r"several: frame_\*, img_\*"),
-        (["left_1.jpg", "right_1.jpg"], r"several: left_\*, right_\*"),
-        (["img_1.jpg", "img_01.jpg"], r"img_.*1\.jpg has the same number as .*img_.*1\.jpg"),
-    ],
-)
-def test_rgb_folders_that_are_none(names, message, tmp_path):
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ValueError, match=message) as error:
-        open_frames(tmp_path)
-    assert str(tmp_path) in str(error.value)
-
-
-def test_images_that_cannot_be_read_are_named(tmp_path):
-    save(tmp_path, "img_1.png", 1)
-    (tmp_path / "img_2.png").write_bytes((tmp_path / "img_1.png").read_bytes()[:40])
-    (tmp_path / "img_3.png").write_bytes(b"hello")
-    Image.new("I;16", (12, 10), 300).save(tmp_path / "img_4.png")
-    save(tmp_path, "img_5.png", 1, size=(12, 11))
-    source = open_frames(tmp_path)
-    for index in (1, 2, 3):
-        with pytest.raises(ValueError, match=rf"img_{index + 1}\.png: not an 8-bit image"):
-            source.read([index])
-    with pytest.raises(ValueError, match=r"one size.*12 x 11.*12 x 10"):
-        source.read([0, 4])
-
-
-def test_flow_images_of_different_sizes_are_refused(tmp_path):
-    save(tmp_path, "x_1.png", 1, "L")
-    save(tmp_path, "y_1.png", 1, "L", size=(12, 11))
-    with pytest.raises(ValueError, match=r"x_1\.png: u is 12 x 10 and v 12 x 11"):
-        open_frames(tmp_path, "Flow").read([0])
-
-
-# --- arrays, tensors, lists ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("modality", "channels"), [("RGB", 3), ("Flow", 2), ("RGBDiff", 3)])
-@pytest.mark.parametrize("kind", ["array", "tensor", "mirrored", "read-only"])
-@pytest.mark.parametrize("channels_last", [True, False])
-def test_arrays_in_both_layouts(modality, channels, kind, channels_last):
-    first = torch.arange(5 * channels * 6 * 7, dtype=torch.uint8).reshape(5, channels, 6, 7)
-    clip = first.permute(0, 2, 3, 1) if channels_last else first
-    if kind != "tensor":
-        clip = clip.numpy()
-    if kind == "mirrored":
-        clip, first = clip[::-1], first.flip(0)
-    if kind == "read-only":
-        clip.flags.writeable = False
-    source = open_frames(clip, modality)
-    assert isinstance(source, FrameArray)
-    assert (len(source), source.channels) == (5, channels)
-    frames = source.read([4, 0, 4])
-    assert torch.equal(frames, first[[4, 0, 4]])
-    frames.zero_()  # a copy
-    assert torch.equal(source.read([1]), first[[1]])
-
-
-def test_channels_first_wins_where_both_could_be_meant():
-    clip = torch.randint(256, (2, 3, 8, 3), dtype=torch.uint8)
-    assert torch.equal(open_frames(clip).read([1]), clip[[1]])
-
-
-@pytest.mark.parametrize(
-    ("clip", "message"),
-    [
-        (np.zeros((2, 8, 8, 3), np.float32), "uint8.*float32"),
-        (torch.zeros(2, 3, 8, 8), "uint8.*torch.float32"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "uint8.*torch.int64"),
-        (np.zeros((8, 8, 3), np.uint8), r"at least one frame.*\(8, 8, 3\)"),
-        (np.zeros((2, 8, 8, 4), np.uint8), r"\(frames, 3, H, W\).*\(2, 8, 8, 4\)"),
-        (np.zeros((2, 8, 8, 2), np.uint8), r"\(frames, 3, H, W\)"),
-        (np.zeros((0, 8, 8, 3), np.uint8), r"at least one frame.*\(0, 8, 8, 3\)"),
-        (np.zeros((2, 0, 8, 3), np.uint8), "at least one frame and pixel"),
-        ([], "list of PIL images, got an empty one"),
-        ([np.zeros((8, 8, 3), np.uint8)], "list of PIL images, got one with a ndarray"),
-        (7, "clip must be a video file, .*, got a int"),
-        (None, "clip must be .* got a NoneType"),
-    ],
-)
-def test_things_that_are_no_clip(clip, message):
-    with pytest.raises(ValueError, match=message):
-        open_frames(clip)
-
-
-def test_lists_of_images():
-    images = [Image.new(mode, (7, 6), 40 + i) for i, mode in enumerate(["L", "L"])]
-    images.append(Image.new("RGB", (7, 6), (1, 2, 3)))
-    source = open_frames(images)
-    assert isinstance(source, FrameImages)
-    assert values(source.read([2, 0, 1])) == [[1, 2, 3], [40] * 3, [41] * 3]
-
-
-def test_lists_of_flow_images():
-    images = [Image.new("L", (7, 6), value) for value in range(6)]
-    source = open_frames(tuple(images), "Flow")
-    assert (len(source), source.channels) == (3, 2)
-    assert values(source.read([2, 0])) == [[4, 5], [0, 1]]
-    for wrong in (images[:5], [image.convert("RGB") for image in images]):
-        with pytest.raises(ValueError, match=r"u, v, u, v, \.\.\., got \d images of mode"):
-            open_frames(wrong, "Flow")
+        VideoFile(path)
 
 
 # --- what all sources share ----------------------------------------------------------------------
 
 
-@pytest.fixture
-def six_frames() -> torch.Tensor:
-    return torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 4, 4)
-
-
-@pytest.mark.parametrize(
-    "indices",
-    [[2, 0, 2], (2, 0, 2), np.array([2, 0, 2]), torch.tensor([2, 0, 2]), np.uint8([2, 0, 2])],
-)
-def test_indices_of_any_integer_kind(indices, six_frames):
-    assert values(FrameArray(six_frames).read(indices)) == [[2] * 3, [0] * 3, [2] * 3]
-
-
-@pytest.mark.parametrize(
-    ("indices", "message"),
-    [
-        ([-1], r"in 0 \.\.\. 5, got -1"),
-        ([0, 6], r"in 0 \.\.\. 5, got 6"),
-        ([], "at least one"),
-        ([0.0], "integers.*float64"),
-        ([True], "integers.*bool"),
-        (torch.zeros(2, 2, dtype=torch.int64), r"one-dimensional.*\(2, 2\)"),
-    ],
-)
-def test_indices_outside_the_clip_are_refused(indices, message, six_frames):
-    with pytest.raises(ValueError, match=message):
-        FrameArray(six_frames).read(indices)
-
-
-@pytest.mark.essential
 def test_a_range_is_a_source(six_frames, videos):
     part = FrameRange(FrameArray(six_frames), 2, 5)
     assert (len(part), part.channels) == (3, 3)
@@ -955,60 +715,10 @@ def test_a_range_is_a_source(six_frames, videos):
     assert number_in(video.read([5])[0]) == 35
 
 
-@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (3, 3), (4, 2), (0, 7), (6, None)])
-def test_ranges_outside_the_clip_are_refused(start, stop, six_frames):
-    with pytest.raises(ValueError, match=r"start and stop must satisfy.* 6, "):
-        FrameRange(FrameArray(six_frames), start, stop)
-
-
-@pytest.mark.parametrize("value", [1.5, True, "2"])
-@pytest.mark.parametrize("name", ["start", "stop"])
-def test_ends_of_ranges_are_integers(name, value, six_frames):
-    with pytest.raises(ValueError, match=f"{name} must be an integer or None, got {value!r}"):
-        FrameRange(FrameArray(six_frames), **{name: value})
-    part = FrameRange(FrameArray(six_frames), np.int64(2), np.int64(4))  # as pandas has them
-    assert len(part) == 2
-
-
-@pytest.mark.parametrize("address", ["http://host/clip.mp4", "file:///data/clip.mp4"])
-def test_addresses_are_no_clips(address):
-    with pytest.raises(ValueError, match=f"got the address {address}: download it"):
-        open_frames(address)
-
-
-def test_sparse_tensors_are_no_clips():
-    frames = torch.zeros(4, 3, 8, 8, dtype=torch.uint8).to_sparse()
-    with pytest.raises(ValueError, match=r"dense tensor, got one of layout torch\.sparse_coo"):
-        open_frames(frames)
-
-
-def test_a_missing_path_is_named(tmp_path):
-    for modality in ("RGB", "Flow"):
-        with pytest.raises(FileNotFoundError, match="nothing here"):
-            open_frames(tmp_path / "nothing here", modality)
-    for source in (VideoFile, FrameFolder, FlowFolder):
-        with pytest.raises(FileNotFoundError, match="nothing here"):
-            source(tmp_path / "nothing here")
-
-
 def test_a_flow_model_cannot_read_a_video_file(videos):
     path, _ = videos("h264 in MP4")
     with pytest.raises(ValueError, match=r"computed beforehand; accepted are .*u/ and v/"):
         open_frames(str(path), "Flow")
-
-
-def test_sources_pass_through_if_their_channels_fit(six_frames):
-    source = FrameArray(six_frames)
-    assert open_frames(source) is source
-    assert open_frames(source, "rgbdiff") is source
-    with pytest.raises(ValueError, match=r"'Flow' needs frames of 2 channels.*has 3"):
-        open_frames(source, "Flow")
-
-
-@pytest.mark.parametrize("modality", ["depth", "", None])
-def test_modality_must_be_known(modality, six_frames):
-    with pytest.raises(ValueError, match="modality must be one of RGB, Flow, RGBDiff"):
-        open_frames(six_frames, modality)
 
 
 # --- clips ---------------------------------------------------------------------------------------

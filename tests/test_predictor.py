@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from numbered_images import save, values
 from small_models import randomised
 from torch import Tensor
 
@@ -145,6 +146,30 @@ def test_video_file_and_a_part_of_it(model: TSN, tmp_path) -> None:
     assert "verb" in str(whole)
 
 
+@pytest.mark.parametrize("crop_count", [1, 10])
+def test_frames_are_resized_as_they_are_read_and_nothing_changes(crop_count: int) -> None:
+    model = TSN((5, 7), 3, "RGB", base_model="resnet18", pretrained=None)
+    model.preprocessing = dataclasses.replace(model.preprocessing, input_size=32, scale_size=36)
+    predictor = Predictor(model, crop_count=crop_count)
+    generator = torch.Generator().manual_seed(2)
+    clip = torch.randint(0, 256, (3, 3, 90, 131), dtype=torch.uint8, generator=generator)
+    loaded = predictor.load(clip)
+    assert loaded.shape == (3, 3, 36, 52)
+    assert torch.equal(predictor.transform(loaded), predictor.transform(clip))
+    assert predictor(loaded) == predictor.predict([clip])[0]
+
+
+def test_a_part_by_file_number(model: TSN, tmp_path) -> None:
+    for number in (10, 11, 13):
+        save(tmp_path, f"frame_{number}.jpg", number, size=(456, 256))
+    predictor = Predictor(model, NAMES)
+    frames = predictor.load(tmp_path, start=11, stop=14, by_number=True)
+    assert values(frames) == [[11] * 3, [11] * 3, [13] * 3]
+    assert predictor(tmp_path, start=11, stop=14, by_number=True) == predictor(frames)
+    with pytest.raises(ValueError, match=r"10 <= start < stop <= 14"):
+        predictor(tmp_path, start=1, stop=3, by_number=True)
+
+
 @pytest.mark.essential
 def test_flow_folder(tmp_path) -> None:
     model = small((5, 7), 3, "Flow", new_length=2, kind=MTRN)
@@ -181,6 +206,7 @@ def test_predictions_in_the_midst_of_training_change_nothing(
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("before_softmax", [True, False])
 def test_precision_of_the_model(before_softmax: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
     model = randomised(
         TSN((50, 70), 2, "RGB", "resnet18", before_softmax=before_softmax, pretrained=None)
     )

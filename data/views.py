@@ -1,0 +1,183 @@
+"""Views of a source of frames: a part of it by index or by file number, or its frames resized.
+
+A view is a source itself, and reads no more of the one below than is asked of it.
+"""
+
+from collections.abc import Iterator
+from operator import index as as_int
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.frames import FrameSource, is_integer
+from data.groups import resize
+from data.options import positive_integer
+
+__all__ = ["FrameRange", "NumberRange", "ResizedFrames", "select"]
+
+
+class _View(FrameSource):
+    """What the views share: they are called as their source is, and warn in its name."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self.name, self.channels, self.fps = source.name, source.channels, source.fps
+        self._source = source
+
+    def _warn_once(self, message: str, *values: object) -> None:
+        self._source._warn_once(message, *values)
+
+
+class FrameRange(_View):
+    """Frames start ... stop - 1 of another source, such as one labelled segment of a long video.
+
+    Args:
+        source: where the frames come from.
+        start: index of the first frame; 0 if None.
+        stop: index behind the last frame; the end of the source if None.
+
+    Raises:
+        ValueError: if the range is empty or reaches outside the source, or an end is no integer.
+    """
+
+    def __init__(
+        self, source: FrameSource, start: int | None = None, stop: int | None = None
+    ) -> None:
+        super().__init__(source)
+        self._range = _checked_range(
+            start, stop, range(len(source)), f"the number of frames in {self.name}"
+        )
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @property
+    def numbers(self) -> NDArray[np.int64] | None:
+        """Numbers of the frames in this part."""
+        numbers = self._source.numbers
+        return None if numbers is None else numbers[self._range.start : self._range.stop]
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        start = self._range.start
+        for index, frame in self._source._frames([start + index for index in indices]):
+            yield index - start, frame
+
+
+class NumberRange(_View):
+    """Frames numbered start ... stop - 1 of a source of numbered images, as if all were there.
+
+    Index i is number start + i, whatever is missing; a missing number shows the frame before it.
+
+    Args:
+        source: where the frames come from.
+        start: number of the first frame; the lowest there is if None.
+        stop: number behind the last frame; the one behind the highest there is if None.
+
+    Raises:
+        ValueError: if the source has no numbers, the range is empty or reaches outside them, or an
+            end is no integer.
+    """
+
+    def __init__(
+        self, source: FrameSource, start: int | None = None, stop: int | None = None
+    ) -> None:
+        super().__init__(source)
+        self._numbers = source._checked_numbers()
+        there = range(int(self._numbers[0]), int(self._numbers[-1]) + 1)
+        self._range = _checked_range(
+            start, stop, there, f"the number behind the last in {self.name}"
+        )
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """All numbers from start to stop - 1, also those that are missing."""
+        return np.arange(self._range.start, self._range.stop)
+
+    def _warn_of_gaps(self, first: int, last: int) -> None:
+        """Do nothing: only a missing number that is wanted matters here, as `_frames` finds out."""
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        wanted = np.array(indices) + self._range.start
+        shown = np.searchsorted(self._numbers, wanted, side="right") - 1
+        missing = shown[self._numbers[shown] != wanted]
+        if missing.size:
+            self._source._warn_of_gaps(int(missing[0]), int(missing[0]) + 1)
+        indices_of: dict[int, list[int]] = {}
+        for index, place in zip(indices, shown.tolist(), strict=True):
+            indices_of.setdefault(place, []).append(index)
+        for place, frame in self._source._frames(list(indices_of)):
+            for index in indices_of[place]:
+                yield index, frame
+
+
+class ResizedFrames(_View):
+    """All frames of another source, each resized as it comes: antialiased, bilinear.
+
+    Sizes are those of `transforms.GroupScale`, which leaves these frames as they are.
+
+    Args:
+        source: where the frames come from.
+        short_side: length of the shorter side in pixels, the other being
+            int(short_side * longer / shorter).
+
+    Raises:
+        ValueError: if `short_side` is no positive integer.
+    """
+
+    def __init__(self, source: FrameSource, short_side: int) -> None:
+        super().__init__(source)
+        self._short_side = positive_integer("short_side", short_side)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @property
+    def numbers(self) -> NDArray[np.int64] | None:
+        """Numbers of the source's frames."""
+        return self._source.numbers
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        short = self._short_side
+        for index, frame in self._source._frames_of_one_size(indices):
+            h, w = frame.shape[1:]
+            long = int(short * max(w, h) / min(w, h))
+            size = (short, long) if w <= h else (long, short)
+            # (C, H, W) -> (1, C, H, W), which is what `resize` takes, and back
+            yield index, resize(frame[None], *size)[0]
+
+
+def select(
+    source: FrameSource, start: int | None, stop: int | None, by_number: bool
+) -> FrameSource:
+    """The part of a source between two indices or two file numbers, `stop` excluded."""
+    if by_number:
+        return NumberRange(source, start, stop)
+    if start is None and stop is None:
+        return source
+    part = FrameRange(source, start, stop)
+    first, numbers = part._range.start, source.numbers
+    if numbers is not None and (numbers[0] not in (0, 1) or numbers[first] - numbers[0] != first):
+        source._warn_once(
+            "%s: index %d is number %d; by_number=True takes start and stop for numbers",
+            first,
+            numbers[first],
+        )
+    return part
+
+
+def _checked_range(start: int | None, stop: int | None, there: range, end: str) -> range:
+    """The part of what is there from start to stop; `end` says in errors what its end is."""
+    for name, value in (("start", start), ("stop", stop)):
+        if value is not None and not is_integer(value):
+            raise ValueError(f"{name} must be an integer or None, got {value!r}")
+    start = there.start if start is None else as_int(start)
+    stop = there.stop if stop is None else as_int(stop)
+    if not there.start <= start < stop <= there.stop:
+        raise ValueError(
+            f"start and stop must satisfy {there.start} <= start < stop <= {there.stop}, {end}, "
+            f"got start={start}, stop={stop}"
+        )
+    return range(start, stop)
