@@ -142,7 +142,7 @@ def test_video_file_and_a_part_of_it(model: TSN, tmp_path) -> None:
     whole, part = predictor(clip, top_k=3), predictor(clip, start=15, stop=20, top_k=3)
     assert len(whole.verbs) == len(part.actions) == 3
     assert predictor(clip, top_k=3) == whole
-    assert predictor.load(clip, start=15, stop=20).shape == (3, 3, 256, 456)
+    assert predictor.load(clip, start=15, stop=20).shape == (3, 3, 72, 128)
     assert "verb" in str(whole)
 
 
@@ -175,7 +175,7 @@ def test_flow_folder(tmp_path) -> None:
     model = small((5, 7), 3, "Flow", new_length=2, kind=MTRN)
     clip = make_flow(tmp_path, 8)
     predictor = Predictor(model, crop_count=10)
-    assert predictor.load(clip).shape == (6, 2, 256, 456)
+    assert predictor.load(clip).shape == (6, 2, 72, 128)
     assert predictor(clip) == predictor(clip)  # the expectation over relations, not a draw
 
 
@@ -183,7 +183,7 @@ def test_rgb_difference_loads_one_frame_more(tmp_path) -> None:
     model = small(4, 2, "RGBDiff", new_length=3)
     predictor = Predictor(model)
     clip = make_video(tmp_path / "clip.mp4", 12)
-    assert predictor.load(clip).shape == (2 * 4, 3, 256, 456)
+    assert predictor.load(clip).shape == (2 * 4, 3, 72, 128)
     assert len(predictor(clip, top_k=2).classes) == 2
 
 
