@@ -23,7 +23,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from data.sampling import segment_indices
-from data.video import load_clip
+from data.video import VideoFile, load_clip
 from model_loader import load_checkpoint, save_checkpoint
 from ops.inference import optimize_for_inference
 from ops.relation import MultiScaleRelation
@@ -451,8 +451,13 @@ def video(options: Namespace) -> Iterator[Comparison]:
 def _decoding(options: Namespace) -> dict[str, Case]:
     return {
         "plain": Case(partial(_decoded, options.video, options.segments)),
-        "load_clip": Case(partial(load_clip, options.video, num_segments=options.segments)),
+        "load_clip": Case(lambda: load_clip(_opened(options), num_segments=options.segments)),
     }
+
+
+def _opened(options: Namespace) -> VideoFile:
+    """The video, opened anew: of a path, a second call would find it open."""
+    return VideoFile(options.video)
 
 
 def _decoded(path: Path, num_segments: int) -> list[Image.Image]:
@@ -478,8 +483,8 @@ def _video(name: str, backbone: str, crop_count: int, options: Namespace) -> dic
     fast = Predictor(model, crop_count=crop_count)
     return {
         "plain": Case(plain),
-        "Predictor, optimize=False": Case(partial(unchanged, options.video)),
-        "Predictor": Case(partial(fast, options.video)),
+        "Predictor, optimize=False": Case(lambda: unchanged(_opened(options))),
+        "Predictor": Case(lambda: fast(_opened(options))),
     }
 
 
