@@ -290,6 +290,15 @@ def test_weights_beside_the_model(prefix: str) -> None:
     assert report[0].endswith(f"left out what is not the model's: {', '.join(others)}")
 
 
+def test_what_a_documented_file_holds_besides_is_refused_later() -> None:
+    report: list[str] = []
+    names = ["fc_verb.weight", "fc_action.weight"]
+    state = dict.fromkeys(names, torch.ones(2))
+    assert list(clean_state_dict(state, report, strict=True)) == names
+    wrapped_state = {f"module.{name}": tensor for name, tensor in state.items()}
+    assert list(clean_state_dict(wrapped_state, report, strict=True)) == names[:1]
+
+
 @pytest.mark.parametrize(
     "names", [("module.a.weight", "a.weight"), ("model.a.weight", "model._orig_mod.a.weight")]
 )

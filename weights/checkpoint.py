@@ -152,7 +152,7 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
         )
     if "model_type" not in contents:
         return _foreign(contents, num_segments, report)
-    state = clean_state_dict(contents["state_dict"], report)
+    state = clean_state_dict(contents["state_dict"], report, strict=True)
     args = _plain_args(contents.get("args"))
     settings = _settings(contents, args, state, num_segments, report)
     version = contents.get("format_version")

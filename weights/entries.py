@@ -140,7 +140,7 @@ def agreed_segments(
     return segments
 
 
-def clean_state_dict(entry: Any, report: list[str]) -> dict[str, Tensor]:
+def clean_state_dict(entry: Any, report: list[str], *, strict: bool = False) -> dict[str, Tensor]:
     """Return the weights of a file under the network's own names, without those of wrappers.
 
     The components `_orig_mod`, `module` and `model` are dropped wherever they stand in a name.
@@ -150,6 +150,8 @@ def clean_state_dict(entry: Any, report: list[str]) -> dict[str, Tensor]:
     Args:
         entry: what the file holds as `state_dict`.
         report: what was dropped is added here, in one message.
+        strict: whether nothing but the network is expected where its names have no wrapper: what
+            else there is stays, to be refused where weights are put into the model.
 
     Raises:
         CheckpointError: if it holds anything but dense tensors under names, if these claim more
@@ -161,10 +163,11 @@ def clean_state_dict(entry: Any, report: list[str]) -> dict[str, Tensor]:
         name: ".".join([*(part for part in place if part not in _WRAPPERS), leaf])
         for name, (*place, leaf) in parts.items()
     }
-    is_ours = any(clean.startswith(_ROOTS) for clean in cleaned.values())
+    ours = {name: clean for name, clean in cleaned.items() if clean.startswith(_ROOTS)}
+    is_around = bool(ours) and not (strict and all(name == ours[name] for name in ours))
     original: dict[str, str] = {}
     for name, clean in cleaned.items():
-        if clean == "n_averaged" or (is_ours and not clean.startswith(_ROOTS)):
+        if clean == "n_averaged" or (is_around and name not in ours):
             continue
         if clean in original:
             raise CheckpointError(
