@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
-__all__ = ["ImageFolder", "ImageTar", "is_tar"]
+__all__ = ["FileView", "ImageFolder", "ImageTar", "is_tar", "read_at"]
 
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -24,6 +24,9 @@ _COMPRESSED = {
     b"7z\xbc\xaf\x27\x1c": "7z",
 }
 """How compressed files begin, and no video does."""
+
+_MAX_PADDING = 1 << 20
+"""Zero bytes that may follow the end of a tar, which fill its last record."""
 
 _FILE_OBJECTS = threading.Lock()
 """Held while the position of a file object matters, which its threads share."""
@@ -92,8 +95,12 @@ class ImageTar:
                 end = tar.offset
         except tarfile.TarError as error:
             raise ValueError(f"{self.name}: no tar file, or a damaged one ({error})") from error
-        if any(_read_at(self._file, end, tarfile.BLOCKSIZE)):  # it should end here, with zeros
-            raise ValueError(f"{self.name}: a tar file that is damaged at byte {end}")
+        rest = read_at(self._file, end, _MAX_PADDING + 1)  # it should end here, with zeros
+        if any(rest) or len(rest) > _MAX_PADDING:
+            raise ValueError(
+                f"{self.name}: a tar file that is damaged or incomplete at byte {end}, since it "
+                f"goes on behind its end"
+            )
 
     def _add(self, member: tarfile.TarInfo) -> None:
         folder, name = _split(member.name)
@@ -136,7 +143,7 @@ class ImageTar:
         place = self._members[folder][name]
         if place is None:
             raise ValueError(f"{self.where(file)}: is no plain file in this tar: unpack it")
-        return io.BytesIO(_read_at(self._file, *place))
+        return io.BytesIO(read_at(self._file, *place))
 
 
 def is_tar(file: str | BinaryIO) -> bool:
@@ -145,7 +152,7 @@ def is_tar(file: str | BinaryIO) -> bool:
     Raises:
         ValueError: for a compressed file, in which images cannot be read by their place.
     """
-    head = _read_at(file, 0, tarfile.BLOCKSIZE)
+    head = read_at(file, 0, tarfile.BLOCKSIZE)
     for beginning, kind in _COMPRESSED.items():
         if head.startswith(beginning):
             raise ValueError(f"{_name_of(file)}: a compressed file ({kind}): unpack it first")
@@ -156,7 +163,7 @@ def is_tar(file: str | BinaryIO) -> bool:
     return True
 
 
-def _read_at(file: str | BinaryIO, offset: int, size: int) -> bytes:
+def read_at(file: str | BinaryIO, offset: int, size: int) -> bytes:
     """Bytes from a place in a file, whatever other threads and processes read from it."""
     if isinstance(file, str):
         with open(file, "rb") as opened:
@@ -168,6 +175,39 @@ def _read_at(file: str | BinaryIO, offset: int, size: int) -> bytes:
     with _FILE_OBJECTS:
         file.seek(offset)
         return file.read(size)
+
+
+class FileView:
+    """A file object with a position of its own, so that several readers can share the file.
+
+    Closing it closes nothing.
+
+    Args:
+        file: a seekable binary file object.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._position = 0
+        with _FILE_OBJECTS:
+            self._size = file.seek(0, os.SEEK_END)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read bytes from the position on."""
+        size = max(self._size - self._position, 0) if size < 0 else size
+        data = read_at(self._file, self._position, size)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position, as files do, and return it."""
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = origin + offset
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
 
 
 def _name_of(file: str | BinaryIO) -> str:

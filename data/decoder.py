@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.archives import FileView
 from data.frames import RGB_LAYOUTS
 from data.packets import PacketIndex
 
@@ -55,7 +56,7 @@ class Decoder:
     Attributes:
         next_packet: number of the packet that is decoded next.
         decoded: number of frames that came out so far.
-        failed: number of packets that could not be decoded so far.
+        failed: number of packets so far that could not be decoded, or not soundly.
     """
 
     def __init__(self, source: VideoSource, expected: PacketIndex | None = None) -> None:
@@ -126,6 +127,7 @@ class Decoder:
             self.failed += 1
             return []
         self.decoded += len(frames)
+        self.failed += any(frame.is_corrupt for frame in frames)
         return [(frame.pts, frame) for frame in frames]
 
 
@@ -176,13 +178,6 @@ def _upright(pixels: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-class _Unclosed:
-    """A file object that a container which is closed leaves open."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.read, self.seek, self.tell = file.read, file.seek, file.tell
-
-
 def open_video(source: VideoSource) -> tuple[Any, Any]:
     """Open a video.
 
@@ -203,8 +198,7 @@ def open_video(source: VideoSource) -> tuple[Any, Any]:
             # "file:" and the white list keep names from being taken for network addresses.
             container = av.open(f"file:{source}", options={"protocol_whitelist": "file"}, **options)
         else:
-            source.seek(0)
-            container = av.open(_Unclosed(source), **options)
+            container = av.open(FileView(source), **options)
     except av.FFmpegError as error:
         raise ValueError(
             f"{name}: not a video file that can be read ({error.strerror}); accepted are "

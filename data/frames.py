@@ -83,6 +83,17 @@ class FrameSource(ABC):
             )
         return index
 
+    def index_at(self, seconds: float) -> int:
+        """Return the index of the frame on the screen at a time.
+
+        Args:
+            seconds: time since the first frame.
+
+        Raises:
+            ValueError: if times are not known, which only videos have.
+        """
+        raise ValueError(f"{self.name}: frames have no times, which only videos have")
+
     def read(self, indices: Sequence[int] | NDArray[np.integer[Any]] | Tensor) -> Tensor:
         """Read frames; each one is decoded once and nothing but the result is kept.
 

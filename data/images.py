@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -192,11 +193,12 @@ def _halves(store: _Store) -> tuple[str, str] | None:
 
 def _hint_of_folders(store: _Store) -> str:
     """Say which folders inside hold images or flow, for somebody who gave what is around them."""
-    clips = [
-        folder
-        for folder in store.folders()
-        if any(map(parse_name, store.names(folder))) or {"u", "v"} & {*store.folders(folder)}
-    ]
+    clips = []
+    for folder in store.folders():
+        with suppress(OSError):  # of a folder that must not be read
+            names, folders = store.names(folder), store.folders(folder)
+            if any(map(parse_name, names)) or {"u", "v"} & {*folders}:
+                clips.append(folder)
     if not clips:
         return ""
     others = f" and {len(clips) - 1} more" * (len(clips) > 1)

@@ -20,6 +20,9 @@ _ONE_FRAME_PER_PACKET = (
 )
 """Codecs whose packets, in these containers, each hold one frame to show (VP8's may hide it)."""
 
+_EVERY_PACKET_SHOWS = ("h264", "hevc", "vp9", "av1", "mpeg2video", "mpeg1video")
+"""Codecs of these in which a frame that does not come out is damaged; MPEG-4 may skip one."""
+
 _STATE = {"palette", "new_extradata"}
 """Side data of packets on which all later frames depend."""
 
@@ -37,7 +40,9 @@ class PacketIndex:
         errors: what reading packets raises.
 
     Attributes:
-        intact: whether reading ended where the file does, with no packet marked as damaged.
+        intact: whether reading ended where the file does.
+        hides_frames: whether a sound packet may have no frame to show.
+        last_tick: the latest decoding time; 0 if none is known.
         encrypted: whether packets are.
         sizes: int64, bytes.
         tick: seconds between two timestamps.
@@ -47,7 +52,7 @@ class PacketIndex:
         self, packets: Iterable[Any], container: Any, stream: Any, errors: type[Exception]
     ) -> None:
         codec = stream.codec_context.codec
-        hides_frames = codec.canonical_name == "vp8"
+        has_hidden = codec.canonical_name == "vp8"
         rows: list[tuple[int, ...]] = []
         side_data: set[str] = set()
         self.intact = True
@@ -55,7 +60,7 @@ class PacketIndex:
             for packet in packets:
                 times = (packet.pts, packet.dts, packet.pos)
                 shown = not packet.is_discard  # otherwise an edit list says to decode it only
-                if hides_frames and shown:
+                if has_hidden and shown:
                     shown = bool(memoryview(packet)[0] & 0x10)  # the bit "show_frame"
                 flags = (packet.is_keyframe, shown, packet.is_corrupt, packet.size)
                 rows.append((*(_UNKNOWN if time is None else time for time in times), *flags))
@@ -67,10 +72,12 @@ class PacketIndex:
         self._pts, self._dts, self._positions = columns[:3]
         self._keys, self._shown, damaged = columns[3:6].astype(bool)
         self.sizes = columns[6]
-        self.intact = self.intact and not damaged.any()
         self.encrypted = "encryption_info" in side_data
+        self.intact = self.intact and not damaged[-1:].any()  # the file is cut off
         self._keys &= ~damaged
         self.tick = float(stream.time_base)
+        self.last_tick = max(int(self._dts.max(initial=0)), 0)
+        self.hides_frames = codec.canonical_name not in _EVERY_PACKET_SHOWS
         if not stream.codec_context.has_b_frames:  # AVI has decoding times alone
             self._pts = np.where(self._pts == _UNKNOWN, self._dts, self._pts)
 

@@ -28,6 +28,9 @@ __all__ = ["VideoFile"]
 
 logger = logging.getLogger(__name__)
 
+_MAX_DELAY = 16
+"""How many frames behind its own place a frame may come out after damage: what decoders hold."""
+
 _CHECKED_FRAMES = 32
 """How many frames must be decoded in the order of their timestamps before these are believed."""
 
@@ -84,8 +87,12 @@ class VideoFile(FrameSource):
     _size: tuple[int, int]
 
     def __init__(self, file: str | os.PathLike[str] | BinaryIO) -> None:
-        self._source: VideoSource = Path(file) if isinstance(file, str | os.PathLike) else file
-        self.name = str(file) if isinstance(file, str | os.PathLike) else "file object"
+        if isinstance(file, str | os.PathLike):
+            self._source: VideoSource = Path(file).absolute()
+            self.name = str(file)
+        else:
+            self._source = file
+            self.name = "file object"
         self._size_changed = False
         if isinstance(self._source, Path) and not self._source.is_file():
             if self._source.exists():
@@ -94,16 +101,21 @@ class VideoFile(FrameSource):
                 )
             raise FileNotFoundError(f"{self.name}: no such file")
         # FFmpeg would take the JPEGs in it for motion JPEG, in the order of the archive.
-        if is_tar(self.name if isinstance(self._source, Path) else self._source):
+        if is_tar(str(self._source) if isinstance(self._source, Path) else self._source):
             raise ValueError(f"{self.name}: a tar, not a video: open_frames reads images in one")
         with Decoder(self._source) as decoder:
             container, stream = decoder.container, decoder.stream
             packets = demuxed(container, stream)
             self._packets = PacketIndex(packets, container, stream, import_av().FFmpegError)
             # Of MP4, the index knows of edit lists, which are no damage.
-            of_mp4 = container.format.name.startswith("mov") and stream.frames
+            kind = container.format.name
+            of_mp4 = kind.startswith("mov") and stream.frames
             announced_frames: int = len(stream.index_entries) if of_mp4 else stream.frames
-            announced_seconds = (container.duration or 0) / 1_000_000
+            if kind == "avi":  # which counts frames that are dropped, and have no packet, too
+                announced_frames -= max(self._packets.last_tick + 1 - len(self._packets), 0)
+            # Other streams may go on for longer, and other containers announce nothing.
+            alone = len(container.streams) == 1 and kind in ("matroska,webm", "flv")
+            announced_seconds = (container.duration or 0) / 1_000_000 if alone else 0.0
             start_seconds = (container.start_time or 0) / 1_000_000
             average_rate, guessed_rate = stream.average_rate, stream.guessed_rate
         if self._packets.encrypted:
@@ -210,29 +222,37 @@ class VideoFile(FrameSource):
             yield expected - 1, last
 
     def _frames_from_start(self, waiting: deque[int]) -> Iterator[tuple[int, Tensor]]:
-        """Decodes from the start of the file, and once its frames are counted, past damage."""
+        """Decodes from the start of the file, past damage where that is known of.
+
+        Behind damage frames may come late, so that those after them have to wait.
+        """
         shown, last, lost, count = -1, None, 0, len(waiting)
+        wanted, sound, substitutes = set(waiting), dict[int, Any](), dict[int, Any]()
         with Decoder(self._source) as decoder:
             for number, frame in decoder.frames():
                 index = shown + 1 if self._order.counted else self._index_of(number)
                 if index != shown + 1 and not self._order.damaged:
                     raise UnexpectedFrameError(f"frame {index} came out after frame {shown}")
-                if index <= shown:
-                    continue  # too late: another one was shown in its place
-                shown = index
-                while waiting and waiting[0] < shown:
-                    lost += 1
-                    yield waiting.popleft(), self._rgb(decoder, frame if last is None else last)
-                if waiting and waiting[0] == shown:
-                    yield waiting.popleft(), self._rgb(decoder, frame)
+                for skipped in wanted.intersection(range(shown + 1, index)):
+                    substitutes[skipped] = frame if last is None else last
+                if index in wanted:
+                    sound[index] = frame
+                if index > shown:
+                    shown, last = index, frame
+                while waiting and (waiting[0] in sound or waiting[0] < shown - _MAX_DELAY):
+                    place = waiting.popleft()
+                    lost += place not in sound
+                    substitute = substitutes.pop(place, None)
+                    yield place, self._rgb(decoder, sound.pop(place, substitute))
                 if not waiting:
                     break
-                last = frame
             if waiting and last is None:
                 raise ValueError(f"{self.name}: no frame of video can be decoded from this file")
             while waiting:
-                lost += 1
-                yield waiting.popleft(), self._rgb(decoder, last)
+                place = waiting.popleft()
+                lost += place not in sound
+                substitute = substitutes.get(place, last)
+                yield place, self._rgb(decoder, sound.get(place, substitute))
             self._report(count, decoder.decoded, jumps=0)
         if lost:
             logger.warning(
@@ -249,7 +269,13 @@ class VideoFile(FrameSource):
                 "%s: the size of its frames changes from %d x %d to %d x %d (width x height): all "
                 "are scaled to the first", self.name, *self._size, *size,
             )  # fmt: skip
-        return decoder.rgb(frame, self._size)
+        try:
+            return decoder.rgb(frame, self._size)
+        except import_av().FFmpegError as error:
+            raise ValueError(
+                f"{self.name}: its colours cannot be converted to RGB ({error.strerror}; "
+                f"colorspace {frame.colorspace}, format {frame.format.name})"
+            ) from error
 
     def _report(self, read: int, decoded: int, jumps: int) -> None:
         logger.debug("%s: %d frames read, %d decoded, %d jumps", self.name, read, decoded, jumps)
@@ -284,11 +310,14 @@ class VideoFile(FrameSource):
         except UnexpectedFrameError:
             return None
         places = self._packets.frame_indices(order)[numbers]
-        if failed:  # frames lost to damage keep their numbers, as they do further on in the file
-            believed = numbers.size and (np.diff(places, prepend=-1) > 0).all()
-        else:
-            believed = places.tolist() == list(range(min(_CHECKED_FRAMES, order.size)))
-        return self._make_order(order, damaged=failed > 0) if believed else None
+        if places.tolist() == list(range(min(_CHECKED_FRAMES, order.size))):
+            return self._make_order(order, damaged=failed > 0)
+        # Frames lost to damage keep their numbers, as they do further on in the file. After it some
+        # come late; without an error, frames that are missing are all there may be.
+        if not places.size or places.min() < 0:
+            return None
+        missing = not self._packets.hides_frames and places[0] == 0 and (np.diff(places) > 0).all()
+        return self._make_order(order, damaged=True) if failed or missing else None
 
     def _decoded_order(self) -> _Order:
         """The order in which all frames that can be decoded come out."""
@@ -307,7 +336,8 @@ class VideoFile(FrameSource):
             for number, frame in islice(decoder.frames(), count):
                 if not numbers:
                     self._size = frame.width, frame.height
-                numbers.append(-1 if number is None else number)
+                # A file that grows has packets that the index does not know.
+                numbers.append(-1 if number is None or number >= len(self._packets) else number)
             return np.array(numbers, dtype=np.int64), decoder.failed
 
     def _warn_if_cut_off(

@@ -139,6 +139,10 @@ class ResizedFrames(_View):
         """Numbers of the source's frames."""
         return self._source.numbers
 
+    def index_at(self, seconds: float) -> int:
+        """Return the index of the source's frame at a time."""
+        return self._source.index_at(seconds)
+
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         short = self._short_side
         for index, frame in self._source._frames_of_one_size(indices):

@@ -159,6 +159,21 @@ def test_damaged_tars_are_named(tmp_path):
             open_frames(path)
 
 
+@pytest.mark.parametrize("behind", ["zeros", "hole", "archive"])
+def test_a_tar_that_goes_on_behind_its_end_is_refused(behind, tmp_path):
+    path = tar_of(tmp_path / "x.tar", rgb(list(range(1, 9))))
+    data = path.read_bytes()
+    if behind == "hole":  # where a header should be
+        with tarfile.open(path) as tar:
+            place = tar.getmembers()[4].offset
+        data = data[:place] + bytes(512) + data[place + 512 :]
+    else:
+        data += bytes(2 << 20) if behind == "zeros" else data
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"x\.tar: a tar file that is damaged or incomplete"):
+        open_frames(path)
+
+
 @pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
 def test_compressed_tars_are_refused(compression, tmp_path):
     path = tar_of(tmp_path / "frames.tar", rgb([1]), mode=f"w:{compression}")

@@ -8,6 +8,7 @@ import shutil
 import struct
 import tarfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,36 @@ def test_damage_at_the_beginning_renumbers_nothing(tmp_path, caplog):
     assert len(found) == COUNT
     assert found[12:] == list(range(12, COUNT))  # from the next key frame on
     assert "show the frame before" in caplog.text
+
+
+@pytest.mark.parametrize("lost", [12, 24, 36])
+def test_a_lost_key_frame_renumbers_nothing(lost, tmp_path, caplog):
+    """What was shown before it comes late out of the decoder, but comes."""
+    path = mp4(tmp_path)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        place, size = packets[lost].pos, packets[lost].size
+
+    def destroy(data: bytearray) -> None:
+        data[place : place + size] = bytes(size)
+
+    found = numbers(patch(path, tmp_path / "damaged.mp4", destroy))
+    assert len(found) == COUNT
+    assert found[: lost - 3] == list(range(lost - 3))
+    assert found[lost - 1] == lost - 1
+    assert found[lost + 12 :] == list(range(lost + 12, COUNT))
+    assert "show the frame before" in caplog.text
+
+
+def test_a_file_may_grow_after_it_was_opened(tmp_path):
+    data = transport_stream(tmp_path / "x.ts", 0, 60)
+    path = tmp_path / "growing.ts"
+    path.write_bytes(data[: len(data) // 2 // 188 * 188])
+    source = VideoFile(path)
+    path.write_bytes(data)
+    found = [number_in(frame) for frame in source.read(range(len(source)))]
+    assert found[:20] == list(range(20))
+    assert found == sorted(found)
 
 
 def test_a_lost_packet_is_lost_however_frames_are_read(tmp_path):
@@ -281,7 +312,45 @@ def test_trimmed_videos_and_late_starts_are_no_damage(tmp_path, caplog):
     late = [number + 1000 for number in range(COUNT)]
     for name in ("late.mkv", "late.ts", "late.flv", "late.mp4"):
         assert len(VideoFile(encode(tmp_path / name, "libx264", options=X264, times=late))) == COUNT
+    longer = transport_stream(tmp_path / "sound.ts", 0, 20, sound=True)
+    (tmp_path / "sound.ts").write_bytes(longer)
+    VideoFile(tmp_path / "sound.ts")
+    with av.open(str(tmp_path / "dropped.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(0, 60, 3):  # an AVI has empty chunks for those in between
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert numbers(tmp_path / "dropped.avi") == list(range(0, 60, 3))
     assert not caplog.records
+
+
+def test_colours_that_cannot_be_converted_are_named(tmp_path, monkeypatch):
+    source = VideoFile(mp4(tmp_path))
+
+    def fail(*_: object, **__: object) -> None:
+        raise av.FFmpegError(22, "Invalid argument")
+
+    monkeypatch.setattr("data.decoder.Decoder.rgb", fail)
+    with pytest.raises(ValueError, match=r"plain\.mp4: its colours cannot be .* format yuv420p"):
+        source.read([0])
+
+
+@pytest.mark.parametrize("kind", ["bytes", "file"])
+def test_readers_of_one_file_object_do_not_disturb_one_another(kind, tmp_path):
+    path = encode(tmp_path / "x.mp4", "mjpeg", pixels="yuvj420p", count=200)
+    with io.BytesIO(path.read_bytes()) if kind == "bytes" else open(path, "rb") as file:
+        source = VideoFile(file)
+        found: list[int] = []
+        for block in source.blocks(20):
+            found += [number_in(frame) for frame in block]
+            assert number_in(source.read([199])[0]) == 199
+        assert found == list(range(200))
+        with ThreadPoolExecutor(4) as pool:
+            threads = pool.map(lambda index: number_in(source.read([index])[0]), range(0, 200, 5))
+        assert list(threads) == list(range(0, 200, 5))
 
 
 @pytest.mark.parametrize("kind", ["bytes", "file"])
