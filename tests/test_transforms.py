@@ -424,6 +424,7 @@ def test_preset_on_real_frames(epic_test_data: Path) -> None:
         torch.testing.assert_close(from_tensor, from_list, rtol=0, atol=1.001 * grey_level(model))
 
 
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="PyTorch 2.6 copies what it resizes")
 @pytest.mark.parametrize("size", [(456, 256), (1920, 1080)])
 @pytest.mark.parametrize("together", [True, False], ids=["pixels together", "planes"])
 def test_ten_crops_take_less_than_twice_the_memory_of_the_result(

@@ -167,7 +167,7 @@ def draw(rows: list[Row], machine: dict[str, str], path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(limits)
-    axes.xaxis.minorticks_off()
+    axes.minorticks_off()
     labels = [
         f"{row.section}: {row.comparison}   {row.case}" if place in starts else row.case
         for place, row in enumerate(rows)
