@@ -59,10 +59,11 @@ def test_calls_take_turns() -> None:
 
 
 def test_memory_is_what_a_call_takes_at_most() -> None:
-    used = peak_memory(lambda: torch.ones(3, 10, 2**18).sum(0), CPU)
+    used = peak_memory(lambda: torch.ones(3, 10, 2**21).sum(0), CPU)
     if used is None:
         pytest.skip("this system does not tell")
-    assert 40 * 2**20 <= used <= 44 * 2**20  # 30 MiB, and 10 for their sum
+    # 240 MiB, and 80 for their sum; pages that the process had, or takes besides, are a few MiB.
+    assert 314 * 2**20 <= used <= 345 * 2**20
 
 
 def test_a_process_of_its_own() -> None:
