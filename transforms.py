@@ -56,6 +56,7 @@ from data.groups import (
     mirror,
     pair_of_sides,
     resize,
+    resize_short_side,
     slack,
     width_height,
 )
@@ -137,11 +138,9 @@ class GroupScale(_SizedTransform):
 
     def _apply(self, frames: FramesT) -> FramesT:
         size_h, size_w = pair_of_sides(self, "size", self.size)
-        if not (isinstance(self.size, Sequence) and len(self.size) == 2):
-            w, h = width_height(frames)
-            longer = int(size_w * max(w, h) / min(w, h))
-            size_w, size_h = (size_w, longer) if w <= h else (longer, size_h)
-        return resize(frames, size_w, size_h)
+        if isinstance(self.size, Sequence) and len(self.size) == 2:
+            return resize(frames, size_w, size_h)
+        return resize_short_side(frames, size_w)
 
 
 class GroupCenterCrop(_SizedTransform):

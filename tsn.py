@@ -713,8 +713,7 @@ def _require_floating_point(argument: str, value: object, remedy: str) -> None:
             f"(torch.from_numpy makes one of an array): {remedy}"
         )
     if not value.is_floating_point():
-        kind = value.dtype
-        raise ValueError(f"{argument} must be a floating-point tensor, got {kind}: {remedy}")
+        raise ValueError(f"{argument} must be a floating-point tensor, got {value.dtype}: {remedy}")
     if value.layout != torch.strided:
         raise ValueError(
             f"{argument} must be a dense tensor, got one of layout {value.layout}: use "

@@ -27,6 +27,7 @@ __all__ = [
     "mirror",
     "pair_of_sides",
     "resize",
+    "resize_short_side",
     "slack",
     "width_height",
 ]
@@ -139,6 +140,13 @@ def resize(frames: FramesT, w: int, h: int) -> FramesT:
         resized: Tensor = functional.resize(frames, [h, w], antialias=True)
         return resized
     return [image.resize((w, h), Image.Resampling.BILINEAR) for image in frames]
+
+
+def resize_short_side(frames: FramesT, size: int) -> FramesT:
+    """Every frame resized, the shorter side to `size`, the other int(size * longer / shorter)."""
+    w, h = width_height(frames)
+    longer = int(size * max(w, h) / min(w, h))
+    return resize(frames, *((size, longer) if w <= h else (longer, size)))
 
 
 def _resize_planes(frames: Tensor, w: int, h: int) -> Tensor:

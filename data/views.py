@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.frames import FrameSource, is_integer
-from data.groups import resize
+from data.groups import resize_short_side
 from data.options import positive_integer
 
 __all__ = ["FrameRange", "NumberRange", "ResizedFrames", "select"]
@@ -144,13 +144,9 @@ class ResizedFrames(_View):
         return self._source.index_at(seconds)
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        short = self._short_side
         for index, frame in self._source._frames_of_one_size(indices):
-            h, w = frame.shape[1:]
-            long = int(short * max(w, h) / min(w, h))
-            size = (short, long) if w <= h else (long, short)
-            # (C, H, W) -> (1, C, H, W), which is what `resize` takes, and back
-            yield index, resize(frame[None], *size)[0]
+            # (C, H, W) -> (1, C, H, W), which is what `resize_short_side` takes, and back
+            yield index, resize_short_side(frame[None], self._short_side)[0]
 
 
 def select(

@@ -21,8 +21,8 @@ from the weights.
 Older files are understood as well: an `img_feature_dim` that only `args` holds, model_type "tsn"
 with consensus_type "TRN" or "TRNMultiscale", and "tsm" with `non_local`. So are weights alone, and
 checkpoints of other projects, which `weights.foreign` lists. In any of them, names may have the
-prefixes of wrappers (`weights.entries.clean_state_dict`), and the weights may lie under
-`model_state_dict`, `model`, `net`, `weights` or `ema` in the place of `state_dict`.
+prefixes of wrappers (`weights.entries.clean_state_dict`), and the weights may lie under another
+usual name in the place of `state_dict`: those of `_WEIGHTS`.
 """
 
 import os
