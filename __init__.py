@@ -11,8 +11,8 @@ if __package__:  # none where something imports this file for its own sake, as p
 
     install(__spec__)  # so that the following find one another
 
-    from .data.labels import fetch_class_names, read_class_names
     from .data.video import load_clip, open_frames
+    from .epic.classes import fetch_class_names, read_class_names
     from .model_loader import load_checkpoint, save_checkpoint
     from .predictor import Predictor
     from .trn import MTRN, TRN

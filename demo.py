@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.labels import DATASETS, ClassNames, fetch_class_names, read_class_names
-from data.made_up import make_flow, make_video
+from checkpoints.entries import UnknownSegmentsError
+from data.synthetic import make_flow, make_video
 from data.video import FrameSource, open_frames
-from model_loader import load_checkpoint, settings_of
+from epic.classes import DATASETS, ClassNames, fetch_class_names, read_class_names
+from model_loader import get_config, load_checkpoint
 from predictor import Label, Prediction, Predictor
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
-from weights.entries import UnknownSegmentsError
 
 __all__ = ["main"]
 
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         help="download both files (CC BY-NC 4.0) once into torch.hub's directory",
     )
     model = parser.add_argument_group("model (default: the model's own, or the checkpoint's)")
-    model.add_argument("--arch", help="image network, such as resnet50 or BNInception")
+    model.add_argument("--arch", help="backbone, such as resnet50 or BNInception")
     model.add_argument("--modality", help="RGB, Flow or RGBDiff (default: RGB)")
     model.add_argument("--flow-length", type=int, help="frames in a snippet of flow or RGBDiff")
     model.add_argument("--dropout", type=float)
@@ -243,7 +243,7 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, TSN]]:
 
 
 def _title(model: TSN) -> str:
-    settings = settings_of(model)
+    settings = get_config(model)
     return f"{settings.model_type.upper()} {model.arch} {model.modality}"
 
 
@@ -273,7 +273,7 @@ def _make(model_type: str, arguments: argparse.Namespace) -> TSN:
 
 def _check_contradictions(arguments: argparse.Namespace, model: TSN) -> None:
     """Refuse options that say something else than the checkpoint."""
-    settings = settings_of(model)
+    settings = get_config(model)
     model_type = "tsm-nl" if settings.non_local else settings.model_type
     pairs: dict[str, tuple[Any, Any]] = {
         "model_type": (arguments.model_type, model_type),

@@ -1,6 +1,7 @@
 """Models from checkpoint files, and checkpoint files from models.
 
-The format is documented in `weights.checkpoint`, those of other projects in `weights.foreign`.
+The format is documented in `checkpoints.checkpoint`, those of other projects in
+`checkpoints.foreign`.
 
 Differences from the original:
     - No code from a file runs, and no weight is initialised that the file then overwrites.
@@ -17,25 +18,25 @@ from typing import Any
 
 from torch import nn
 
-from data.options import positive_integer
-from trn import MTRN, TRN
-from tsm import TSM
-from tsn import TSN
-from weights.assign import assign_weights, without_weights
-from weights.checkpoint import (
+from checkpoints.assign import init_empty, load_weights
+from checkpoints.checkpoint import (
     MODEL_TYPES,
     Checkpoint,
-    ModelSettings,
+    ModelConfig,
     read_checkpoint,
     require_plain,
     to_dictionary,
 )
-from weights.files import CheckpointError
-from weights.formats import format_for, write_any
-from weights.plain import plain_values
-from weights.wording import key_text
+from checkpoints.files import CheckpointError
+from checkpoints.formats import format_for, write_any
+from checkpoints.plain import plain_values
+from checkpoints.wording import key_text
+from data.options import positive_integer
+from trn import MTRN, TRN
+from tsm import TSM
+from tsn import TSN
 
-__all__ = ["load_checkpoint", "make_model", "read_documented", "save_checkpoint", "settings_of"]
+__all__ = ["build_model", "get_config", "load_checkpoint", "read_documented", "save_checkpoint"]
 
 _logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ _OPTIONS = {
 """Options that a model type has beyond those that all have."""
 
 
-def make_model(settings: ModelSettings) -> TSN:
+def build_model(settings: ModelConfig) -> TSN:
     """Build the model that settings describe, with fresh weights.
 
     Args:
@@ -90,8 +91,8 @@ def make_model(settings: ModelSettings) -> TSN:
     return model
 
 
-def settings_of(model: TSN) -> ModelSettings:
-    """The settings with which `make_model` builds such a model.
+def get_config(model: TSN) -> ModelConfig:
+    """The settings with which `build_model` builds such a model.
 
     Args:
         model: a TSN, TRN, MTRN or TSM.
@@ -101,7 +102,7 @@ def settings_of(model: TSN) -> ModelSettings:
     """
     model_type = model.variant.lower()
     options = {name: getattr(model, name) for name in _OPTIONS[model_type] if hasattr(model, name)}
-    return ModelSettings(
+    return ModelConfig(
         model_type=model_type,
         num_class=model.num_class,
         num_segments=model.num_segments,
@@ -133,7 +134,7 @@ def load_checkpoint(
         (125, 352)
 
     Args:
-        path: a file in the format of `weights.checkpoint`, of the TSN, TRN, TSM and
+        path: a file in the format of `checkpoints.checkpoint`, of the TSN, TRN, TSM and
             EPIC-KITCHENS-100 C1 projects or of Lightning, or the weights alone, in either
             serialisation of torch or as safetensors. Which one it is shows in what it holds; its
             name does not matter.
@@ -149,7 +150,7 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        weights.files.CheckpointError: (a ValueError) if the file is not a checkpoint, could
+        checkpoints.files.CheckpointError: (a ValueError) if the file is not a checkpoint, could
             run code, holds weights that do not fit what it says of itself, or holds a TRN or MTRN
             of another `num_segments`.
     """
@@ -166,11 +167,11 @@ def _read(path: str | os.PathLike[str], num_segments: int | None, trust: bool) -
 def _model_of(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> TSN:
     """The model of a checkpoint, in evaluation mode, with its weights where they are."""
     try:
-        with without_weights():  # which the file has
-            model = make_model(checkpoint.settings)
+        with init_empty():  # which the file has
+            model = build_model(checkpoint.settings)
     except ValueError as error:
         raise CheckpointError(f"{path} describes a model that cannot be: {error}") from error
-    assign_weights(model, checkpoint.state_dict, source=str(path))
+    load_weights(model, checkpoint.state_dict, source=str(path))
     model.load_report = checkpoint.report
     return model.eval()
 
@@ -191,10 +192,10 @@ def read_documented(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        weights.files.CheckpointError: if `load_checkpoint` does not load the file.
+        checkpoints.files.CheckpointError: if `load_checkpoint` does not load the file.
     """
     checkpoint = _read(path, num_segments, trust)
-    settings = settings_of(_model_of(checkpoint, path))
+    settings = get_config(_model_of(checkpoint, path))
     documented = to_dictionary(replace(checkpoint, settings=settings))
     changes = [
         *checkpoint.report,
@@ -275,7 +276,7 @@ def save_checkpoint(
     if optimizer is not None and not isinstance(optimizer, Mapping):
         raise ValueError(f"optimizer must be its state_dict(), got {type(optimizer).__name__}")
     checkpoint = Checkpoint(
-        settings=settings_of(inner),
+        settings=get_config(inner),
         # From the CPU, so that machines without that accelerator can read the file.
         state_dict={name: tensor.cpu() for name, tensor in inner.state_dict().items()},
         epoch=None if epoch is None else int(epoch),

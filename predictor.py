@@ -12,9 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from data.labels import ClassNames, index_names
 from data.options import positive_integer
 from data.video import load_clip, open_frames
+from epic.classes import ClassNames, index_names
 from ops.inference import optimize_for_inference
 from transforms import evaluation_transform
 from tsn import TSN
@@ -77,7 +77,7 @@ class Predictor:
         model: a TSN, TRN, MTRN or TSM, also an optimised copy of one, in half precision too. Clips
             are processed on the device that it is on, in evaluation mode; the model is left in
             the mode that it is in.
-        class_names: names of the verbs and nouns (`data.labels`), or for a model with one task a
+        class_names: names of the verbs and nouns (`epic.classes`), or for a model with one task a
             sequence of names. Plain indices unless given.
         crop_count: 1 (the centre), 3 (full height) or 10 (corners, centre, and their mirror
             images); the crops' logits are averaged.

@@ -49,18 +49,18 @@ from data.groups import (
     Size,
     check_frames,
     crop,
-    draw_below,
-    draw_between,
-    holds_flow,
+    is_flow,
     join,
     mirror,
-    pair_of_sides,
+    randint,
     resize,
     resize_short_side,
     slack,
+    to_hw,
+    uniform,
     width_height,
 )
-from weights.preprocessing import Preprocessing
+from data.preprocessing import Preprocessing
 
 __all__ = [
     "Frames",
@@ -125,7 +125,7 @@ class _SizedTransform(_GroupTransform):
     size: Size
 
     def __post_init__(self) -> None:
-        pair_of_sides(self, "size", self.size)
+        to_hw(self, "size", self.size)
 
 
 class GroupScale(_SizedTransform):
@@ -137,7 +137,7 @@ class GroupScale(_SizedTransform):
     """
 
     def _apply(self, frames: FramesT) -> FramesT:
-        size_h, size_w = pair_of_sides(self, "size", self.size)
+        size_h, size_w = to_hw(self, "size", self.size)
         if isinstance(self.size, Sequence) and len(self.size) == 2:
             return resize(frames, size_w, size_h)
         return resize_short_side(frames, size_w)
@@ -151,7 +151,7 @@ class GroupCenterCrop(_SizedTransform):
     """
 
     def _apply(self, frames: FramesT) -> FramesT:
-        crop_h, crop_w = pair_of_sides(self, "size", self.size)
+        crop_h, crop_w = to_hw(self, "size", self.size)
         slack_w, slack_h = slack(self, frames, crop_w, crop_h)
         return crop(frames, round(slack_w / 2), round(slack_h / 2), crop_w, crop_h)
 
@@ -164,9 +164,9 @@ class GroupRandomCrop(_SizedTransform):
     """
 
     def _apply(self, frames: FramesT) -> FramesT:
-        crop_h, crop_w = pair_of_sides(self, "size", self.size)
+        crop_h, crop_w = to_hw(self, "size", self.size)
         slack_w, slack_h = slack(self, frames, crop_w, crop_h)
-        x, y = draw_below(slack_w + 1), draw_below(slack_h + 1)
+        x, y = randint(slack_w + 1), randint(slack_h + 1)
         return crop(frames, x, y, crop_w, crop_h)
 
 
@@ -182,12 +182,12 @@ class GroupRandomHorizontalFlip(_GroupTransform):
     is_flow: bool = False
 
     def _apply(self, frames: FramesT) -> FramesT:
-        if self.is_flow and not holds_flow(frames):
+        if self.is_flow and not is_flow(frames):
             raise ValueError(
                 "GroupRandomHorizontalFlip: is_flow=True wants images of mode L or a tensor with 1 "
                 "or 2 channels, got RGB frames; for them leave is_flow=False"
             )
-        return mirror(frames, invert_u=self.is_flow) if draw_below(2) else frames
+        return mirror(frames, invert_u=self.is_flow) if randint(2) else frames
 
 
 @dataclass
@@ -201,9 +201,9 @@ class _FixedCrops(_GroupTransform):
     _places: ClassVar[Sequence[tuple[int, int]]]
 
     def __post_init__(self) -> None:
-        pair_of_sides(self, "crop_size", self.crop_size)
+        to_hw(self, "crop_size", self.crop_size)
         if self.scale_size is not None:
-            pair_of_sides(self, "scale_size", self.scale_size)
+            to_hw(self, "scale_size", self.scale_size)
 
     def _apply(self, frames: FramesT) -> FramesT:
         return join(self.crops(frames))
@@ -213,10 +213,10 @@ class _FixedCrops(_GroupTransform):
             frames = GroupScale(self.scale_size)(frames)
         if isinstance(frames, Tensor):
             frames = frames.contiguous()  # once, rather than wherever crops overlap
-        crop_w, crop_h = pair_of_sides(self, "crop_size", self.crop_size)
+        crop_w, crop_h = to_hw(self, "crop_size", self.crop_size)
         slack_w, slack_h = slack(self, frames, crop_w, crop_h)
         # Mirrored once as a whole: a mirrored crop is a crop of the mirrored frame.
-        mirrored = mirror(frames, invert_u=holds_flow(frames)) if self.flip else None
+        mirrored = mirror(frames, invert_u=is_flow(frames)) if self.flip else None
         crops = []
         for x, y in _offsets(slack_w, slack_h, self._places):
             crops.append(crop(frames, x, y, crop_w, crop_h))
@@ -280,7 +280,7 @@ class GroupMultiScaleCrop(_GroupTransform):
     more_fix_crop: bool = True
 
     def __post_init__(self) -> None:
-        pair_of_sides(self, "input_size", self.input_size)
+        to_hw(self, "input_size", self.input_size)
         scales = _RGB_SCALES if self.scales is None else self.scales
         if not scales or min(scales) <= 0 or max(scales) > 1:
             raise ValueError(
@@ -293,7 +293,7 @@ class GroupMultiScaleCrop(_GroupTransform):
 
     def crop_sizes(self, w: int, h: int) -> list[tuple[int, int]]:
         """The (width, height) of every crop that frames of `w` x `h` pixels may get."""
-        input_w, input_h = pair_of_sides(self, "input_size", self.input_size)
+        input_w, input_h = to_hw(self, "input_size", self.input_size)
         scales = _RGB_SCALES if self.scales is None else self.scales
         sides = [max(1, int(min(w, h) * scale)) for scale in scales]
         widths = [input_w if abs(s - input_w) < 3 and input_w <= w else s for s in sides]
@@ -307,14 +307,14 @@ class GroupMultiScaleCrop(_GroupTransform):
 
     def _apply(self, frames: FramesT) -> FramesT:
         sizes = self.crop_sizes(*width_height(frames))
-        crop_w, crop_h = sizes[draw_below(len(sizes))]
+        crop_w, crop_h = sizes[randint(len(sizes))]
         slack_w, slack_h = slack(self, frames, crop_w, crop_h)
         if self.fix_crop:
             places = _CORNERS_AND_CENTRE + (_EDGES_AND_QUARTERS if self.more_fix_crop else ())
-            x, y = _offsets(slack_w, slack_h, places)[draw_below(len(places))]
+            x, y = _offsets(slack_w, slack_h, places)[randint(len(places))]
         else:
-            x, y = draw_below(slack_w + 1), draw_below(slack_h + 1)
-        input_w, input_h = pair_of_sides(self, "input_size", self.input_size)
+            x, y = randint(slack_w + 1), randint(slack_h + 1)
+        input_w, input_h = to_hw(self, "input_size", self.input_size)
         return resize(crop(frames, x, y, crop_w, crop_h), input_w, input_h)
 
 
@@ -330,14 +330,14 @@ class GroupRandomSizedCrop(_SizedTransform):
     def _apply(self, frames: FramesT) -> FramesT:
         w, h = width_height(frames)
         for _ in range(10):
-            area = w * h * draw_between(0.08, 1)
-            ratio = draw_between(3 / 4, 4 / 3)
+            area = w * h * uniform(0.08, 1)
+            ratio = uniform(3 / 4, 4 / 3)
             crop_w, crop_h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if draw_below(2):
+            if randint(2):
                 crop_w, crop_h = crop_h, crop_w
             if 0 < crop_w <= w and 0 < crop_h <= h:
-                x, y = draw_below(w - crop_w + 1), draw_below(h - crop_h + 1)
-                size_h, size_w = pair_of_sides(self, "size", self.size)
+                x, y = randint(w - crop_w + 1), randint(h - crop_h + 1)
+                size_h, size_w = to_hw(self, "size", self.size)
                 return resize(crop(frames, x, y, crop_w, crop_h), size_w, size_h)
         return GroupRandomCrop(self.size)(GroupScale(self.size)(frames))
 
@@ -393,7 +393,7 @@ class Stack:
             (frames * channels, H, W).
         """
         check_frames(self, frames)
-        roll = self.roll and not holds_flow(frames)
+        roll = self.roll and not is_flow(frames)
         if isinstance(frames, Tensor):
             return (frames.flip(1) if roll else frames).flatten(0, 1)
         arrays = _arrays(frames)
@@ -539,7 +539,7 @@ class ToModelInput:
             output.new_tensor(_repeated(self, name, values, total * c)).view(total, c, 1, 1)
             for name, values in (("mean", self.mean), ("std", self.std))
         )
-        roll = self.input_space == "BGR" and not holds_flow(groups[0])
+        roll = self.input_space == "BGR" and not is_flow(groups[0])
         step = _FRAMES_AT_A_TIME if output.device.type == "cpu" else n
         first = 0
         for piece in (piece for group in groups for piece in group.split(step)):
@@ -586,15 +586,15 @@ class RequireModality:
     def __call__(self, frames: FramesT) -> FramesT:
         """Return `frames` as they are, or raise a ValueError that says what is wanted."""
         check_frames(self, frames)
-        is_flow = holds_flow(frames)
-        if is_flow != (self.modality == "Flow"):
+        got_flow = is_flow(frames)
+        if got_flow != (self.modality == "Flow"):
             raise ValueError(
-                f"a model of modality {self.modality} got {'flow (or grey)' if is_flow else 'RGB'} "
-                "frames; RGB and RGBDiff want images of mode RGB or a tensor with 3 channels, Flow "
+                f"a model of modality {self.modality} got {'flow (or grey)' if got_flow else 'RGB'}"
+                " frames; RGB and RGBDiff want images of mode RGB or a tensor of 3 channels, Flow "
                 "wants images of mode L or a tensor with 2 channels or 1"
             )
         has_pairs = isinstance(frames, Tensor) and frames.shape[1] == 2
-        if is_flow and not has_pairs and len(frames) % 2:
+        if got_flow and not has_pairs and len(frames) % 2:
             raise ValueError(
                 f"flow must come in pairs u0, v0, u1, v1, ...; got {len(frames)} images"
             )

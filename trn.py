@@ -39,12 +39,12 @@ class TRN(TSN):
         num_class: as for `tsn.TSN`, and so on for every argument but these.
         num_segments: T, whose order the relation learns.
         modality: "RGB", "Flow" or "RGBDiff".
-        base_model: name of the image network.
+        base_model: name of the backbone.
         new_length: L, frames of a snippet.
         before_softmax: must be true; relational heads have no scores of single segments.
         dropout: probability with which features are dropped while training.
         img_feature_dim: width to which features are reduced before they are related.
-        partial_bn: freeze every 2-D batch norm of the image network but the first.
+        partial_bn: freeze every 2-D batch norm of the backbone but the first.
         pretrained: "epic-kitchens", "imagenet" or None.
 
     Raises:
@@ -102,12 +102,12 @@ class MTRN(TSN):
         num_class: as for `tsn.TSN`, and so on for every argument but these.
         num_segments: T, from 2 to 20.
         modality: "RGB", "Flow" or "RGBDiff".
-        base_model: name of the image network.
+        base_model: name of the backbone.
         new_length: L, frames of a snippet.
         before_softmax: must be true; relational heads have no scores of single segments.
         dropout: probability with which features are dropped while training.
         img_feature_dim: width to which features are reduced before they are related.
-        partial_bn: freeze every 2-D batch norm of the image network but the first.
+        partial_bn: freeze every 2-D batch norm of the backbone but the first.
         pretrained: "epic-kitchens", "epic-kitchens-100", "imagenet" or None.
         relation_sampling: what evaluation does: "expectation" takes the exact mean over all
             relations, the same at every call; "random" draws three of each scale from torch's

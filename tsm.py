@@ -1,4 +1,4 @@
-"""Temporal shift networks: TSN whose image network shifts channels through time.
+"""Temporal shift networks: TSN whose backbone shifts channels through time.
 
 Source: Lin et al., "TSM: Temporal Shift Module for Efficient Video Understanding", 2019
 (arXiv:1811.08383).
@@ -46,7 +46,7 @@ class TSM(TSN):
         consensus_type: "avg", "max" or "identity".
         before_softmax: whether the outputs are logits.
         dropout: probability with which features are dropped while training.
-        partial_bn: freeze every 2-D batch norm of the image network but the first.
+        partial_bn: freeze every 2-D batch norm of the backbone but the first.
         shift_div: one part in `shift_div` of the channels moves each way.
         shift_place: "blockres" shifts inside the residual branch, "block" in front of the block.
         fc_lr5: put the heads into optimiser groups with five times the learning rate.

@@ -19,7 +19,11 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
+from checkpoints.assign import init_empty, load_weights
+from checkpoints.checkpoint import Checkpoint, read_checkpoint
+from checkpoints.files import CheckpointError
 from data.options import MODALITIES, default_length, one_of, positive_integer
+from data.preprocessing import Preprocessing
 from ops.backbones import (
     adapt_first_convolution,
     canonical_name,
@@ -30,11 +34,7 @@ from ops.consensus import CONSENSUS_TYPES
 from ops.non_local import NonLocalBlock
 from ops.relation import MultiScaleRelation, TemporalRelation
 from transforms import Frames, evaluation_transform, training_transform
-from weights.assign import assign_weights, without_weights
-from weights.checkpoint import Checkpoint, read_checkpoint
 from weights.download import fetch
-from weights.files import CheckpointError
-from weights.preprocessing import Preprocessing
 from weights.published import PublishedWeights, find_published
 
 __all__ = ["TSN"]
@@ -74,7 +74,7 @@ _CANNOT_BE_TRAINED = (
 
 
 class TSN(nn.Module):
-    """Temporal segment network: an image network over T snippets of a clip, then a consensus.
+    """Temporal segment network: a backbone over T snippets of a clip, then a consensus.
 
     Example:
         >>> import torch
@@ -96,7 +96,7 @@ class TSN(nn.Module):
         num_class: number of classes, or a pair (verbs, nouns) for two tasks.
         num_segments: T, snippets of a clip.
         modality: "RGB", "Flow" or "RGBDiff", in any case.
-        base_model: name of the image network, in any case (`ops.backbones.BACKBONES`, or any of
+        base_model: name of the backbone, in any case (`ops.backbones.BACKBONES`, or any of
             pretrainedmodels that ends in a `last_linear`).
         new_length: L, frames of a snippet (flow: pairs of u and v). 1 for RGB, and 5 unless given
             otherwise.
@@ -106,16 +106,16 @@ class TSN(nn.Module):
             averaged (consensus "avg" only).
         dropout: probability with which features are dropped while training.
         img_feature_dim: width to which features are reduced for the relational heads.
-        partial_bn: freeze every 2-D batch norm of the image network but the first.
+        partial_bn: freeze every 2-D batch norm of the backbone but the first.
         pretrained: "epic-kitchens" or "epic-kitchens-100" for the published weights of exactly
             this configuration (with other class counts, of everything but the heads), "imagenet"
-            for those of the image network, or None.
+            for those of the backbone, or None.
 
     What the constructor took cannot be set later, but for `dropout` and `preprocessing`: modules
     were built for it.
 
     Attributes:
-        arch: canonical name of the image network.
+        arch: canonical name of the backbone.
         feature_dim: D, width of `features`.
         preprocessing: what the weights expect of the input; `input_mean`, `input_std`,
             `input_size`, `crop_size`, `scale_size`, `input_space` and `input_range` show its parts.
@@ -128,7 +128,7 @@ class TSN(nn.Module):
         ValueError: for any argument out of its range, and for combinations that cannot be; the
             message names the argument and the valid choices.
         weights.download.DownloadError: if weights are asked for and cannot be fetched.
-        weights.files.CheckpointError: if the file under their name holds something else.
+        checkpoints.files.CheckpointError: if the file under their name holds something else.
     """
 
     num_class: int | tuple[int, int]
@@ -239,7 +239,7 @@ class TSN(nn.Module):
         if pretrained == "imagenet":
             # A rehearsal without memory: options that contradict each other are refused before
             # anything is fetched.
-            with without_weights():
+            with init_empty():
                 self._build_modules(imagenet=False)
         self._build_modules(imagenet=pretrained == "imagenet")
 
@@ -275,11 +275,11 @@ class TSN(nn.Module):
             )
             _logger.warning("%s", sentence)
             report.append(sentence)
-        with without_weights():  # which the file has
+        with init_empty():  # which the file has
             self._build_modules(imagenet=False)
         self.preprocessing = checkpoint.settings.preprocessing or published.preprocessing
         self.load_report = tuple(report)
-        assign_weights(self, state, source=published.file_name, absent=heads)
+        load_weights(self, state, source=published.file_name, absent=heads)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and f"{name}.".startswith(heads):
                 module.to_empty(device="cpu")
@@ -288,7 +288,7 @@ class TSN(nn.Module):
         self.to(torch.empty(0).device)
 
     def _build_modules(self, *, imagenet: bool) -> None:
-        """Make image network, heads and consensus."""
+        """Make backbone, heads and consensus."""
         self.base_model, preprocessing = make_backbone(self.arch, imagenet=imagenet)
         self.preprocessing = preprocessing.for_modality(self.modality, self.new_length)
         if self.modality != "RGB":
@@ -468,14 +468,14 @@ class TSN(nn.Module):
             # (N*T, D) -> (N, T, img_feature_dim)
             outputs = self.consensus(self.new_fc(features).unflatten(0, (-1, segments)))
         else:
-            outputs = [self._agree(head(features)) for head in self._heads()]
+            outputs = [self._apply_consensus(head(features)) for head in self._heads()]
         return tuple(outputs) if isinstance(self.num_class, tuple) else cast(Tensor, outputs[0])
 
     def _heads(self) -> list[nn.Linear]:
         names = ("fc_verb", "fc_noun") if isinstance(self.num_class, tuple) else ("new_fc",)
         return [cast(nn.Linear, getattr(self, name)) for name in names]
 
-    def _agree(self, scores: Tensor) -> Tensor:
+    def _apply_consensus(self, scores: Tensor) -> Tensor:
         """Consensus of segments' scores: (N*T, classes) to (N, classes)."""
         scores = scores.unflatten(0, (-1, self._feature_segments))
         if not self.before_softmax:
@@ -483,7 +483,7 @@ class TSN(nn.Module):
         return cast(Tensor, self.consensus(scores))
 
     def _backbone(self, inputs: Tensor, segments: int | None) -> Tensor:
-        """Check the inputs, and run the image network on their snippets."""
+        """Check the inputs, and run the backbone on their snippets."""
         snippets = self._snippets(inputs, segments)
         if self.training and not torch.compiler.is_compiling():
             self._warn_of_fresh_statistics()
@@ -527,7 +527,7 @@ class TSN(nn.Module):
         """Name the inputs where PyTorch only says that two dtypes differ.
 
         Looked at once something failed: with autocast, or weights that are sharded and cast as they
-        are used, nothing tells beforehand which dtype the image network takes.
+        are used, nothing tells beforehand which dtype the backbone takes.
         """
         expected = first_convolution(self.base_model)[1].weight.dtype
         of_dtypes = str(error).startswith(("Input type", "expected scalar type"))
@@ -569,7 +569,7 @@ class TSN(nn.Module):
         return cast(Tensor, snippets.flatten(0, 1))
 
     def partialBN(self, enable: bool = True) -> None:  # noqa: N802 - the original's name
-        """Freeze every 2-D batch norm of the image network but the first, or undo that.
+        """Freeze every 2-D batch norm of the backbone but the first, or undo that.
 
         Frozen layers use their running statistics while training too, and their scale and shift
         get no gradient. It holds from now on, whenever the model is put in training mode, also for

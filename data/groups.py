@@ -20,15 +20,15 @@ __all__ = [
     "Size",
     "check_frames",
     "crop",
-    "draw_below",
-    "draw_between",
-    "holds_flow",
+    "is_flow",
     "join",
     "mirror",
-    "pair_of_sides",
+    "randint",
     "resize",
     "resize_short_side",
     "slack",
+    "to_hw",
+    "uniform",
     "width_height",
 ]
 
@@ -83,7 +83,7 @@ def check_frames(owner: object, frames: object) -> None:
         )
 
 
-def pair_of_sides(owner: object, argument: str, size: Size) -> tuple[int, int]:
+def to_hw(owner: object, argument: str, size: Size) -> tuple[int, int]:
     """Both sides of `size`; a single number, also in a sequence, stands for both."""
     try:
         sides = [operator.index(side) for side in (size if isinstance(size, Sequence) else (size,))]
@@ -115,7 +115,7 @@ def width_height(frames: Frames) -> tuple[int, int]:
     return frames[0].size
 
 
-def holds_flow(frames: Frames) -> bool:
+def is_flow(frames: Frames) -> bool:
     """Whether the frames are flow (or grey) rather than RGB."""
     if isinstance(frames, Tensor):
         return frames.shape[1] != 3
@@ -187,11 +187,11 @@ def join(groups: list[FramesT]) -> FramesT:
     return [image for group in groups for image in group]
 
 
-def draw_below(count: int) -> int:
+def randint(count: int) -> int:
     """A random integer from 0 to count - 1, from the CPU's generator whatever holds the frames."""
     return int(torch.randint(count, (), device="cpu"))
 
 
-def draw_between(low: float, high: float) -> float:
+def uniform(low: float, high: float) -> float:
     """A random number, from the CPU's generator whatever holds the frames."""
     return float(torch.empty((), device="cpu").uniform_(low, high))

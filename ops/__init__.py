@@ -1,1 +1,1 @@
-"""Image networks and their parts; a package, so that no other `ops` is found in its place."""
+"""Backbones and their parts; a package, so that no other `ops` is found in its place."""

@@ -1,4 +1,4 @@
-"""Image networks as segment networks use them: by name, with weights and input specification.
+"""Backbones as segment networks use them: by name, with weights and input specification.
 
 Sources: ResNet (arXiv:1512.03385), VGG (arXiv:1409.1556) and Inception-V3 (arXiv:1512.00567) as
 torchvision implements them; BN-Inception (arXiv:1502.03167) from `ops.bn_inception`; every other
@@ -27,12 +27,12 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import resnet, vgg
 
+from checkpoints.assign import init_empty, load_weights
+from checkpoints.entries import clean_state_dict
+from checkpoints.files import CheckpointError, read_file
+from data.preprocessing import CAFFE, TORCHVISION, Preprocessing
 from ops.bn_inception import BNInception
-from weights.assign import assign_weights, without_weights
 from weights.download import fetch
-from weights.entries import clean_state_dict
-from weights.files import CheckpointError, read_file
-from weights.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 __all__ = [
     "BACKBONES",
@@ -223,7 +223,7 @@ def canonical_name(name: str) -> str:
 
 
 def make_backbone(name: str, *, imagenet: bool = False) -> tuple[nn.Module, Preprocessing]:
-    """Build an image network.
+    """Build a backbone.
 
     Args:
         name: an architecture of `BACKBONES` or pretrainedmodels, in any case.
@@ -236,7 +236,7 @@ def make_backbone(name: str, *, imagenet: bool = False) -> tuple[nn.Module, Prep
     Raises:
         ValueError: for an unknown name.
         weights.download.DownloadError: if the weights cannot be fetched.
-        weights.files.CheckpointError: if the file in the cache does not hold them.
+        checkpoints.files.CheckpointError: if the file in the cache does not hold them.
     """
     name = canonical_name(name)
     if name not in _CONSTRUCTORS:
@@ -249,9 +249,9 @@ def make_backbone(name: str, *, imagenet: bool = False) -> tuple[nn.Module, Prep
     if not imagenet:
         return _CONSTRUCTORS[name](), preprocessing
     state = _imagenet_state(name)
-    with without_weights():  # which the file has
+    with init_empty():  # which the file has
         backbone = _CONSTRUCTORS[name]()
-    assign_weights(backbone, state, source=f"ImageNet for {name}", absent=("last_linear.",))
+    load_weights(backbone, state, source=f"ImageNet for {name}", absent=("last_linear.",))
     cast(nn.Linear, backbone.last_linear).to_empty(device="cpu").reset_parameters()
     return backbone.to(torch.empty(0).device), preprocessing
 
@@ -335,7 +335,7 @@ def adapt_first_convolution(backbone: nn.Module, channels: int) -> None:
     arXiv:1608.00859, section 3.2).
 
     Args:
-        backbone: an image network.
+        backbone: a backbone.
         channels: number of channels of a snippet.
     """
     name, old = first_convolution(backbone)

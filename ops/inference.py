@@ -30,7 +30,7 @@ def optimize_for_inference(
 ) -> Model:
     """A copy of a model that gives the same outputs faster, and can do nothing else.
 
-    Batch norms of the image network are folded into the convolutions in front of them (networks of
+    Batch norms of the backbone are folded into the convolutions in front of them (networks of
     pretrainedmodels keep theirs), which leaves identities in their places; convolutions lie in
     channels_last; shifts, but those of whole residual blocks, are done in place under
     torch.inference_mode(); parameters are frozen. The copy's `inference_only` is true: its
@@ -43,7 +43,7 @@ def optimize_for_inference(
         dtype: precision of weights and inputs, such as torch.bfloat16; None, the model's own.
         channels_last: whether convolutions keep the channels of a pixel together, which CPUs and
             recent GPUs compute faster.
-        compile: whether to compile the image network with torch.compile, at its first use.
+        compile: whether to compile the backbone with torch.compile, at its first use.
 
     Returns:
         The copy, in evaluation mode, where the model is.

@@ -53,11 +53,11 @@ def temporal_shift(x: Tensor, num_segments: int, shift_div: int = 8) -> Tensor:
     return _shift(x, num_segments, fold)
 
 
-def _shift(x: Tensor, num_segments: int, fold: int, other_way: bool = False) -> Tensor:
+def _shift(x: Tensor, num_segments: int, fold: int, reverse: bool = False) -> Tensor:
     """The first `fold` channels move back and the second forward, or the other way round."""
     if torch.is_grad_enabled() and x.requires_grad and not _is_traced():
-        return cast(Tensor, _Shift.apply(x, num_segments, fold, other_way))
-    return _shifted(x, num_segments, fold, other_way)
+        return cast(Tensor, _Shift.apply(x, num_segments, fold, reverse))
+    return _shifted(x, num_segments, fold, reverse)
 
 
 def _shifted_by_concatenation(x: Tensor, num_segments: int, fold: int) -> Tensor:
@@ -76,25 +76,25 @@ def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
-def _shifted(x: Tensor, num_segments: int, fold: int, other_way: bool) -> Tensor:
+def _shifted(x: Tensor, num_segments: int, fold: int, reverse: bool) -> Tensor:
     """What `_shift` returns, in operations of PyTorch."""
     # One pass over everything, then the few channels that move. A concatenation would lose
     # channels_last, and convolutions would rearrange it; writing each part of an empty tensor takes
     # half as long again where the channels of a pixel lie together.
     result = x.clone()
-    _move(x, result, num_segments, fold, other_way)
+    _move(x, result, num_segments, fold, reverse)
     return result
 
 
 def _move(
-    source: Tensor, target: Tensor, num_segments: int, fold: int, other_way: bool = False
+    source: Tensor, target: Tensor, num_segments: int, fold: int, reverse: bool = False
 ) -> None:
     """Write what moves of `source` to its place in `target`, both (N*T, at least 2 fold, H, W)."""
     # (N*T, C, H, W) -> (N, T, C, H, W), views of both
     clips = (source.shape[0] // num_segments, num_segments)
     source, target = (x.view(*clips, *x.shape[1:]) for x in (source, target))
     back, forward = slice(fold), slice(fold, 2 * fold)
-    if other_way:
+    if reverse:
         back, forward = forward, back
     target[:, :-1, back] = source[:, 1:, back]
     target[:, -1, back].zero_()
@@ -137,22 +137,22 @@ class _Shift(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, num_segments: int, fold: int, other_way: bool) -> Tensor:
-        return _shifted(x, num_segments, fold, other_way)
+    def forward(x: Tensor, num_segments: int, fold: int, reverse: bool) -> Tensor:
+        return _shifted(x, num_segments, fold, reverse)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.num_segments, ctx.fold, ctx.other_way = inputs
+        _, ctx.num_segments, ctx.fold, ctx.reverse = inputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = gradients
-        shifted = _shift(gradient, ctx.num_segments, ctx.fold, not ctx.other_way)
+        shifted = _shift(gradient, ctx.num_segments, ctx.fold, not ctx.reverse)
         return shifted, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _shift(tangent, ctx.num_segments, ctx.fold, ctx.other_way)
+        return _shift(tangent, ctx.num_segments, ctx.fold, ctx.reverse)
 
 
 class TemporalShift(nn.Module):

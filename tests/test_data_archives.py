@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from numbered_images import save, values
+from helpers.numbered_images import save, values
 from PIL import Image
 
 from data.archives import is_tar

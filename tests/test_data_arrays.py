@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from numbered_images import values
+from helpers.numbered_images import values
 from PIL import Image
 
 from data.video import FrameArray, FrameImages, open_frames

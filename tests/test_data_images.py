@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numbered_images import save, values
+from helpers.numbered_images import save, values
 from PIL import ExifTags, Image
 
 from data.video import FlowFolder, FrameFolder, open_frames

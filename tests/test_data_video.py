@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numbered_images import values
+from helpers.numbered_images import values
 from PIL import Image
 
 from data.decoder import Decoder

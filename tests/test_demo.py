@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
-from other_projects import lightning
+from helpers.hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
+from helpers.other_projects import lightning
 from PIL import Image
 
 import demo
-from data.made_up import make_flow, make_video
+from data.synthetic import make_flow, make_video
 from model_loader import save_checkpoint
 from trn import TRN
 from tsm import TSM

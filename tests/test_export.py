@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import assert_close, randomised
+from helpers.small_models import assert_close, randomised
 from torch import Tensor, nn
 
 from trn import MTRN, TRN
@@ -110,7 +110,7 @@ def test_copies_agree_and_are_independent(
 
 
 def places(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The first and the last weights of the image network, and all behind it; also in replicas."""
+    """The first and the last weights of the backbone, and all behind it; also in replicas."""
     weights = {
         name: module.weight
         for name, module in model.named_modules()

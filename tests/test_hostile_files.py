@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hostile_bombs import BOMBS
-from hostile_payloads import PAYLOADS, PLACES
-from original_format import make, write
-from other_projects import lightning, release
-from pickles_by_hand import archive, dictionary, old_file, tensor
+from helpers.hostile_bombs import BOMBS
+from helpers.hostile_payloads import PAYLOADS, PLACES
+from helpers.original_format import make, write
+from helpers.other_projects import lightning, release
+from helpers.pickles_by_hand import archive, dictionary, old_file, tensor
 
-from model_loader import load_checkpoint, settings_of
+from checkpoints.checkpoint import Checkpoint, to_dictionary
+from checkpoints.files import CheckpointError, read_file
+from model_loader import get_config, load_checkpoint
 from tools.print_checkpoint_details import describe
 from tools.update_checkpoints import update
 from tsn import TSN
-from weights.checkpoint import Checkpoint, to_dictionary
-from weights.files import CheckpointError, read_file
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MEMORY = 512 * 2**20
@@ -166,7 +166,7 @@ def test_anything_in_the_place_of_an_entry(
     for place in _places(base):
         for odd in ODD:
             contents = _replaced(base, place, odd)
-            monkeypatch.setattr("weights.checkpoint.read_any", lambda *_, c=contents, **__: c)
+            monkeypatch.setattr("checkpoints.checkpoint.read_any", lambda *_, c=contents, **__: c)
             try:
                 load_checkpoint("file", num_segments=4 if model_type == "release" else None)
             except CheckpointError as error:
@@ -203,5 +203,5 @@ def _replaced(base: Any, place: tuple[str, ...], value: Any) -> Any:
 
 def as_dictionary(model: TSN) -> dict[str, Any]:
     return to_dictionary(
-        Checkpoint(settings=settings_of(model), state_dict=model.state_dict(), args={"lr": 0.1})
+        Checkpoint(settings=get_config(model), state_dict=model.state_dict(), args={"lr": 0.1})
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hub_programs import (
+from helpers.hub_programs import (
     CLIP,
     COLLISIONS,
     KINDS,
@@ -112,15 +112,15 @@ def picklable(repository: Path | None) -> dict[str, Any]:
     def module(name: str) -> Any:
         return module_of(model, name)
 
-    transforms, lightning = module("transforms"), module("weights.lightning")
+    transforms, lightning = module("transforms"), module("checkpoints.lightning")
     label = module("predictor").Label("wash plate", (2, 8), 0.5)
     inception, _ = module("ops.backbones").make_backbone("BNInception", imagenet=False)
     error = module("weights.transfer").TransferError("no answer", passing=True, pause=3)
     things = {kind: make(repository, kind) for kind in KINDS}
     things |= {
         "non-local": model,
-        "image network": model.base_model,
-        "another image network": inception,
+        "backbone": model.base_model,
+        "another backbone": inception,
         "evaluation transform": model.evaluation_transform(10),
         "full-height crops": model.evaluation_transform(3),
         "stack": transforms.Stack(),
@@ -129,7 +129,7 @@ def picklable(repository: Path | None) -> dict[str, Any]:
         "published weights": module("weights.published").PUBLISHED[0],
         "named tuple": module("weights.partial").Partial(*range(len(_fields(module)))),
         "stand-in": lightning.ConfigNode(),
-        "refusal": module("weights.files").CheckpointError("not a checkpoint"),
+        "refusal": module("checkpoints.files").CheckpointError("not a checkpoint"),
         "system error": module("weights.download").DownloadError(2, "no such file", "a.pth"),
         "error with attributes": error,
     }

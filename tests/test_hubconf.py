@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from hub_cache import hub_cache_fixture, write_class_names  # noqa: F401 -- a fixture
-from hub_programs import REPOSITORY, copy_repository
+from helpers.hub_cache import hub_cache_fixture, write_class_names  # noqa: F401 -- a fixture
+from helpers.hub_programs import REPOSITORY, copy_repository
 
 from model_loader import save_checkpoint
 

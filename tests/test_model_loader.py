@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from original_format import (
+from helpers.original_format import (
     VARIANTS,
     Global,
     assert_same,
@@ -28,14 +28,14 @@ from original_format import (
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model_loader import load_checkpoint, make_model, save_checkpoint, settings_of
+from checkpoints.checkpoint import ModelConfig
+from checkpoints.files import CheckpointError
+from data.preprocessing import Preprocessing
+from model_loader import build_model, get_config, load_checkpoint, save_checkpoint
 from ops.backbones import BACKBONES
 from trn import TRN
 from tsm import TSM
 from tsn import TSN
-from weights.checkpoint import ModelSettings
-from weights.files import CheckpointError
-from weights.preprocessing import Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +259,7 @@ def test_loading_initialises_nothing_and_needs_no_network(
     assert counter.copies == 0, "no weight is held twice"
     assert torch.equal(torch.get_rng_state(), state)
     with CountFills() as counter:
-        make_model(settings_of(model)).double()
+        build_model(get_config(model)).double()
     assert counter.fills > 10, "the counter counts"
     assert counter.copies > 10
 
@@ -380,7 +380,7 @@ def test_segments_that_a_file_does_not_record(tmp_path: Path, tsn: TSN) -> None:
 def test_other_segments_than_recorded(tmp_path: Path, model_type: str) -> None:
     model = make(model_type)
     path = write(original(model, model_type), tmp_path / "model.pth")
-    expected = make_model(replace(settings_of(model), num_segments=6)).eval()
+    expected = build_model(replace(get_config(model), num_segments=6)).eval()
     expected.load_state_dict(model.state_dict())
     loaded = load_checkpoint(path, num_segments=6)
     assert_same(loaded, expected)
@@ -457,11 +457,11 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, tsn: TSN, monke
 
 def test_settings_build_the_same_kind_of_model() -> None:
     model = make("trn", "Flow", num_class=3)
-    built = make_model(settings_of(model))
+    built = build_model(get_config(model))
     assert type(built) is TRN
-    assert settings_of(built) == settings_of(model)
+    assert get_config(built) == get_config(model)
     assert [(n, t.shape) for n, t in built.state_dict().items()] == [
         (n, t.shape) for n, t in model.state_dict().items()
     ]
     with pytest.raises(ValueError, match=r"model_type must be one of .* got 'i3d'"):
-        make_model(ModelSettings("i3d", 3, 8, "RGB", "resnet18", 1))
+        build_model(ModelConfig("i3d", 3, 8, "RGB", "resnet18", 1))

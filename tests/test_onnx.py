@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import assert_close, randomised
+from helpers.small_models import assert_close, randomised
 
 from ops.non_local import NonLocalBlock
 from trn import MTRN, TRN

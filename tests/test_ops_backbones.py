@@ -10,10 +10,12 @@ import pretrainedmodels
 import pytest
 import torch
 import torchvision
-from hub_cache import hub_cache_fixture, torchvision_state  # noqa: F401 -- a fixture
-from small_models import assert_close, randomised
+from helpers.hub_cache import hub_cache_fixture, torchvision_state  # noqa: F401 -- a fixture
+from helpers.small_models import assert_close, randomised
 from torch import Tensor, nn
 
+from checkpoints.files import CheckpointError
+from data.preprocessing import Preprocessing
 from ops import backbones
 from ops.backbones import (
     BACKBONES,
@@ -23,8 +25,6 @@ from ops.backbones import (
     make_backbone,
 )
 from weights.download import DownloadError
-from weights.files import CheckpointError
-from weights.preprocessing import Preprocessing
 
 LISTED = [
     "BNInception",

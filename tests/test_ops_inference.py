@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from original_format import VARIANTS, make
-from small_models import assert_close, randomised
+from helpers.original_format import VARIANTS, make
+from helpers.small_models import assert_close, randomised
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 

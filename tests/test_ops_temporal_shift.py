@@ -3,7 +3,7 @@
 import pretrainedmodels
 import pytest
 import torch
-from small_models import randomised
+from helpers.small_models import randomised
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 

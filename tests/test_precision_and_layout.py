@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import randomised
+from helpers.small_models import randomised
 from torch import Tensor
 
 from trn import MTRN, TRN

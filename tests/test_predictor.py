@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from numbered_images import save, values
-from small_models import randomised
+from helpers.numbered_images import save, values
+from helpers.small_models import randomised
 from torch import Tensor
 
-from data.labels import ClassNames
-from data.made_up import make_flow, make_video
+from data.synthetic import make_flow, make_video
 from data.video import open_frames
+from epic.classes import ClassNames
 from predictor import Predictor
 from transforms import evaluation_transform
 from trn import MTRN

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
-from other_projects import OMEGACONF, configuration, lightning, packages
-from small_models import assert_close, randomised
+from helpers.hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
+from helpers.other_projects import OMEGACONF, configuration, lightning, packages
+from helpers.small_models import assert_close, randomised
 
+from checkpoints.files import CheckpointError
 from model_loader import load_checkpoint
 from trn import MTRN
 from tsm import TSM
 from tsn import TSN
-from weights.files import CheckpointError
 from weights.published import find_published
 
 CLASSES = (97, 300)

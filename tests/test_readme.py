@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import test_weights_download as downloads
 import torch
-from hostile_bombs import BOMBS
-from hostile_payloads import PAYLOADS, PLACES
-from hub_cache import write_class_names
-from hub_programs import COLLISIONS
+from helpers.hostile_bombs import BOMBS
+from helpers.hostile_payloads import PAYLOADS, PLACES
+from helpers.hub_cache import write_class_names
+from helpers.hub_programs import COLLISIONS
+from test_checkpoints_foreign import RECORDED
 from test_reference import SPECIFICATIONS
 from test_weights_download_processes import PROCESSES
-from test_weights_foreign import RECORDED
 
-from data.made_up import make_video
+from data.synthetic import make_video
 from model_loader import save_checkpoint
 from ops.backbones import make_backbone
 from tsm import TSM

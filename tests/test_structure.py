@@ -1,25 +1,41 @@
-"""The README's section "How it is built" shows the layout as it is; imports run one way."""
+"""Imports run one way, from the ground up."""
 
 import ast
 import os
-import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from hub_programs import REPOSITORY, source_files
+from helpers.hub_programs import REPOSITORY, source_files
 
 FILES = [file for file in source_files() if file.name not in ("__init__.py", "setup.py")]
 THIRD_PARTY = {"torch", "torchvision", "numpy", "PIL"}
 """What may be imported at module level beside the standard library."""
-
-
-def layout() -> dict[str, set[str]]:
-    """File -> files that it imports, in the order of the README's table."""
-    section = (REPOSITORY / "README.md").read_text().partition("## How it is built")[2]
-    rows = re.findall(r"^\| `([^`|]+)` \|[^|]+\| (.*) \|$", section.partition("\n## ")[0], re.M)
-    return {file: set(re.findall(r"`([^`]+)`", imports)) for file, imports in rows}
+_GROUND = {"data", "checkpoints", "weights", "epic"}
+_MODELS = {*_GROUND, "ops", "transforms", "presets", "tsn", "trn", "tsm"}
+_USERS = {*_MODELS, "model_loader", "predictor"}
+RULES: dict[str, set[str]] = {
+    "data": set(),
+    "checkpoints": {"data"},
+    "weights": {"checkpoints", "data"},
+    "epic": _GROUND - {"epic"},
+    "ops": _GROUND - {"epic"},
+    "transforms": {"data"},
+    "presets": {"transforms", "data"},
+    "tsn": {"ops", "presets", "weights", "checkpoints", "data"},
+    "trn": {"tsn", "ops", "data"},
+    "tsm": {"tsn", "ops", "data"},
+    "model_loader": {*_MODELS},
+    "predictor": {*_MODELS, "model_loader"},
+    "pictures": {*_USERS},
+    "demo": {*_USERS, "pictures"},
+    "tools": {*_USERS, "pictures"},
+    "package_loader": set(),
+    "hubconf": set(),
+}
+"""Folder or file -> the folders and files that it may import, beside its own folder."""
 
 
 def module_name(path: Path) -> str:
@@ -46,22 +62,33 @@ def test_own_modules_are_imported_in_the_form_that_hub_redirects() -> None:
                 assert not names & own, f"{path}: from MODULE import NAME, not import MODULE"
 
 
-def test_every_file_has_its_row() -> None:
-    assert {str(path) for path in FILES} == set(layout())
+def local_imports(path: Path) -> set[str]:
+    """Dotted names of the modules of ours that a file imports, also inside functions."""
+    modules = {module_name(file) for file in FILES}
+    own = {name.partition(".")[0] for name in modules}
+    names = imported_modules(ast.parse((REPOSITORY / path).read_text()))
+    local = {name for name in names if name.partition(".")[0] in own}
+    unknown = local - modules
+    assert not unknown, f"{path}: import a module, not a folder, for hub to redirect: {unknown}"
+    return local
+
+
+def place(module: str) -> str:
+    """The place of a module in `RULES`: its folder, or the file itself."""
+    return module.partition(".")[0]
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_local_imports_are_those_of_the_table_and_point_down(path: Path) -> None:
-    files = {module_name(file): str(file) for file in FILES}
-    names = imported_modules(ast.parse((REPOSITORY / path).read_text()))
-    own = set(files) | {Path(file).parts[0] for file in files.values() if "/" in file}
-    local = {name for name in names if name.split(".")[0] in {o.split(".")[0] for o in own}}
-    unknown = local - set(files)
-    assert not unknown, f"import a module, not a folder, so that hub can redirect it: {unknown}"
-    table = layout()
-    assert {files[name] for name in local} == table[str(path)]
-    order = list(table)
-    assert all(order.index(str(path)) < order.index(target) for target in table[str(path)])
+def test_imports_keep_to_the_rules(path: Path) -> None:
+    here = place(module_name(path))
+    assert here in RULES, f"say in RULES what {here} may import"
+    assert {place(name) for name in local_imports(path)} - {here} <= RULES[here]
+
+
+def test_there_is_no_cycle() -> None:
+    graph = {module_name(path): local_imports(path) for path in FILES}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
+    list(TopologicalSorter(RULES).static_order())
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -81,7 +108,7 @@ def test_importing_everything_is_silent_and_light() -> None:
         "import importlib, sys, torch\n"
         "import torchvision.transforms.v2\n"  # which does change filters and environment
         f"sys.path.append({str(REPOSITORY / 'tests')!r})\n"
-        "from global_state import changes, snapshot\n"
+        "from helpers.global_state import changes, snapshot\n"
         "before, loaded = snapshot(), set(sys.modules)\n"  # older torchvisions import av
         f"for name in {modules!r}: importlib.import_module(name)\n"
         "heavy = {'av', 'matplotlib', 'pretrainedmodels', 'safetensors'} & set(sys.modules)\n"

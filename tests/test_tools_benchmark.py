@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from data.made_up import make_video
+from data.synthetic import make_video
 from ops.temporal_shift import temporal_shift
 from tools import benchmark, comparisons
 from tools.comparisons import SECTIONS, Case, Comparison
@@ -192,9 +192,9 @@ def test_all_sections_can_be_measured(tmp_path: Path, monkeypatch: pytest.Monkey
     rows = {row.case: row for row in found["MTRN resnet18, 1 clip"]}
     assert list(rows) == [
         *("plain", "optimised, float32", "its features", "its heads"),
-        *("its heads, drawing three relations", "bare image network"),
+        *("its heads, drawing three relations", "bare backbone"),
     ]
-    assert rows["plain"].speed == rows["bare image network"].of_bare == 1
+    assert rows["plain"].speed == rows["bare backbone"].of_bare == 1
     assert rows["plain"].of_peak > 0
     assert rows["its heads"].speed is None
     assert 0 < rows["its heads"].share < 1
@@ -306,7 +306,7 @@ def product() -> dict[str, Case]:
     }
 
 
-def made_up(_: Namespace) -> Iterator[Comparison]:
+def synthetic(_: Namespace) -> Iterator[Comparison]:
     yield Comparison("too large", too_large)
     yield Comparison("a product", product, bare="bare")
 
@@ -318,7 +318,7 @@ def made_up_to_be_interrupted(_: Namespace) -> Iterator[Comparison]:
 def test_tables_json_and_plot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(SECTIONS, "transforms", made_up)
+    monkeypatch.setitem(SECTIONS, "transforms", synthetic)
     monkeypatch.setattr("tools.measure._MATMUL_SIDE", {"cpu": 64})
     report, plot = tmp_path / "figures.json", tmp_path / "figures.png"
     arguments = ["--rounds", "3", "--json", str(report), "--plot", str(plot)]
@@ -348,7 +348,7 @@ def test_tables_json_and_plot(
 def test_what_was_measured_before_an_interruption_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(SECTIONS, "transforms", made_up)
+    monkeypatch.setitem(SECTIONS, "transforms", synthetic)
     monkeypatch.setitem(SECTIONS, "shift", made_up_to_be_interrupted)
     monkeypatch.setattr("tools.measure._MATMUL_SIDE", {"cpu": 64})
     report, plot = tmp_path / "figures.json", tmp_path / "figures.png"

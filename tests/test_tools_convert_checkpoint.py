@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from original_format import (
+from helpers.original_format import (
     Global,
     assert_same,
     is_legacy,
@@ -19,12 +19,12 @@ from original_format import (
     training_options,
     write,
 )
-from other_projects import lightning, release
-from test_weights_safetensors_file import assert_equal
+from helpers.other_projects import lightning, release
+from test_checkpoints_safetensors_file import assert_equal
 
+from checkpoints.formats import format_of, read_any
 from model_loader import load_checkpoint, save_checkpoint
 from tools.convert_checkpoint import convert, main
-from weights.formats import format_of, read_any
 
 PROGRAM = Path(__file__).resolve().parent.parent / "tools" / "convert_checkpoint.py"
 EXTRA = {

@@ -12,12 +12,12 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from original_format import Global, make, original, prefixed, training_options, write
+from helpers.original_format import Global, make, original, prefixed, training_options, write
 
+from checkpoints.files import CheckpointError
 from model_loader import save_checkpoint
 from tools.print_checkpoint_details import describe, main
 from tsn import TSN
-from weights.files import CheckpointError
 
 PROGRAM = Path(__file__).resolve().parent.parent / "tools" / "print_checkpoint_details.py"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from original_format import (
+from helpers.original_format import (
     Global,
     assert_same,
     is_legacy,
@@ -21,10 +21,10 @@ from original_format import (
     write,
 )
 
+from checkpoints.files import read_file
 from model_loader import load_checkpoint, save_checkpoint
 from tools.update_checkpoints import main
 from tsn import TSN
-from weights.files import read_file
 
 PROGRAM = Path(__file__).resolve().parent.parent / "tools" / "update_checkpoints.py"
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.v2.functional import resize
 
+from data.preprocessing import Preprocessing
 from tools.measure import peak_memory
 from transforms import (
     GroupCenterCrop,
@@ -32,7 +33,6 @@ from transforms import (
     evaluation_transform,
     training_transform,
 )
-from weights.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.essential
 
@@ -275,8 +275,8 @@ def test_random_sized_crop_keeps_area_and_ratio() -> None:
 def test_random_sized_crop_by_hand(swap: int, size: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     # 0.24 of 200 x 100 at 4:3 is 80 x 60. The first draw, 300 x 1, does not fit.
     between, below = iter([0.015, 300.0, 0.24, 4 / 3]), iter([0, swap, 7, 5])
-    monkeypatch.setattr("transforms.draw_between", lambda low, high: next(between))
-    monkeypatch.setattr("transforms.draw_below", lambda count: next(below))
+    monkeypatch.setattr("transforms.uniform", lambda low, high: next(between))
+    monkeypatch.setattr("transforms.randint", lambda count: next(below))
     (image,) = images("RGB", 1, 200, 100)
     expected = image.crop((7, 5, 7 + size[0], 5 + size[1])).resize((32, 32), Image.BILINEAR)
     assert np.array_equal(arrays(GroupRandomSizedCrop(32)([image]))[0], np.asarray(expected))

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 import transforms
+from data.preprocessing import Preprocessing
 from transforms import (
     GroupCenterCrop,
     GroupFullResSample,
@@ -34,7 +35,6 @@ from transforms import (
     evaluation_transform,
     training_transform,
 )
-from weights.preprocessing import Preprocessing
 
 Pixels = np.ndarray
 Form = list[Image.Image] | Tensor

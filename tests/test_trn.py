@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
-from original_format import original
-from small_models import randomised
+from helpers.hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
+from helpers.original_format import original
+from helpers.small_models import randomised
 from torch import Tensor
 
 from ops.relation import MultiScaleRelation, TemporalRelation

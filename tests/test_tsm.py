@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from hub_cache import hub_cache_fixture, torchvision_state  # noqa: F401 -- a fixture
-from original_format import original
-from small_models import assert_close, randomised
+from helpers.hub_cache import hub_cache_fixture, torchvision_state  # noqa: F401 -- a fixture
+from helpers.original_format import original
+from helpers.small_models import assert_close, randomised
 from torch import Tensor, nn
 
 from ops.temporal_shift import TemporalShift

@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hub_cache import hub_cache_fixture, torchvision_state  # noqa: F401 -- a fixture
-from original_format import original
-from small_models import assert_close, randomised
+from helpers.hub_cache import hub_cache_fixture, torchvision_state  # noqa: F401 -- a fixture
+from helpers.original_format import original
+from helpers.small_models import assert_close, randomised
 from torch import nn
 
+from checkpoints.files import CheckpointError
+from data.preprocessing import Preprocessing
 from model_loader import load_checkpoint, save_checkpoint
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
 from weights.download import DownloadError
-from weights.files import CheckpointError
-from weights.preprocessing import Preprocessing
 from weights.published import find_published
 
 T = 3

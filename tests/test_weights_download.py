@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-import http_server as behaviour
 import pytest
 import torch.hub
-from http_server import HttpServer, http_server_fixture  # noqa: F401 -- a fixture
+from helpers import http_server as behaviour
+from helpers.http_server import HttpServer, http_server_fixture  # noqa: F401 -- a fixture
 
 from weights import download, lock, partial, transfer
 from weights.download import DownloadError, fetch

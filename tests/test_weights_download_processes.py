@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-import http_server as behaviour
 import pytest
-from http_server import HttpServer, http_server_fixture  # noqa: F401 -- a fixture
+from helpers import http_server as behaviour
+from helpers.http_server import HttpServer, http_server_fixture  # noqa: F401 -- a fixture
 
 from weights import lock
 from weights.download import fetch

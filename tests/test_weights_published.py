@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from torch.hub import HASH_REGEX
 
-from data.labels import DATASETS
-from weights.preprocessing import Preprocessing
+from data.preprocessing import Preprocessing
+from epic.classes import DATASETS
 from weights.published import PUBLISHED, PublishedWeights, Scores, find_published
 
 BN_INCEPTION = Preprocessing(

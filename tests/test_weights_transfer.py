@@ -10,9 +10,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import http_server as behaviour
 import pytest
-from http_server import HttpServer, http_server_fixture  # noqa: F401 -- a fixture
+from helpers import http_server as behaviour
+from helpers.http_server import HttpServer, http_server_fixture  # noqa: F401 -- a fixture
 
 from weights import transfer
 from weights.partial import PartialFile

@@ -21,7 +21,7 @@ if not __package__:  # run as a program, when Python looks for modules beside it
 
 import torch
 
-from data.made_up import make_video
+from data.synthetic import make_video
 from data.video_file import VideoFile
 from ops.relation import MAX_SEGMENTS
 from tools.comparisons import BACKBONES, MODELS, SECTIONS, Comparison
@@ -40,7 +40,7 @@ _LEGEND = """\
 In the tables,
 
 - "speed" is how many times as fast as the first line of its table a line is, and "of bare" how many
-  times as fast as the bare image network (models);
+  times as fast as the bare backbone (models);
 - of a part of something ("its ..."), "speed" is its share of the time that the whole takes;
 - "of peak" is the share of the operations per second that a large matrix product of that precision
   reaches on the same machine (models); it is left out where that came to more than 100 %, because
@@ -70,7 +70,7 @@ class Row:
         median: of these.
         speed: how many times as fast as the first line; None for a part of another line.
         share: of the time of the line that it is a part of; None if it is whole.
-        of_bare: how many times as fast as the bare image network; None where there is none.
+        of_bare: how many times as fast as the bare backbone; None where there is none.
         of_peak: share of the matrix-multiply peak; None where nothing was counted.
         memory: bytes at most beyond the input; None where the system does not tell.
     """
@@ -176,7 +176,7 @@ def draw(rows: list[Row], machine: dict[str, str], path: Path) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("times as fast as the plain way (grey); orange: the bare image network")
+    axes.set_xlabel("times as fast as the plain way (grey); orange: the bare backbone")
     axes.set_title("\n".join(f"{name}: {value}" for name, value in machine.items()), fontsize=7)
     figure.savefig(path, dpi=120)
 

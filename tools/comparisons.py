@@ -71,7 +71,7 @@ class Comparison:
     Attributes:
         title: what they do.
         cases: makes them, by name; the first is the plain one.
-        bare: name of the one that is the bare image network, if any is.
+        bare: name of the one that is the bare backbone, if any is.
     """
 
     title: str
@@ -237,14 +237,14 @@ def _tensor_by_tensor(model: TSN, frames: Tensor, crop_count: int) -> Tensor:
 
 
 def models(options: Namespace) -> Iterator[Comparison]:
-    """Clips to logits: as built, optimised, and the image network alone."""
+    """Clips to logits: as built, optimised, and the backbone alone."""
     for backbone in options.backbones:
         for name in options.models:
             for batch in options.batches:
                 yield Comparison(
                     f"{name} {backbone}, {_counted(batch, 'clip')}",
                     partial(_models, name, backbone, batch, options),
-                    bare="bare image network",
+                    bare="bare backbone",
                 )
 
 
@@ -281,7 +281,7 @@ def _models(name: str, backbone: str, batch: int, options: Namespace) -> dict[st
         cases["its heads, drawing three relations"] = Case(
             _inference(drawing.logits, features, precision), part_of=whole
         )
-    return cases | {"bare image network": Case(alone, count_flops(alone))}
+    return cases | {"bare backbone": Case(alone, count_flops(alone))}
 
 
 def _inference(
@@ -295,7 +295,7 @@ def _inference(
 
 
 def _bare(backbone: str) -> nn.Module:
-    """Somebody else's image network, batch norms folded by PyTorch itself, in channels_last."""
+    """Somebody else's backbone, batch norms folded by PyTorch itself, in channels_last."""
     if backbone == "BNInception":
         import pretrainedmodels
 

@@ -4,8 +4,8 @@
     python tools/convert_checkpoint.py CHECKPOINT CONVERTED [--legacy] [--overwrite] [--trust]
 
 CHECKPOINT is any file that `load_checkpoint` loads; CONVERTED holds the same in the documented
-format (see `weights.checkpoint`), weights in their precision, training options, optimiser and all
-other entries included. Where it came from is recorded under `provenance`. What cannot be
+format (see `checkpoints.checkpoint`), weights in their precision, training options, optimiser and
+all other entries included. Where it came from is recorded under `provenance`. What cannot be
 represented is named.
 """
 
@@ -17,9 +17,9 @@ from pathlib import Path
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from checkpoints.formats import format_for, write_any
 from model_loader import read_documented
 from tools.options import add_segments_option, add_trust_option
-from weights.formats import format_for, write_any
 
 __all__ = ["convert", "main"]
 
@@ -51,7 +51,7 @@ def convert(
         FileExistsError: if the destination exists and may not be replaced.
         ModuleNotFoundError: if the package safetensors is needed and not installed.
         ValueError: if `legacy` is wanted of a safetensors file.
-        weights.files.CheckpointError: if the file is not a checkpoint that `load_checkpoint` loads.
+        checkpoints.files.CheckpointError: if `load_checkpoint` does not load the file.
     """
     file_format = format_for(destination, legacy=legacy)
     if destination.exists() and not overwrite:

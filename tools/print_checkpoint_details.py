@@ -26,18 +26,18 @@ from torch import Tensor
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tools.options import add_segments_option, add_trust_option
-from weights.checkpoint import (
+from checkpoints.checkpoint import (
     Checkpoint,
     UnknownSegmentsError,
     parse_checkpoint,
     to_dictionary,
 )
-from weights.files import CheckpointError
-from weights.formats import format_of, read_any
-from weights.lightning import ConfigNode
+from checkpoints.files import CheckpointError
+from checkpoints.formats import format_of, read_any
+from checkpoints.lightning import ConfigNode
+from checkpoints.wording import key_text, shown
+from tools.options import add_segments_option, add_trust_option
 from weights.published import find_published
-from weights.wording import key_text, shown
 
 __all__ = ["describe", "main"]
 
@@ -66,7 +66,7 @@ def describe(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        weights.files.CheckpointError: if the file is not a checkpoint, or could run code.
+        checkpoints.files.CheckpointError: if the file is not a checkpoint, or could run code.
     """
     contents = read_any(path, trust=trust)
     checkpoint, problem = None, None

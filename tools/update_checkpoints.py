@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Turn an old checkpoint file into the documented format (see `weights.checkpoint`).
+"""Turn an old checkpoint file into the documented format (see `checkpoints.checkpoint`).
 
     python tools/update_checkpoints.py CHECKPOINT [UPDATED] [--overwrite] [--trust]
 
@@ -16,10 +16,10 @@ from pathlib import Path
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from checkpoints.files import CheckpointError
+from checkpoints.formats import format_of, write_any
 from model_loader import read_documented
 from tools.options import add_segments_option, add_trust_option
-from weights.files import CheckpointError
-from weights.formats import format_of, write_any
 
 __all__ = ["main", "update"]
 
@@ -49,7 +49,7 @@ def update(
     Raises:
         FileNotFoundError: if there is no such file or folder.
         FileExistsError: if the destination exists and may not be replaced.
-        weights.files.CheckpointError: if the file is not a checkpoint that `load_checkpoint` loads.
+        checkpoints.files.CheckpointError: if `load_checkpoint` does not load the file.
     """
     target = destination or (path if overwrite else _beside(path))
     if target.exists() and not overwrite:

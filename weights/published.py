@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from weights.preprocessing import CAFFE, TORCHVISION, Preprocessing
+from data.preprocessing import CAFFE, TORCHVISION, Preprocessing
 
 __all__ = ["PUBLISHED", "PublishedWeights", "Scores", "find_published"]
 

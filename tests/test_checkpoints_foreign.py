@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from original_format import assert_same, make, outputs, write
-from other_projects import (
+from helpers.original_format import assert_same, make, outputs, write
+from helpers.other_projects import (
     C1_CLASSES,
     hyper_parameters,
     lightning,
@@ -17,18 +17,18 @@ from other_projects import (
     release,
     their_names,
 )
+from helpers.small_models import randomised
 from reference.fill import tensor_for, tensor_input
-from small_models import randomised
 
-from model_loader import load_checkpoint, save_checkpoint, settings_of
+from checkpoints.checkpoint import UnknownSegmentsError, parse_checkpoint
+from checkpoints.files import CheckpointError
+from data.preprocessing import TORCHVISION
+from model_loader import get_config, load_checkpoint, save_checkpoint
 from tools.print_checkpoint_details import describe
 from tools.print_checkpoint_details import main as print_details
 from tools.update_checkpoints import update
 from trn import MTRN
 from tsn import TSN
-from weights.checkpoint import UnknownSegmentsError, parse_checkpoint
-from weights.files import CheckpointError
-from weights.preprocessing import TORCHVISION
 
 REFERENCE = Path(__file__).parent / "reference"
 RECORDED: dict[str, dict[str, Any]] = json.loads((REFERENCE / "foreign.json").read_text())
@@ -60,7 +60,7 @@ def test_outputs_of_the_other_projects(
     path = write(recorded_contents(name), tmp_path / "file", legacy=False)
     model = load_checkpoint(path, num_segments=recorded["num_segments"])
     path.unlink()
-    settings = settings_of(model)
+    settings = get_config(model)
     assert settings.model_type == recorded["family"].lower()
     assert settings.arch == recorded["base_model"]
     assert settings.shift_every == recorded.get("shift_every", 1)
@@ -141,7 +141,7 @@ def test_releases(tmp_path: Path, kind: str) -> None:
 def test_modality_of_releases(tmp_path: Path, kind: str, modality: str, new_length: int) -> None:
     model = small(kind, modality, new_length=new_length)
     loaded = load_checkpoint(write(release(model), tmp_path / "file"), num_segments=4)
-    assert settings_of(loaded) == settings_of(model)
+    assert get_config(loaded) == get_config(model)
     assert any(f"read modality {modality}" in line for line in loaded.load_report)
 
 
@@ -169,7 +169,7 @@ def test_weights_alone(tmp_path: Path, kind: str, prefix: str) -> None:
     path = write(their_names(model.state_dict(), prefix), tmp_path / "file")
     loaded = load_checkpoint(path, num_segments=4)
     assert_same(loaded, model)
-    assert "took the image network as resnet18 by its weights" in loaded.load_report
+    assert "took the backbone as resnet18 by its weights" in loaded.load_report
 
 
 @pytest.mark.parametrize("last", ["fc", "last_linear", "classifier"])
@@ -205,7 +205,7 @@ def c1_small(
     model = small(kind, modality, C1_CLASSES, dropout=dropout, **options)
     of_model = {}
     if kind.startswith("TSM"):
-        settings = settings_of(model)
+        settings = get_config(model)
         names = ("shift_div", "non_local", "temporal_pool")
         of_model = {name: getattr(settings, name) for name in names}
     names_of_types = {"multi-scale TRN": "MTRN"}
@@ -261,7 +261,7 @@ def test_hyper_parameters_that_may_be_missing(kind: str, path: str, value: str) 
             part = part[step]
         part[name] = None
     checkpoint = parse_checkpoint({**contents, "hyper_parameters": tree})
-    assert checkpoint.settings == settings_of(model)
+    assert checkpoint.settings == get_config(model)
     if kind.startswith("TSM") or not path.endswith(("shift_div", "non_local", "temporal_pool")):
         assert OPTIONAL[path] in " ".join(checkpoint.report)
 
@@ -282,9 +282,9 @@ def test_segments_that_hyper_parameters_do_not_tell(kind: str) -> None:
     if kind == "TSN":
         with pytest.raises(UnknownSegmentsError):
             parse_checkpoint(contents)
-        assert parse_checkpoint(contents, num_segments=4).settings == settings_of(model)
+        assert parse_checkpoint(contents, num_segments=4).settings == get_config(model)
     else:
-        assert parse_checkpoint(contents).settings == settings_of(model)
+        assert parse_checkpoint(contents).settings == get_config(model)
 
 
 @pytest.mark.parametrize("tree", [None, {"lr": 0.1}, {"model": {"type": "mine"}, "data": "epic"}])
@@ -340,7 +340,7 @@ def test_a_shifted_bn_inception_of_lightning(tmp_path: Path) -> None:
         randomised(TSN(C1_CLASSES, 4, "RGB", base_model="BNInception", pretrained=None)), "TSM"
     )
     loaded = load_checkpoint(write(contents, tmp_path / "file"))
-    settings = settings_of(loaded)
+    settings = get_config(loaded)
     assert (settings.model_type, settings.shift_place) == ("tsm", "block")
 
 
@@ -576,7 +576,7 @@ def test_torchvisions_inception_v3(tmp_path: Path) -> None:
     assert parse_checkpoint(release(model), num_segments=2).settings.arch == "inceptionv3"
     path = write(dict(model.state_dict()), tmp_path / "file")
     loaded = load_checkpoint(path, num_segments=2)
-    assert settings_of(loaded) == settings_of(model)
+    assert get_config(loaded) == get_config(model)
     assert all(map(torch.equal, loaded.state_dict().values(), model.state_dict().values()))
 
 

@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from global_state import changes, snapshot
-from small_models import randomised
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from helpers.global_state import changes, snapshot
+from helpers.small_models import randomised
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = {"TSN": "tsn", "TRN": "trn", "MTRN": "trn", "TSM": "tsm"}
 """Models, and the modules that define them."""
 T = 3
@@ -76,7 +77,7 @@ TRIPLED = {
 }
 """Another version of the code: with T = 3, TSN's and TSM's logits are three times as large."""
 
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "tests")}
 """As it was before any test; more threads would not survive a fork."""
 
 
@@ -406,7 +407,7 @@ def workers(repository: str | None, clone: str | None, loaders: list[list[Any]])
     """
     sys.path[:0] = [clone] if clone else []
     model = make(repository, "TSM")
-    error = module_of(model, "weights.files").CheckpointError
+    error = module_of(model, "checkpoints.files").CheckpointError
     datasets = {
         "transform": Transformed(model.evaluation_transform()),
         "model": Classified(model),

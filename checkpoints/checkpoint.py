@@ -6,7 +6,7 @@ The documented format is a dictionary written by `torch.save`:
     epoch           number of the last epoch, or None
     segment_count   T
     modality        "RGB", "Flow" or "RGBDiff"
-    arch            name of the image network
+    arch            name of the backbone
     state_dict      the weights
     args            argparse.Namespace of the training options; flow_length and dropout are read
     consensus_type  tsn
@@ -20,8 +20,8 @@ from the weights.
 
 Older files are understood as well: an `img_feature_dim` that only `args` holds, model_type "tsn"
 with consensus_type "TRN" or "TRNMultiscale", and "tsm" with `non_local`. So are weights alone, and
-checkpoints of other projects, which `weights.foreign` lists. In any of them, names may have the
-prefixes of wrappers (`weights.entries.clean_state_dict`), and the weights may lie under another
+checkpoints of other projects, which `checkpoints.foreign` lists. In any of them, names may have the
+prefixes of wrappers (`checkpoints.entries.clean_state_dict`), and the weights may lie under another
 usual name in the place of `state_dict`: those of `_WEIGHTS`.
 """
 
@@ -35,8 +35,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from weights.architecture import class_counts, input_channels
-from weights.entries import (
+from checkpoints.architecture import class_counts, input_channels
+from checkpoints.entries import (
     UnknownSegmentsError,
     agreed_segments,
     clean_state_dict,
@@ -46,18 +46,18 @@ from weights.entries import (
     text,
     whole_number,
 )
-from weights.files import CheckpointError
-from weights.foreign import understand_foreign
-from weights.formats import read_any
-from weights.plain import plain_values
-from weights.preprocessing import Preprocessing
-from weights.settings import MODEL_TYPES, ModelSettings
-from weights.wording import key_text, kind_of, names_of, shown
+from checkpoints.files import CheckpointError
+from checkpoints.foreign import understand_foreign
+from checkpoints.formats import read_any
+from checkpoints.plain import plain_values
+from checkpoints.settings import MODEL_TYPES, ModelConfig
+from checkpoints.wording import key_text, kind_of, names_of, shown
+from data.preprocessing import Preprocessing
 
 __all__ = [
     "MODEL_TYPES",
     "Checkpoint",
-    "ModelSettings",
+    "ModelConfig",
     "UnknownSegmentsError",
     "parse_checkpoint",
     "read_checkpoint",
@@ -87,7 +87,7 @@ class Checkpoint:
         contents: the dictionary as the file holds it; empty where there is no file.
     """
 
-    settings: ModelSettings
+    settings: ModelConfig
     state_dict: dict[str, Tensor]
     epoch: int | None = None
     args: dict[str, Any] = field(default_factory=dict)
@@ -265,7 +265,7 @@ def _settings(
     state: Mapping[str, Tensor],
     num_segments: int | None,
     report: list[str],
-) -> ModelSettings:
+) -> ModelConfig:
     """What the file says of its model, checked against its weights where they tell."""
 
     def entry(name: str, default: Any = None) -> Any:
@@ -308,7 +308,7 @@ def _settings(
     shifting = model_type == "tsm"
     if relational and contents.get("img_feature_dim") is None and "img_feature_dim" in args:
         report.append("took img_feature_dim from the training options")
-    return ModelSettings(
+    return ModelConfig(
         model_type=model_type,
         num_class=class_counts(model_type, state),
         num_segments=segments,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from original_format import write
-from pickles_by_hand import (
+
+from helpers.original_format import write
+from helpers.pickles_by_hand import (
     archive,
     call,
     dictionary,
@@ -414,7 +415,7 @@ SETTINGS: dict[str, Bomb] = {
         _in_archive(state_dict(**{"x" * 3_000_000: text("no tensor")})),
         "got str under 'xxx",
     ),
-    "an image network with a name of three megabytes": (
+    "a backbone with a name of three megabytes": (
         _checkpoint(arch="resnet" * 500_000),
         "arch must be a text of at most 100 characters",
     ),

@@ -11,10 +11,10 @@ Flow files have no `bgr`. What there is of training beside them is not read.
 from collections.abc import Mapping
 from typing import Any
 
-from weights.entries import flag, numbers, whole_number
-from weights.files import CheckpointError
-from weights.preprocessing import Preprocessing
-from weights.wording import kind_of, names_of
+from checkpoints.entries import flag, numbers, whole_number
+from checkpoints.files import CheckpointError
+from checkpoints.wording import kind_of, names_of
+from data.preprocessing import Preprocessing
 
 __all__ = ["entry", "is_c1", "preprocessing_of"]
 

@@ -1,4 +1,4 @@
-from data.made_up import make_flow, make_video
+from data.synthetic import make_flow, make_video
 from data.video import open_frames
 
 

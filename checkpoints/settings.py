@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from weights.preprocessing import Preprocessing
+from data.preprocessing import Preprocessing
 
-__all__ = ["MODEL_TYPES", "ModelSettings"]
+__all__ = ["MODEL_TYPES", "ModelConfig"]
 
 MODEL_TYPES = ("tsn", "trn", "mtrn", "tsm")
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelConfig:
     """What it takes to build a model, apart from its weights; names as in the constructors.
 
     `model_type` is one of `MODEL_TYPES`; options of other model types keep their defaults.

@@ -6,17 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from checkpoints.architecture import (
+    infer_backbone,
+    infer_modality,
+    infer_model_type,
+    infer_relation,
+    infer_shift,
+    input_channels,
+)
+from checkpoints.files import CheckpointError
 from ops.backbones import BACKBONES
 from tsn import TSN
-from weights.architecture import (
-    backbone_of,
-    input_channels,
-    kind_of_model,
-    modality_of,
-    relation_of,
-    shift_of,
-)
-from weights.files import CheckpointError
 
 
 def resnet(
@@ -45,17 +45,17 @@ def resnet(
 )
 def test_depth_of_resnets(name: str, depths: Sequence[int], bottleneck: bool) -> None:
     state, report = resnet(depths, bottleneck=bottleneck), []
-    assert backbone_of(state, name, report) == name
+    assert infer_backbone(state, name, report) == name
     assert not report
-    assert backbone_of(state, None, report) == name
-    assert report == [f"took the image network as {name} by its weights"]
+    assert infer_backbone(state, None, report) == name
+    assert report == [f"took the backbone as {name} by its weights"]
 
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone_is_known_by_its_weights(name: str) -> None:
     with torch.device("meta"):
         state = TSN(5, 2, "Flow", name, pretrained=None).state_dict()
-    assert backbone_of(state, None, []) == name
+    assert infer_backbone(state, None, []) == name
 
 
 def test_an_inception_v3_of_another_author() -> None:
@@ -64,20 +64,20 @@ def test_an_inception_v3_of_another_author() -> None:
     for missing in ("base_model.Conv2d_1a_3x3.", "base_model.AuxLogits."):
         other = {name: tensor for name, tensor in state.items() if not name.startswith(missing)}
         with pytest.raises(CheckpointError, match=rf"no {missing}.*Inception-V3 .* not torchvis"):
-            backbone_of(other, "InceptionV3", [])
+            infer_backbone(other, "InceptionV3", [])
 
 
 def test_a_resnet_that_is_less_deep_than_recorded() -> None:
     """MIT's non-local blocks cut ResNet-101 to the depth of ResNet-50."""
     report: list[str] = []
-    assert backbone_of(resnet((3, 4, 6, 3)), "resnet101", report) == "resnet50"
+    assert infer_backbone(resnet((3, 4, 6, 3)), "resnet101", report) == "resnet50"
     assert report[0].endswith("by its weights, although the file records 'resnet101'")
 
 
 def test_other_image_networks() -> None:
-    assert backbone_of({"base_model.a.weight": torch.ones(1)}, "vgg16", []) == "vgg16"
-    with pytest.raises(CheckpointError, match="does not record its image network"):
-        backbone_of({"base_model.a.weight": torch.ones(1)}, None, [])
+    assert infer_backbone({"base_model.a.weight": torch.ones(1)}, "vgg16", []) == "vgg16"
+    with pytest.raises(CheckpointError, match="does not record its backbone"):
+        infer_backbone({"base_model.a.weight": torch.ones(1)}, None, [])
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_other_image_networks() -> None:
     [(range(23), 1), (range(0, 23, 2), 2), (range(0, 23, 3), 3)],
 )
 def test_every_how_many_blocks_shift(shifted: range, every: int) -> None:
-    found = shift_of(resnet((3, 4, 23, 3), shifted), [])
+    found = infer_shift(resnet((3, 4, 23, 3), shifted), [])
     assert found == {
         "shift_place": "blockres",
         "shift_every": every,
@@ -97,19 +97,19 @@ def test_every_how_many_blocks_shift(shifted: range, every: int) -> None:
 @pytest.mark.parametrize("shifted", [(1, 3), (0, 1), (0, 2, 3)])
 def test_blocks_that_shift_without_a_rule(shifted: Sequence[int]) -> None:
     with pytest.raises(CheckpointError, match="channels shift in blocks"):
-        shift_of(resnet((3, 4, 6, 3), shifted), [])
+        infer_shift(resnet((3, 4, 6, 3), shifted), [])
 
 
 def test_shifts_that_are_not_possible_here() -> None:
     state = resnet((3, 4, 6, 3))
     state["base_model.layer2.0.nl.theta.weight"] = torch.zeros(1)
-    assert kind_of_model(state) == "tsm"
+    assert infer_model_type(state) == "tsm"
     with pytest.raises(CheckpointError, match="no residual block of a ResNet shifts"):
-        shift_of(state, [])
+        infer_shift(state, [])
     state = resnet((3, 4, 6, 3), range(23))
     state["base_model.layer1.0.net.conv1.weight"] = torch.zeros(1)
     with pytest.raises(CheckpointError, match="in two different places"):
-        shift_of(state, [])
+        infer_shift(state, [])
 
 
 @pytest.mark.parametrize(
@@ -125,14 +125,14 @@ def test_shifts_that_are_not_possible_here() -> None:
 def test_modality(channels: int, expected: tuple[str, int]) -> None:
     report: list[str] = []
     state = {"base_model.conv1.weight": torch.zeros(4, channels, 3, 3)}
-    assert modality_of(state, report) == expected
+    assert infer_modality(state, report) == expected
     assert bool(report) == (channels != 3)
 
 
 @pytest.mark.parametrize("shape", [(4, 7, 3, 3), (4, 0, 3, 3), (4, 3)])
 def test_no_modality(shape: tuple[int, ...]) -> None:
     with pytest.raises(CheckpointError, match="the first convolution must take 3 channels"):
-        modality_of({"base_model.conv1.weight": torch.zeros(shape)}, [])
+        infer_modality({"base_model.conv1.weight": torch.zeros(shape)}, [])
 
 
 def multi_scale(segments: int, width: int = 16, hidden: int = 256) -> dict[str, Tensor]:
@@ -144,13 +144,13 @@ def multi_scale(segments: int, width: int = 16, hidden: int = 256) -> dict[str, 
 
 
 def test_relations() -> None:
-    assert relation_of("mtrn", multi_scale(5)) == (5, 16)
+    assert infer_relation("mtrn", multi_scale(5)) == (5, 16)
     single = {
         "new_fc.weight": torch.zeros(16, 8),
         "consensus.pre_classifier.1.weight": torch.zeros(512, 48),
     }
-    assert relation_of("trn", single) == (3, 16)
-    assert relation_of("tsn", single) == (None, 256)
+    assert infer_relation("trn", single) == (3, 16)
+    assert infer_relation("tsn", single) == (None, 256)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_relations_that_cannot_be_built(kind: str, changed: dict, message: str) 
     state = multi_scale(4) if kind == "mtrn" else {"new_fc.weight": torch.zeros(16, 8)}
     state |= {name: torch.zeros(shape) for name, shape in changed.items()}
     with pytest.raises(CheckpointError, match=message):
-        relation_of(kind, state)
+        infer_relation(kind, state)
 
 
 @pytest.mark.parametrize("base_model", BACKBONES)

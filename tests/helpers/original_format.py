@@ -13,14 +13,14 @@ from unittest import mock
 
 import numpy as np
 import torch
-from small_models import randomised
 from torch import Tensor
 
-from model_loader import settings_of
+from checkpoints.formats import format_of
+from helpers.small_models import randomised
+from model_loader import get_config
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
-from weights.formats import format_of
 
 VARIANTS: dict[str, Any] = {
     "tsn": (TSN, {"consensus_type": "max"}),
@@ -59,7 +59,7 @@ def outputs(model: TSN) -> list[Tensor]:
 
 def assert_same(model: TSN, other: TSN) -> None:
     """Two models give the same outputs and would be built alike."""
-    assert settings_of(model) == settings_of(other)
+    assert get_config(model) == get_config(other)
     for ours, theirs in zip(outputs(model), outputs(other), strict=True):
         assert ours.isfinite().all()
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
@@ -89,7 +89,7 @@ def original(model: TSN, model_type: str, /, **entries: Any) -> dict[str, Any]:
 
     An entry given as None is left out.
     """
-    settings = settings_of(model)
+    settings = get_config(model)
     names = {
         "tsn": ("consensus_type",),
         "trn": ("img_feature_dim",),

@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from weights.lightning import LIGHTNING_NAMES
-from weights.screening import ForbiddenNameError, screen
-from weights.wording import summarise
+from checkpoints.lightning import LIGHTNING_NAMES
+from checkpoints.screening import ForbiddenNameError, screen
+from checkpoints.wording import summarise
 
-__all__ = ["CheckpointError", "damaged", "read_file", "write_file", "written_beside"]
+__all__ = ["CheckpointError", "atomic_write", "corrupt_file_error", "read_file", "write_file"]
 
 _loading = threading.Lock()
 
@@ -120,7 +120,7 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
 
     Returns:
         The object in the file. NumPy scalars come as plain values, paths as their Pure kind and
-        omegaconf's nodes as `weights.lightning.ConfigNode`, unless the file is trusted.
+        omegaconf's nodes as `checkpoints.lightning.ConfigNode`, unless the file is trusted.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -155,7 +155,7 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
             f"it where Python finds it"
         ) from error
     except Exception as error:  # a damaged file raises nearly anything from the depths of torch
-        raise damaged(path, error) from error
+        raise corrupt_file_error(path, error) from error
 
 
 def _read_plain(path: Path) -> Any:
@@ -175,7 +175,7 @@ def _read_plain(path: Path) -> Any:
     raise AssertionError("unreachable")
 
 
-def damaged(path: Path, error: Exception) -> CheckpointError:
+def corrupt_file_error(path: Path, error: Exception) -> CheckpointError:
     """The error for a file that could not be read, with the reason in a line."""
     # torch wraps the line that says what happened in advice or a trace.
     lines = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
@@ -186,7 +186,7 @@ def damaged(path: Path, error: Exception) -> CheckpointError:
 
 
 @contextmanager
-def written_beside(destination: Path) -> Iterator[BinaryIO]:
+def atomic_write(destination: Path) -> Iterator[BinaryIO]:
     """A new file that becomes `destination` if the block succeeds, and vanishes otherwise.
 
     Args:
@@ -220,7 +220,7 @@ def write_file(
     """Write a checkpoint dictionary beside its destination, and rename it into place.
 
     Args:
-        contents: what `weights.checkpoint.to_dictionary` returns.
+        contents: what `checkpoints.checkpoint.to_dictionary` returns.
         path: destination; an existing file is replaced, at once and whole.
         legacy: write the serialisation that PyTorch before 1.6 reads.
 
@@ -234,7 +234,7 @@ def write_file(
     """
     path = Path(path)
     try:
-        with written_beside(path) as file:
+        with atomic_write(path) as file:
             torch.save(dict(contents), file, _use_new_zipfile_serialization=not legacy)
     except RecursionError as error:
         raise CheckpointError("contents holds values that are nested too deeply") from error

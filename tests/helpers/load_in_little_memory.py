@@ -1,6 +1,6 @@
 """Loads files in a process with little memory to spare, and prints what came of each, as JSON.
 
-PYTHONPATH=. python tests/load_in_little_memory.py BYTES FILE...
+PYTHONPATH=. python tests/helpers/load_in_little_memory.py BYTES FILE...
 """
 
 import json

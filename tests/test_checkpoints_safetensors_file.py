@@ -14,9 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weights.files import CheckpointError
-from weights.formats import format_for, format_of, read_any, write_any
-from weights.safetensors_file import is_safetensors, read_safetensors, write_safetensors
+from checkpoints.files import CheckpointError
+from checkpoints.formats import format_for, format_of, read_any, write_any
+from checkpoints.safetensors_file import is_safetensors, read_safetensors, write_safetensors
 
 WEIGHTS = OrderedDict(
     (f"layer.{name}", value)

@@ -100,7 +100,7 @@ def read_class_names(
     The id column, not the order of the rows, says which class a name belongs to.
 
     Example:
-        >>> from data.labels import read_class_names
+        >>> from epic.classes import read_class_names
         >>> read_class_names("EPIC_verb_classes.csv", "EPIC_noun_classes.csv").num_class
         (125, 352)
 
@@ -126,7 +126,7 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
     `epic_kitchens_annotations` of torch.hub's directory, and read from there without a network.
 
     Example:
-        >>> from data.labels import fetch_class_names
+        >>> from epic.classes import fetch_class_names
         >>> fetch_class_names("epic-kitchens-55").num_class
         (125, 352)
 

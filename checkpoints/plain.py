@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from weights.files import CheckpointError
-from weights.lightning import ConfigNode
+from checkpoints.files import CheckpointError
+from checkpoints.lightning import ConfigNode
 
 __all__ = ["plain_values"]
 
@@ -17,7 +17,7 @@ def plain_values(value: Any) -> Any:
     """A value in plain ones: nodes of omegaconf become their content, paths text, and so on.
 
     Args:
-        value: anything that `weights.files.read_file` returns, or options of a program.
+        value: anything that `checkpoints.files.read_file` returns, or options of a program.
 
     Returns:
         The same, with plain dictionaries, lists and tuples around numbers, texts, and whatever else

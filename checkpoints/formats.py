@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weights.files import read_file, write_file
-from weights.safetensors_file import is_safetensors, read_safetensors, write_safetensors
+from checkpoints.files import read_file, write_file
+from checkpoints.safetensors_file import is_safetensors, read_safetensors, write_safetensors
 
 __all__ = ["FORMATS", "format_for", "format_of", "read_any", "write_any"]
 
@@ -71,7 +71,7 @@ def write_any(
     """Write a checkpoint dictionary beside its destination, and rename it into place.
 
     Args:
-        contents: what `weights.checkpoint.to_dictionary` returns.
+        contents: what `checkpoints.checkpoint.to_dictionary` returns.
         path: destination; an existing file is replaced, at once and whole.
         file_format: one of `FORMATS`.
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from original_format import Global, write
+
+from helpers.original_format import Global, write
 
 
 class EvilNamespace(Namespace):

@@ -17,11 +17,18 @@ from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath
 import numpy as np
 import pytest
 import torch
-from original_format import WINDOWS_PATH, Global, is_legacy, training_options, write, write_renamed
-from other_projects import packages
+from helpers.original_format import (
+    WINDOWS_PATH,
+    Global,
+    is_legacy,
+    training_options,
+    write,
+    write_renamed,
+)
+from helpers.other_projects import packages
 
-from weights import files
-from weights.files import CheckpointError, read_file, write_file
+from checkpoints import files
+from checkpoints.files import CheckpointError, read_file, write_file
 
 CONTENTS = {"epoch": 3, "state_dict": OrderedDict(weight=torch.arange(6.0).reshape(2, 3))}
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]

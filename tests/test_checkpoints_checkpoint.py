@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from original_format import prefixed, training_options, write
+from helpers.original_format import prefixed, training_options, write
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from weights.assign import assign_weights
-from weights.checkpoint import (
+from checkpoints.assign import load_weights
+from checkpoints.checkpoint import (
     Checkpoint,
-    ModelSettings,
+    ModelConfig,
     parse_checkpoint,
     read_checkpoint,
     to_dictionary,
 )
-from weights.entries import clean_state_dict
-from weights.files import CheckpointError, read_file, write_file
-from weights.preprocessing import Preprocessing
+from checkpoints.entries import clean_state_dict
+from checkpoints.files import CheckpointError, read_file, write_file
+from data.preprocessing import Preprocessing
 
 
 def weights(*, classes: tuple[int, ...] = (5, 7), head: str = "tsn", channels: int = 3):
@@ -59,7 +59,7 @@ def contents(model_type: str = "tsn", *, without: tuple[str, ...] = (), **entrie
     return {name: value for name, value in complete.items() if name not in without}
 
 
-def settings(*arguments: Any, **entries: Any) -> ModelSettings:
+def settings(*arguments: Any, **entries: Any) -> ModelConfig:
     return parse_checkpoint(contents(*arguments, **entries)).settings
 
 
@@ -82,7 +82,7 @@ def settings(*arguments: Any, **entries: Any) -> ModelSettings:
 def test_documented_files(model_type: str, entries: dict, expected: dict) -> None:
     checkpoint = parse_checkpoint(contents(model_type, **entries))
     kind = model_type.lower().removesuffix("-nl")
-    assert checkpoint.settings == ModelSettings(
+    assert checkpoint.settings == ModelConfig(
         model_type=kind,
         num_class=(5, 7),
         num_segments=8,
@@ -447,7 +447,7 @@ FULL = {
 def test_everything_survives_the_file(tmp_path: Path, model_type: str) -> None:
     head = "tsn" if model_type == "tsm" else model_type
     checkpoint = Checkpoint(
-        settings=ModelSettings(
+        settings=ModelConfig(
             model_type=model_type,
             num_class=(5, 7),
             num_segments=6,
@@ -551,7 +551,7 @@ def net_state(**changed: Tensor) -> dict[str, Tensor]:
 def assigned(state: dict[str, Tensor]) -> Net:
     with torch.device("meta"):
         model = Net()
-    assign_weights(model, state, source="file")
+    load_weights(model, state, source="file")
     return model
 
 
@@ -655,7 +655,7 @@ def test_weights_that_may_be_absent() -> None:
     state = {name: t for name, t in net_state().items() if not name.startswith("linear.")}
     with torch.device("meta"):
         model = Net()
-    assign_weights(model, state, source="file", absent=("linear.",))
+    load_weights(model, state, source="file", absent=("linear.",))
     assert model.linear.weight.is_meta
     assert not model.norm.weight.is_meta
 

@@ -12,17 +12,17 @@ from typing import Any
 
 from torch import Tensor
 
-from weights.files import CheckpointError
+from checkpoints.files import CheckpointError
 
 __all__ = [
-    "backbone_of",
     "class_counts",
+    "infer_backbone",
+    "infer_modality",
+    "infer_model_type",
+    "infer_relation",
+    "infer_shift",
     "input_channels",
-    "kind_of_model",
     "matrix",
-    "modality_of",
-    "relation_of",
-    "shift_of",
 ]
 
 _BOTTLENECKS = {"trn": 512, "mtrn": 256}
@@ -46,8 +46,8 @@ _BLOCK = re.compile(
 """Stage, position and shift of a residual block; `net` behind the stage is temporal pooling."""
 
 
-def kind_of_model(state: Mapping[str, Tensor]) -> str:
-    """Which of the models has weights of such names: one of `weights.settings.MODEL_TYPES`."""
+def infer_model_type(state: Mapping[str, Tensor]) -> str:
+    """Which of the models has weights of such names: one of `checkpoints.settings.MODEL_TYPES`."""
     if any(name.startswith("consensus.fc_fusion_scales.") for name in state):
         return "mtrn"
     if any(name.startswith("consensus.pre_classifier.") for name in state):
@@ -88,7 +88,7 @@ def class_counts(kind: str, state: Mapping[str, Tensor]) -> int | tuple[int, int
     )
 
 
-def relation_of(kind: str, state: Mapping[str, Tensor]) -> tuple[int | None, int]:
+def infer_relation(kind: str, state: Mapping[str, Tensor]) -> tuple[int | None, int]:
     """Segments and width of the segments' features, from the shapes of a relational head.
 
     Args:
@@ -135,7 +135,7 @@ def input_channels(state: Mapping[str, Tensor]) -> int:
     return 0 if first is None else first.shape[1]
 
 
-def modality_of(state: Mapping[str, Tensor], report: list[str]) -> tuple[str, int]:
+def infer_modality(state: Mapping[str, Tensor], report: list[str]) -> tuple[str, int]:
     """Modality and frames of a snippet, from the input channels of the first convolution.
 
     Args:
@@ -168,8 +168,8 @@ def modality_of(state: Mapping[str, Tensor], report: list[str]) -> tuple[str, in
     return modality, length
 
 
-def backbone_of(state: Mapping[str, Tensor], recorded: str | None, report: list[str]) -> str:
-    """The image network that has weights of such names, or else the one that the file records.
+def infer_backbone(state: Mapping[str, Tensor], recorded: str | None, report: list[str]) -> str:
+    """The backbone that has weights of such names, or else the one that the file records.
 
     Args:
         state: the weights.
@@ -191,13 +191,13 @@ def backbone_of(state: Mapping[str, Tensor], recorded: str | None, report: list[
     if found is None:
         if recorded is None:
             raise CheckpointError(
-                "the file does not record its image network (arch), and its weights have the names "
+                "the file does not record its backbone (arch), and its weights have the names "
                 "of none that is known by them: ResNets, VGGs, BN-Inception and Inception-V3"
             )
         return recorded
     if recorded is None or recorded.lower() != found.lower():
         said = "" if recorded is None else f", although the file records {recorded!r}"
-        report.append(f"took the image network as {found} by its weights{said}")
+        report.append(f"took the backbone as {found} by its weights{said}")
     return found
 
 
@@ -231,7 +231,7 @@ def _blocks(state: Mapping[str, Tensor]) -> dict[int, dict[int, set[str]]]:
     return stages
 
 
-def shift_of(state: Mapping[str, Tensor], report: list[str]) -> dict[str, Any]:
+def infer_shift(state: Mapping[str, Tensor], report: list[str]) -> dict[str, Any]:
     """Options of a shift network that the names of its weights tell.
 
     Args:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from original_format import Global, write
-from other_projects import OMEGACONF, configuration, packages
+from helpers.original_format import Global, write
+from helpers.other_projects import OMEGACONF, configuration, packages
 
-from weights.checkpoint import parse_checkpoint
-from weights.files import CheckpointError, read_file
-from weights.lightning import ConfigNode
-from weights.plain import plain_values
+from checkpoints.checkpoint import parse_checkpoint
+from checkpoints.files import CheckpointError, read_file
+from checkpoints.lightning import ConfigNode
+from checkpoints.plain import plain_values
 
 TREE = {
     "modality": "RGB",

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weights.files import CheckpointError
-from weights.wording import kind_of, names_of, shown
+from checkpoints.files import CheckpointError
+from checkpoints.wording import kind_of, names_of, shown
 
 __all__ = [
     "UnknownSegmentsError",
@@ -113,8 +113,8 @@ def agreed_segments(
     Args:
         recorded: T according to the file; None where it does not tell.
         given: `num_segments` of the caller; None where it is left to the file.
-        model_type: one of `weights.settings.MODEL_TYPES`. The weights of a TSN or TSM do not depend
-            on T; those of a TRN or MTRN do.
+        model_type: one of `checkpoints.settings.MODEL_TYPES`. The weights of a TSN or TSM do not
+            depend on T; those of a TRN or MTRN do.
         report: a number other than the file's is added here.
 
     Raises:

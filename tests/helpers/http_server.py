@@ -1,6 +1,6 @@
 """A real HTTP server on 127.0.0.1 that misbehaves as told.
 
-from http_server import HttpServer, http_server_fixture
+from helpers.http_server import HttpServer, http_server_fixture
 
 def test_something(http_server: HttpServer) -> None:
     http_server.replies["/a.bin"] = b"content"

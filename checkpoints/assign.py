@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from weights.files import CheckpointError
-from weights.wording import summarise
+from checkpoints.files import CheckpointError
+from checkpoints.wording import summarise
 
-__all__ = ["assign_weights", "own_memory", "without_weights"]
+__all__ = ["init_empty", "load_weights", "own_memory"]
 
 _FILLS = {
     *("normal_", "uniform_", "fill_", "zero_"),
@@ -35,13 +35,13 @@ class _NoFills(TorchFunctionMode):
 
 
 @contextmanager
-def without_weights() -> Iterator[None]:
+def init_empty() -> Iterator[None]:
     """Modules built inside, in this thread, get shapes: no memory, and no values that it fills."""
     with torch.device("meta"), _NoFills():
         yield
 
 
-def assign_weights(
+def load_weights(
     model: nn.Module,
     state: Mapping[str, Tensor],
     *,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch.hub
-from http_server import HttpServer, http_server_fixture  # noqa: F401 -- a fixture
+from helpers.http_server import HttpServer, http_server_fixture  # noqa: F401 -- a fixture
 
-from data import labels
-from data.labels import (
+from epic import classes as labels
+from epic.classes import (
     DATASETS,
     ClassNames,
     fetch_class_names,

@@ -7,8 +7,7 @@ weights into the model (`model.preprocessing`) and from there into the presets o
 """
 
 from dataclasses import dataclass, replace
-
-from weights.wording import shown
+from reprlib import repr as shown
 
 __all__ = ["CAFFE", "FLOW_ZERO", "TORCHVISION", "Preprocessing"]
 

@@ -23,15 +23,15 @@ from typing import Any
 
 from torch import Tensor
 
-from weights.architecture import (
-    backbone_of,
+from checkpoints.architecture import (
     class_counts,
-    kind_of_model,
-    modality_of,
-    relation_of,
-    shift_of,
+    infer_backbone,
+    infer_modality,
+    infer_model_type,
+    infer_relation,
+    infer_shift,
 )
-from weights.entries import (
+from checkpoints.entries import (
     agreed_segments,
     clean_state_dict,
     flag,
@@ -39,10 +39,10 @@ from weights.entries import (
     text,
     whole_number,
 )
-from weights.files import CheckpointError
-from weights.hyper_parameters import entry, is_c1, preprocessing_of
-from weights.settings import MODEL_TYPES, ModelSettings
-from weights.wording import names_of
+from checkpoints.files import CheckpointError
+from checkpoints.hyper_parameters import entry, is_c1, preprocessing_of
+from checkpoints.settings import MODEL_TYPES, ModelConfig
+from checkpoints.wording import names_of
 
 __all__ = ["understand_foreign"]
 
@@ -88,12 +88,12 @@ _UNREADABLE = (
 
 def understand_foreign(
     contents: Mapping[Any, Any], num_segments: int | None, report: list[str]
-) -> tuple[ModelSettings, dict[str, Tensor]]:
+) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Understand weights of which no documented file says what they are for.
 
     Args:
         contents: a dictionary with the entry `state_dict`, in plain values.
-        num_segments: T, as for `weights.checkpoint.parse_checkpoint`.
+        num_segments: T, as for `checkpoints.checkpoint.parse_checkpoint`.
         report: what was renamed, split, left out or assumed is added here, one message per change.
 
     Returns:
@@ -144,16 +144,16 @@ def _infer_settings(
     report: list[str],
     *,
     trn_names: bool,
-) -> ModelSettings:
+) -> ModelConfig:
     """Return what the weights tell of their model, which may have had TRN's names."""
-    kind = kind_of_model(state)
+    kind = infer_model_type(state)
     report.append(f"took the model as a {kind.upper()}, by the names of its weights")
-    segments, width = relation_of(kind, state)
+    segments, width = infer_relation(kind, state)
     if segments is not None:
         report.append(f"read {segments} segments off the widths of the relation")
-    modality, new_length = modality_of(state, report)
-    shift = shift_of(state, report) if kind == "tsm" else {}
-    arch = backbone_of(state, None if arch is None else text("arch", arch), report)
+    modality, new_length = infer_modality(state, report)
+    shift = infer_shift(state, report) if kind == "tsm" else {}
+    arch = infer_backbone(state, None if arch is None else text("arch", arch), report)
     pairing = "per-scale" if kind == "mtrn" and trn_names else "published"
     assumed = [f"the usual preprocessing of {arch}"]
     if kind in ("tsn", "tsm"):
@@ -165,7 +165,7 @@ def _infer_settings(
     if kind == "tsn" and arch == "BNInception":
         assumed.append("no temporal shift")
     _report_assumed(assumed, report)
-    return ModelSettings(
+    return ModelConfig(
         model_type=kind,
         num_class=class_counts(kind, state),
         num_segments=agreed_segments(segments, num_segments, kind, report),
@@ -185,10 +185,10 @@ def _report_assumed(assumed: list[str], report: list[str]) -> None:
 
 def _convert_c1(
     tree: Any, state: dict[str, Tensor], num_segments: int | None, report: list[str]
-) -> tuple[ModelSettings, dict[str, Tensor]]:
+) -> tuple[ModelConfig, dict[str, Tensor]]:
     """Return what C1's hyper-parameters say, checked by the weights, and these with two heads."""
     assumed: list[str] = []
-    found = kind_of_model(state)
+    found = infer_model_type(state)
     model_type = text("model.type", entry(tree, "model.type", found.upper(), assumed))
     kind = model_type.lower()
     if kind not in MODEL_TYPES:
@@ -197,7 +197,7 @@ def _convert_c1(
         )
     report.append(f"took the file as an EPIC-KITCHENS-100 C1 {kind.upper()}")
     recorded = entry(tree, "model.backbone", None)
-    arch = backbone_of(
+    arch = infer_backbone(
         state, None if recorded is None else text("model.backbone", recorded), report
     )
     if found != kind and not (kind == "tsm" and arch == "BNInception"):
@@ -205,7 +205,7 @@ def _convert_c1(
             f"hyper_parameters say model.type {kind.upper()}, but the weights have the names of "
             f"a {found.upper()}"
         )
-    of_weights, width = relation_of(kind, state)
+    of_weights, width = infer_relation(kind, state)
     segments = entry(tree, "data.frame_count", of_weights)
     if segments is not None:
         segments = whole_number("data.frame_count", segments)
@@ -223,8 +223,8 @@ def _convert_c1(
         report.append(
             f"left the head whole: it has {classes} classes, not {_VERBS} verbs and {_NOUNS} nouns"
         )
-    modality, new_length = modality_of(state, [])
-    settings = ModelSettings(
+    modality, new_length = infer_modality(state, [])
+    settings = ModelConfig(
         model_type=kind,
         num_class=classes,
         num_segments=agreed_segments(segments, num_segments, kind, report),
@@ -248,7 +248,7 @@ def _c1_shift(
 ) -> dict[str, Any]:
     """Options of C1's shift network, whose hyper-parameters must not contradict its weights."""
     # A BN-Inception leaves no trace of its shift, and has one place for it.
-    shift = {"shift_place": "block"} if arch == "BNInception" else shift_of(state, report)
+    shift = {"shift_place": "block"} if arch == "BNInception" else infer_shift(state, report)
     for name in ("non_local", "temporal_pool"):
         found = shift.get(name, False)
         said = flag(f"model.{name}", entry(tree, f"model.{name}", found))
@@ -263,7 +263,7 @@ def _c1_shift(
 def _without_last_layer(
     state: Mapping[str, Tensor], report: list[str]
 ) -> tuple[dict[str, Tensor], float | None]:
-    """The weights without the image network's classifier, and the dropout that this tells.
+    """The weights without the backbone's classifier, and the dropout that this tells.
 
     A model without dropout has its only head there. [1, C] batch norms lose their first axis.
     """
@@ -273,7 +273,7 @@ def _without_last_layer(
     if "new_fc.weight" in state:
         kept = {name: tensor for name, tensor in state.items() if name not in extra}
         if extra:
-            report.append(f"left out the image network's own classifier: {names_of(extra)}")
+            report.append(f"left out the backbone's own classifier: {names_of(extra)}")
     else:
         kept = {last.sub("new_fc.", name): tensor for name, tensor in state.items()}
         if extra:

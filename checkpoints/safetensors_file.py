@@ -27,10 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from weights.assign import own_memory
-from weights.files import CheckpointError, damaged, written_beside
-from weights.plain import plain_values
-from weights.wording import key_text, shown
+from checkpoints.assign import own_memory
+from checkpoints.files import CheckpointError, atomic_write, corrupt_file_error
+from checkpoints.plain import plain_values
+from checkpoints.wording import key_text, shown
 
 __all__ = ["is_safetensors", "read_safetensors", "write_safetensors"]
 
@@ -87,7 +87,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> Any:
         text = header.get("__metadata__", {}).get("checkpoint")
         return tensors if text is None else _decoded(json.loads(text), tensors)
     except Exception as error:  # of the library, of JSON, of whatever the values are made of
-        raise damaged(Path(path), error) from error
+        raise corrupt_file_error(Path(path), error) from error
 
 
 def write_safetensors(contents: Mapping[str, Any], path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ def write_safetensors(contents: Mapping[str, Any], path: str | os.PathLike[str])
     data = library.torch.save(
         own_memory(encoder.tensors), metadata={"format": "pt", "checkpoint": text}
     )
-    with written_beside(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         file.write(data)
     return tuple(encoder.left_out)
 

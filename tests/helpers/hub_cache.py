@@ -1,6 +1,6 @@
 """torch.hub's cache in an empty folder, without a network behind it.
 
-from hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
+from helpers.hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
 
 def test_something(hub_cache: Path) -> None:
     torch.save(state, hub_cache / "resnet18-f37072fd.pth")
@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from small_models import randomised
 from torch import Tensor
+
+from helpers.small_models import randomised
 
 
 def _no_network(request: Any, *_: object, **__: object) -> None:

@@ -1,0 +1,1 @@
+"""What is in a checkpoint file: reading it safely, its configuration, other projects' layouts."""

@@ -1,0 +1,1 @@
+"""The EPIC-KITCHENS datasets: class names."""
