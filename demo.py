@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.entries import UnknownSegmentsError
+from checkpoints.errors import UnknownSegmentsError
 from data.synthetic import make_flow, make_video
 from data.video import FrameSource, open_frames
 from epic.classes import DATASETS, ClassNames, fetch_class_names, read_class_names

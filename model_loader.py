@@ -1,44 +1,35 @@
 """Models from checkpoint files, and checkpoint files from models.
 
-The format is documented in `checkpoints.checkpoint`, those of other projects in
-`checkpoints.foreign`.
+The format is documented in `checkpoints.documented`; those of other projects in
+`checkpoints.releases`, `checkpoints.c1` and `checkpoints.mmaction`.
 
 Differences from the original:
     - No code from a file runs, and no weight is initialised that the file then overwrites.
     - Class counts come from the weights, and preprocessing travels with them.
 """
 
-import logging
 import os
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from checkpoints.assign import init_empty, load_weights
-from checkpoints.checkpoint import (
-    MODEL_TYPES,
-    Checkpoint,
-    ModelConfig,
-    read_checkpoint,
-    require_plain,
-    to_dictionary,
-)
-from checkpoints.files import CheckpointError
-from checkpoints.formats import format_for, write_any
-from checkpoints.plain import plain_values
-from checkpoints.wording import key_text
-from data.options import positive_integer
+from checkpoints.checkpoint import read_checkpoint
+from checkpoints.config import MODEL_TYPES, Checkpoint, ModelConfig
+from checkpoints.documented import to_dictionary
+from checkpoints.errors import CheckpointError, key_to_str
+from checkpoints.files import write_file
+from checkpoints.state_dict import init_empty
+from checkpoints.values import to_plain
+from data.options import class_counts, positive_integer
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
 
 __all__ = ["build_model", "get_config", "load_checkpoint", "read_documented", "save_checkpoint"]
-
-_logger = logging.getLogger(__name__)
 
 _CLASSES: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
 _OPTIONS = {
@@ -57,48 +48,43 @@ _OPTIONS = {
 """Options that a model type has beyond those that all have."""
 
 
-def build_model(settings: ModelConfig) -> TSN:
-    """Build the model that settings describe, with fresh weights.
+def build_model(config: ModelConfig) -> TSN:
+    """Build the model that a config describes, with fresh weights.
 
     Args:
-        settings: what to build.
+        config: what to build.
 
     Returns:
         The model, in training mode.
 
     Raises:
-        ValueError: if the settings contradict each other.
+        ValueError: if the options contradict each other.
     """
-    if settings.model_type not in _CLASSES:
-        raise ValueError(f"model_type must be one of {MODEL_TYPES}, got {settings.model_type!r}")
-    options: dict[str, Any] = {
-        name: getattr(settings, name) for name in _OPTIONS[settings.model_type]
-    }
-    if settings.dropout is not None:
-        options["dropout"] = settings.dropout
-    model = _CLASSES[settings.model_type](
-        settings.num_class,
-        settings.num_segments,
-        settings.modality,
-        base_model=settings.arch,
-        new_length=settings.new_length,
-        before_softmax=settings.before_softmax,
+    if config.model_type not in _CLASSES:
+        raise ValueError(f"model_type must be one of {MODEL_TYPES}, got {config.model_type!r}")
+    options: dict[str, Any] = {name: getattr(config, name) for name in _OPTIONS[config.model_type]}
+    if config.dropout is not None:
+        options["dropout"] = config.dropout
+    model = _CLASSES[config.model_type](
+        config.num_class,
+        config.num_segments,
+        config.modality,
+        base_model=config.arch,
+        new_length=config.new_length,
+        before_softmax=config.before_softmax,
         pretrained=None,
         **options,
     )
-    if settings.preprocessing is not None:
-        model.preprocessing = settings.preprocessing
+    if config.preprocessing is not None:
+        model.preprocessing = config.preprocessing
     return model
 
 
 def get_config(model: TSN) -> ModelConfig:
-    """The settings with which `build_model` builds such a model.
+    """Return the config with which `build_model` builds such a model.
 
     Args:
         model: a TSN, TRN, MTRN or TSM.
-
-    Returns:
-        Its settings.
     """
     model_type = model.variant.lower()
     options = {name: getattr(model, name) for name in _OPTIONS[model_type] if hasattr(model, name)}
@@ -117,7 +103,11 @@ def get_config(model: TSN) -> ModelConfig:
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str], *, num_segments: int | None = None, trust: bool = False
+    path: str | os.PathLike[str],
+    *,
+    num_segments: int | None = None,
+    num_class: int | Sequence[int] | None = None,
+    trust: bool = False,
 ) -> TSN:
     """Load a model from a checkpoint file.
 
@@ -132,15 +122,19 @@ def load_checkpoint(
         >>> path = save_checkpoint(model, f"{tempfile.mkdtemp()}/tsn.pth.tar")
         >>> load_checkpoint(path).num_class
         (125, 352)
+        >>> load_checkpoint(path, num_class=10).num_class
+        10
 
     Args:
-        path: a file in the format of `checkpoints.checkpoint`, of the TSN, TRN, TSM and
+        path: a file in the format of `checkpoints.documented`, of the TSN, TRN, TSM, mmaction2 and
             EPIC-KITCHENS-100 C1 projects or of Lightning, or the weights alone, in either
             serialisation of torch or as safetensors. Which one it is shows in what it holds; its
             name does not matter.
         num_segments: T, for a file that does not record it: a TSN or TSM release, or its weights
             alone. A TSN or TSM whose file records another number is built anew for this one, since
             its weights do not depend on T; a TRN's or MTRN's do. `temporal_pool` needs an even one.
+        num_class: number of classes, or a pair (verbs, nouns), of one's own: where the file has
+            other counts, everything but the heads is loaded, and the heads start anew.
         trust: whether the file may run any code while it is read: only for files whose writer you
             trust as much as a program.
 
@@ -150,11 +144,13 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        checkpoints.files.CheckpointError: (a ValueError) if the file is not a checkpoint, could
+        checkpoints.errors.CheckpointError: (a ValueError) if the file is not a checkpoint, could
             run code, holds weights that do not fit what it says of itself, or holds a TRN or MTRN
             of another `num_segments`.
+        ValueError: for a number of segments or classes that cannot be.
     """
-    return _model_of(_read(path, num_segments, trust), path)
+    counts = None if num_class is None else class_counts(num_class)
+    return _build_from(_read(path, num_segments, trust), path, counts)
 
 
 def _read(path: str | os.PathLike[str], num_segments: int | None, trust: bool) -> Checkpoint:
@@ -164,22 +160,26 @@ def _read(path: str | os.PathLike[str], num_segments: int | None, trust: bool) -
     return read_checkpoint(path, num_segments=num_segments, trust=trust)
 
 
-def _model_of(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> TSN:
-    """The model of a checkpoint, in evaluation mode, with its weights where they are."""
+def _build_from(
+    checkpoint: Checkpoint,
+    path: str | os.PathLike[str],
+    num_class: int | tuple[int, int] | None = None,
+) -> TSN:
+    """Build the model of a checkpoint, in evaluation mode, with its weights where they are."""
+    config = checkpoint.config
     try:
-        with init_empty():  # which the file has
-            model = build_model(checkpoint.settings)
+        with init_empty():  # the file has the weights
+            model = build_model(replace(config, num_class=num_class or config.num_class))
     except ValueError as error:
         raise CheckpointError(f"{path} describes a model that cannot be: {error}") from error
-    load_weights(model, checkpoint.state_dict, source=str(path))
-    model.load_report = checkpoint.report
+    model.load_weights(checkpoint, source=str(path))
     return model.eval()
 
 
 def read_documented(
     path: str | os.PathLike[str], *, num_segments: int | None = None, trust: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
-    """The dictionary in a checkpoint file of any kind, in the documented format.
+    """Read a checkpoint file of any kind as a dictionary in the documented format.
 
     Args:
         path: as for `load_checkpoint`.
@@ -188,15 +188,15 @@ def read_documented(
 
     Returns:
         The dictionary, with all other entries of the file and weights in its precision, and what
-        differs from the file, a sentence each. Nothing in it needs trust to be read.
+        differs from the file, one message per change. Nothing in it needs trust to be read.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        checkpoints.files.CheckpointError: if `load_checkpoint` does not load the file.
+        checkpoints.errors.CheckpointError: if `load_checkpoint` does not load the file.
     """
     checkpoint = _read(path, num_segments, trust)
-    settings = get_config(_model_of(checkpoint, path))
-    documented = to_dictionary(replace(checkpoint, settings=settings))
+    config = get_config(_build_from(checkpoint, path))
+    documented = to_dictionary(replace(checkpoint, config=config))
     changes = [
         *checkpoint.report,
         *_differences("entries", checkpoint.contents, documented),
@@ -204,17 +204,16 @@ def read_documented(
     ]
     contents = {**checkpoint.contents, **documented}
     for name in [name for name in contents if name != "state_dict"]:
-        contents[name] = plain_values(contents[name])
         try:
-            require_plain(key_text(name), contents[name])
+            contents[name] = to_plain(contents[name], key_to_str(name))
         except ValueError as error:
             del contents[name]
-            changes.append(f"left out the entry {key_text(name)}: {error}")
+            changes.append(f"left out the entry {key_to_str(name)}: {error}")
     return contents, changes
 
 
 def _differences(what: str, old: Mapping[Any, Any], new: Mapping[str, Any]) -> list[str]:
-    """What was added to a dictionary, and which plain values were changed."""
+    """Return what was added to a dictionary, and which plain values were changed."""
     added = ", ".join(name for name in new if name not in old)
     differences = [f"added the {what} {added}"] if added else []
     for name, value in new.items():
@@ -246,7 +245,8 @@ def save_checkpoint(
         model: a TSN, TRN, MTRN or TSM, or one wrapped in DataParallel, DistributedDataParallel,
             AveragedModel or by torch.compile.
         path: destination; an existing file is replaced, at once and whole. With the suffix
-            `.safetensors` it gets that format, which the original does not read.
+            `.safetensors` it gets that format, which the original does not read, and which holds no
+            optimiser.
         epoch: number of the last epoch.
         args: training options to record: plain values, paths and NumPy scalars.
         optimizer: `state_dict()` of the optimiser to record.
@@ -257,7 +257,8 @@ def save_checkpoint(
 
     Raises:
         ValueError: if the model is of another kind or `inference_only`, if an option could not be
-            read without running code, or if `legacy` is wanted of a safetensors file.
+            read without running code, or if `legacy`, an optimiser or an option that JSON cannot
+            hold is wanted of a safetensors file.
         FileNotFoundError: if the folder does not exist.
         ModuleNotFoundError: if the package safetensors is needed and not installed.
     """
@@ -276,15 +277,11 @@ def save_checkpoint(
     if optimizer is not None and not isinstance(optimizer, Mapping):
         raise ValueError(f"optimizer must be its state_dict(), got {type(optimizer).__name__}")
     checkpoint = Checkpoint(
-        settings=get_config(inner),
+        config=get_config(inner),
         # From the CPU, so that machines without that accelerator can read the file.
         state_dict={name: tensor.cpu() for name, tensor in inner.state_dict().items()},
         epoch=None if epoch is None else int(epoch),
         args=vars(args) if isinstance(args, Namespace) else dict(args or {}),
         optimizer=None if optimizer is None else dict(optimizer),
     )
-    path = Path(path)
-    left_out = write_any(to_dictionary(checkpoint), path, format_for(path, legacy=legacy))
-    for sentence in left_out:
-        _logger.warning("%s: %s", path, sentence)
-    return path
+    return write_file(to_dictionary(checkpoint), path, legacy=legacy)

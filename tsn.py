@@ -19,10 +19,9 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from checkpoints.assign import init_empty, load_weights
-from checkpoints.checkpoint import Checkpoint, read_checkpoint
-from checkpoints.files import CheckpointError
-from data.options import MODALITIES, default_length, one_of, positive_integer
+from checkpoints.config import Checkpoint
+from checkpoints.state_dict import init_empty, load_weights
+from data.options import MODALITIES, class_counts, default_length, one_of, positive_integer
 from data.preprocessing import Preprocessing
 from ops.backbones import (
     adapt_first_convolution,
@@ -34,8 +33,7 @@ from ops.consensus import CONSENSUS_TYPES
 from ops.non_local import NonLocalBlock
 from ops.relation import MultiScaleRelation, TemporalRelation
 from transforms import Frames, evaluation_transform, training_transform
-from weights.download import fetch
-from weights.published import PublishedWeights, find_published
+from weights.published import find_published
 
 __all__ = ["TSN"]
 
@@ -54,17 +52,6 @@ def _probability(argument: str, value: object) -> float:
     if not 0 <= number <= 1:
         raise ValueError(f"{argument} must be a probability from 0 to 1, got {value!r}")
     return number
-
-
-def _class_counts(num_class: object) -> int | tuple[int, int]:
-    if isinstance(num_class, Sequence) and not isinstance(num_class, str):
-        if len(num_class) != 2:
-            raise ValueError(
-                f"num_class must be a number of classes or a pair (verbs, nouns), got {num_class!r}"
-            )
-        verbs, nouns = (positive_integer("each of num_class", count) for count in num_class)
-        return verbs, nouns
-    return positive_integer("num_class", num_class)
 
 
 _CANNOT_BE_TRAINED = (
@@ -128,7 +115,7 @@ class TSN(nn.Module):
         ValueError: for any argument out of its range, and for combinations that cannot be; the
             message names the argument and the valid choices.
         weights.download.DownloadError: if weights are asked for and cannot be fetched.
-        checkpoints.files.CheckpointError: if the file under their name holds something else.
+        checkpoints.errors.CheckpointError: if the file under their name holds something else.
     """
 
     num_class: int | tuple[int, int]
@@ -171,7 +158,7 @@ class TSN(nn.Module):
         super().__init__()
         if pretrained not in _PRETRAINED:
             raise ValueError(f"pretrained must be one of {_PRETRAINED}, got {pretrained!r}")
-        self.num_class = _class_counts(num_class)
+        self.num_class = class_counts(num_class)
         self.num_segments = positive_integer("num_segments", num_segments)
         self.modality = one_of("modality", modality, MODALITIES)
         self.arch = canonical_name(base_model)
@@ -259,33 +246,46 @@ class TSN(nn.Module):
                     f"{option} must be {trained!r} for the published weights "
                     f"{published.file_name}, got {getattr(self, option)!r}"
                 )
-        checkpoint = _fetch_published(published)
-        state = checkpoint.state_dict
-        heads: tuple[str, ...] = ()
+        checkpoint = published.read()
+        with init_empty():  # the file has the weights
+            self._build_modules(imagenet=False)
+        self.preprocessing = published.preprocessing
+        self.load_weights(checkpoint, source=published.file_name)
+
+    def load_weights(self, checkpoint: Checkpoint, *, source: str) -> None:
+        """Take the weights of a checkpoint, its preprocessing and what is reported of it.
+
+        Where it has other class counts, the heads start anew.
+
+        Args:
+            checkpoint: of this configuration, not to be used any more.
+            source: where it comes from, for messages.
+
+        Raises:
+            checkpoints.errors.CheckpointError: if its weights do not fit this model.
+        """
+        state, heads = checkpoint.state_dict, ()
         report = list(checkpoint.report)
-        if self.num_class != published.num_class:
+        if self.num_class != checkpoint.config.num_class:
             heads = ("fc_verb.", "fc_noun.", "consensus.classifiers.")
             if self.consensus_type not in _RELATIONAL:
                 heads += ("new_fc.",)
             state = {key: value for key, value in state.items() if not key.startswith(heads)}
-            sentence = (
-                f"{published.file_name} was trained on {published.num_class} classes and "
+            report.append(
+                f"{source} was trained on {checkpoint.config.num_class} classes and "
                 f"{self.num_class} were asked for: all weights but the heads' were loaded, the "
                 f"heads start anew"
             )
-            _logger.warning("%s", sentence)
-            report.append(sentence)
-        with init_empty():  # which the file has
-            self._build_modules(imagenet=False)
-        self.preprocessing = checkpoint.settings.preprocessing or published.preprocessing
-        self.load_report = tuple(report)
-        load_weights(self, state, source=published.file_name, absent=heads)
+            _logger.warning("%s", report[-1])
+        load_weights(self, state, source=source, absent=heads)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and f"{name}.".startswith(heads):
                 module.to_empty(device="cpu")
                 module.reset_parameters()
                 self._initialise_head(name, module)
         self.to(torch.empty(0).device)
+        self.preprocessing = checkpoint.config.preprocessing or self.preprocessing
+        self.load_report = tuple(report)
 
     def _build_modules(self, *, imagenet: bool) -> None:
         """Make backbone, heads and consensus."""
@@ -680,30 +680,6 @@ class TSN(nn.Module):
                 groups.items(), rates.values(), strict=True
             )
         ]
-
-
-def _fetch_published(published: PublishedWeights) -> Checkpoint:
-    """The checkpoint of published weights, known to be one of their configuration."""
-    path = fetch(published.url, sha256_prefix=published.sha256_prefix)
-    try:
-        checkpoint = read_checkpoint(path)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}. Delete the file to have it fetched anew") from error
-    for option, wanted in (
-        ("model_type", published.variant.lower()),
-        ("arch", published.base_model),
-        ("modality", published.modality),
-        ("num_segments", published.num_segments),
-        ("num_class", published.num_class),
-        *published.options.items(),
-    ):
-        found = getattr(checkpoint.settings, option)
-        if str(found).lower() != str(wanted).lower():
-            raise CheckpointError(
-                f"{path} does not hold the published weights of that name: {option} is {found!r} "
-                f"there, not {wanted!r}. Delete the file to have it fetched anew"
-            )
-    return checkpoint
 
 
 def _require_floating_point(argument: str, value: object, remedy: str) -> None:

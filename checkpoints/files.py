@@ -1,131 +1,62 @@
-"""Files of `torch.save`, read without running code from them and written at once or not at all."""
+"""Checkpoint files: read without running code from them, written at once or not at all.
+
+torch's own reader of plain values and tensors (`weights_only`) is the guard. What it does not look
+at is checked here beforehand: archives that unpack to far more than they are, and files that are
+something else. What neither sees: a small pickle that copies its values over and over, which fills
+the memory that the process may have.
+"""
 
 import os
 import pickle
 import re
 import threading
 import uuid
-from argparse import Namespace
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
-from checkpoints.lightning import LIGHTNING_NAMES
-from checkpoints.screening import ForbiddenNameError, screen
-from checkpoints.wording import summarise
+from checkpoints.errors import CheckpointError, corrupt_file_error
+from checkpoints.safetensors_file import encode_safetensors, is_safetensors, read_safetensors
+from checkpoints.stand_ins import ALLOWED
 
-__all__ = ["CheckpointError", "atomic_write", "corrupt_file_error", "read_file", "write_file"]
+__all__ = ["FORMATS", "atomic_write", "find_format", "format_for", "read_file", "write_file"]
+
+FORMATS = ("zip", "legacy", "safetensors")
+"""What `torch.save` writes, what it wrote before PyTorch 1.6, and safetensors."""
+
+_MAX_UNPACKED_RATIO, _ALWAYS_UNPACKED = 10, 64 * 2**20
+"""How many times its size a compressed archive may unpack to, and how many bytes always. Weights
+hardly compress."""
+_MAX_READ_ATTEMPTS = 10
 
 _loading = threading.Lock()
 
-_ATTEMPTS = 10
-"""How often a file is read that others keep from being read."""
-
-
-class CheckpointError(ValueError):
-    """A file that is not a checkpoint, or one that does not fit what it is wanted for."""
-
-
-class _NumpyType:
-    """Stands for a NumPy dtype while a file is read.
-
-    NumPy's own takes forged sizes at their word: a file could crash the interpreter with it.
-
-    Args:
-        code: kind and bytes of a scalar, such as "f8".
-        options: what else NumPy passes; of no importance for scalars.
-    """
-
-    def __init__(self, code: str, *options: object) -> None:
-        if not re.fullmatch(r"b1|[iu][1248]|f[248]|c(8|16)|[SU]\d{1,6}", code):
-            raise ValueError(f"unknown kind of NumPy scalar: {code!r}")
-        self._code = code
-        self._byte_order = "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        if state[1] not in ("<", ">", "=", "|"):
-            raise ValueError(f"unknown byte order of a NumPy scalar: {state[1]!r}")
-        self._byte_order = state[1]
-
-    def dtype(self) -> "np.dtype[Any]":
-        """The NumPy dtype."""
-        return np.dtype(f"{self._byte_order}{self._code}")
-
-
-def _numpy_scalar(kind: "_NumpyType | np.dtype[Any]", data: bytes) -> Any:
-    """Plain value of a NumPy scalar: bool, int, float, complex, str or bytes.
-
-    NumPy's own type comes from a caller who has allowed it to all of torch.
-    """
-    dtype = kind if isinstance(kind, np.dtype) else kind.dtype()
-    return np.frombuffer(data, dtype, count=1)[0].item()
-
-
-def _allowed() -> dict[str, Any]:
-    """What a checkpoint may hold beside tensors and plain values; nothing that runs code.
-
-    Paths become their Pure kind, which has no access to any file system, whatever system the file
-    was written on. NumPy's scalars, known under the names of its first and second version, become
-    plain values. What Lightning writes beside weights becomes stand-ins.
-    """
-    allowed: dict[str, Any] = {
-        **LIGHTNING_NAMES,
-        "argparse.Namespace": Namespace,
-        "numpy.dtype": _NumpyType,
-        "numpy.core.multiarray.scalar": _numpy_scalar,
-        "numpy._core.multiarray.scalar": _numpy_scalar,
-    }
-    for module in ("pathlib", "pathlib._local"):  # the latter is Python 3.13's
-        for prefix in ("", "Pure"):
-            allowed[f"{module}.{prefix}PosixPath"] = PurePosixPath
-            allowed[f"{module}.{prefix}WindowsPath"] = PureWindowsPath
-    return allowed
-
-
-@contextmanager
-def _allow_listed(allowed: Mapping[str, Any]) -> Iterator[None]:
-    """Let torch's reader accept what `_allowed` lists, and leave its allow-list as it was.
-
-    The list is the process's: one reader at a time, and without the names that the caller has
-    allowed already, since leaving the context takes away everything that it was given.
-    """
-    with _loading:
-        present = {_allowed_name(entry) for entry in torch.serialization.get_safe_globals()}
-        missing = [(kind, name) for name, kind in allowed.items() if name not in present]
-        with torch.serialization.safe_globals(missing):  # type: ignore[arg-type]  # pairs are legal
-            yield
-
-
-def _allowed_name(entry: Any) -> str:
-    """Name under which an entry of torch's allow-list is looked up."""
-    if isinstance(entry, tuple):
-        return str(entry[1])
-    return f"{entry.__module__}.{entry.__qualname__}"
-
 
 def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
-    """What `torch.save` wrote, on the CPU, without running code from the file.
+    """Return what is in a checkpoint file, on the CPU, without running code from the file.
 
     The file is read rather than mapped into memory: mapping a ResNet-50 saves less than 0.1 s, and
     kills the process as soon as anybody overwrites the file.
 
     Args:
-        path: a file in either serialisation of `torch.save`.
+        path: a file in any of `FORMATS`, which shows in what it holds.
         trust: whether the file may run any code while it is read. Only for files whose writer
-            you trust as much as a program that you would start.
+            you trust as much as a program that you would start. safetensors never run code.
 
     Returns:
-        The object in the file. NumPy scalars come as plain values, paths as their Pure kind and
-        omegaconf's nodes as `checkpoints.lightning.ConfigNode`, unless the file is trusted.
+        The object in the file; of safetensors, the dictionary that was written, or the weights
+        alone. NumPy scalars come as plain values, paths as their Pure kind and omegaconf's nodes as
+        `checkpoints.stand_ins.ConfigNode`, unless the file is trusted.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is not one that `torch.save` wrote, cannot be read, is damaged,
-            or holds something that could run code.
+        CheckpointError: if the file is in none of the formats, cannot be read, is damaged, or holds
+            something that could run code.
+        ModuleNotFoundError: if the package safetensors is needed and not installed.
     """
     path = Path(path)
     if not path.exists():
@@ -133,61 +64,172 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
     if not path.is_file():
         raise CheckpointError(f"{path} is not a file")
     try:
+        if is_safetensors(path):
+            return read_safetensors(path)
         if trust:
             return torch.load(path, map_location="cpu", weights_only=False, mmap=False)
-        return _read_plain(path)
+        _validate_file(path)
+        return _load_plain(path)
     except PermissionError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except ForbiddenNameError as error:
-        if error.name.startswith("mmengine."):
-            raise CheckpointError(
-                f"{path} holds {error.name!r}: it is a training file of mmaction2, whose layout is "
-                f"not read here"
-            ) from error
-        raise CheckpointError(
-            f"{path} holds {error.name!r}, which is neither a dense tensor nor a plain value and "
-            f"could run code. If you trust whoever wrote the file, load it with trust=True "
-            f"(programs: --trust); better, ask them for one without it"
-        ) from error
-    except ImportError as error:  # of a trusted file
+    except CheckpointError:
+        raise
+    except ImportError as error:
+        if error.name is None:  # the package safetensors, as the message says
+            raise
         raise CheckpointError(
             f"{path} holds something of the module {error.name!r}, which cannot be imported: put "
             f"it where Python finds it"
         ) from error
     except Exception as error:  # a damaged file raises nearly anything from the depths of torch
+        if name := _forbidden_name(error):
+            raise CheckpointError(
+                f"{path} holds {name!r}, which is neither a dense tensor nor a plain value and "
+                f"could run code. If you trust whoever wrote the file, load it with trust=True "
+                f"(programs: --trust); better, ask them for one without it"
+            ) from error
         raise corrupt_file_error(path, error) from error
 
 
-def _read_plain(path: Path) -> Any:
-    """What is in a file that holds plain values and dense tensors alone."""
-    allowed = _allowed()
+def _validate_file(path: Path) -> None:
+    """Refuse what torch's reader would take at its word, or read as something that it is not."""
     with open(path, "rb") as file:
-        screen(file, allowed)
-    for attempt in range(_ATTEMPTS):
+        start = file.read(4)
+    if start == b"PK\x03\x04":
         try:
-            with _allow_listed(allowed):
+            with zipfile.ZipFile(path) as archive:
+                _validate_archive(archive, path.stat().st_size)
+        except zipfile.BadZipFile as error:
+            raise ValueError(
+                "the archive is cut short or damaged: copy or fetch it again"
+            ) from error
+    elif start[:2] != b"\x80\x02":
+        hints = {b"": "it is empty", b"vers": "a pointer of git-lfs: git lfs pull fetches the file"}
+        page = "a web page, not the file" if start.lstrip()[:1] == b"<" else ""
+        hint = page or hints.get(start, "it starts in another way")
+        raise ValueError(f"neither a file of torch.save nor of safetensors: {hint}")
+
+
+def _validate_archive(archive: zipfile.ZipFile, size: int) -> None:
+    entries = archive.infolist()
+    names = {entry.filename.lower() for entry in entries}
+    # torch looks names up without regard to case, and would find the other of two.
+    if len(names) != len(entries):
+        raise ValueError("the archive has two records of one name")
+    unpacked = sum(entry.file_size for entry in entries)
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    if unpacked > (size if stored else max(_MAX_UNPACKED_RATIO * size, _ALWAYS_UNPACKED)):
+        raise ValueError(f"its {size:,} bytes claim to unpack to {unpacked:,}")
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise ValueError("it is a program of TorchScript (torch.jit.save)")
+    if not any(name.endswith("/data.pkl") for name in names):
+        raise ValueError("an archive without the record data.pkl")
+
+
+def _load_plain(path: Path) -> Any:
+    """Return what torch's reader of plain values finds, with `ALLOWED` beside its own names."""
+    for attempt in range(1, _MAX_READ_ATTEMPTS + 1):
+        try:
+            with _allow_listed():
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
         except pickle.UnpicklingError:
             # Another thread's `torch.serialization.safe_globals` may have ended meanwhile, and
             # taken a name away that was there before.
-            if attempt == _ATTEMPTS - 1:
+            if attempt == _MAX_READ_ATTEMPTS:
                 raise
     raise AssertionError("unreachable")
 
 
-def corrupt_file_error(path: Path, error: Exception) -> CheckpointError:
-    """The error for a file that could not be read, with the reason in a line."""
-    # torch wraps the line that says what happened in advice or a trace.
-    lines = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
-    reason = f"{type(error).__name__}: {summarise(lines[:1])}" if lines else type(error).__name__
-    return CheckpointError(
-        f"{path} ({path.stat().st_size:,} bytes) is not a checkpoint, or is damaged ({reason})"
+@contextmanager
+def _allow_listed() -> Iterator[None]:
+    """Have torch's reader accept `ALLOWED`, and leave its allow-list as it was.
+
+    The list is the process's: one reader at a time, and without the names that the caller has
+    allowed already, since leaving the context takes away everything that it was given.
+    """
+    with _loading:
+        present = {
+            entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
+            for entry in torch.serialization.get_safe_globals()
+        }
+        missing = [(kind, name) for name, kind in ALLOWED.items() if name not in present]
+        with torch.serialization.safe_globals(missing):  # type: ignore[arg-type]  # pairs are legal
+            yield
+
+
+def _forbidden_name(error: Exception) -> str | None:
+    """Return the name that torch's reader refuses, if that is why it failed."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return None
+    match = re.search(
+        r"GLOBAL ([\w.]+) was not an allowed|(?:load unsafe global|unsupported class) ([\w.]+)",
+        str(error),
     )
+    return match and (match[1] or match[2])
+
+
+def find_format(path: str | os.PathLike[str]) -> str:
+    """Return the format of a checkpoint file that can be read, one of `FORMATS`."""
+    if is_safetensors(Path(path)):
+        return "safetensors"
+    return "zip" if zipfile.is_zipfile(path) else "legacy"
+
+
+def format_for(path: str | os.PathLike[str], *, legacy: bool = False) -> str:
+    """Return the format in which to write a file of that name.
+
+    Args:
+        path: what ends in `.safetensors` gets that format.
+        legacy: whether torch's old format is wanted.
+
+    Raises:
+        ValueError: if both are wanted.
+    """
+    if Path(path).suffix.lower() != ".safetensors":
+        return "legacy" if legacy else "zip"
+    if legacy:
+        raise ValueError(f"legacy must be False for a safetensors file, got True with {path}")
+    return "safetensors"
+
+
+def write_file(
+    contents: Mapping[str, Any], path: str | os.PathLike[str], *, legacy: bool = False
+) -> Path:
+    """Write a checkpoint dictionary beside its destination, and rename it into place.
+
+    Args:
+        contents: what `checkpoints.documented.to_dictionary` returns.
+        path: destination; an existing file is replaced, at once and whole. The suffix
+            `.safetensors` makes it one.
+        legacy: whether to write the serialisation that PyTorch before 1.6 reads.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        IsADirectoryError: if the destination is a folder.
+        CheckpointError: if something in it is nested too deeply to be written.
+        ValueError: if safetensors cannot hold something in it, or `legacy` is wanted of them.
+        ModuleNotFoundError: if the package safetensors is needed and not installed.
+    """
+    path = Path(path)
+    if format_for(path, legacy=legacy) == "safetensors":
+        data = encode_safetensors(contents)
+        with atomic_write(path) as file:
+            file.write(data)
+        return path
+    try:
+        with atomic_write(path) as file:
+            torch.save(dict(contents), file, _use_new_zipfile_serialization=not legacy)
+    except RecursionError as error:
+        raise CheckpointError("contents holds values that are nested too deeply") from error
+    return path
 
 
 @contextmanager
 def atomic_write(destination: Path) -> Iterator[BinaryIO]:
-    """A new file that becomes `destination` if the block succeeds, and vanishes otherwise.
+    """Open a new file that becomes `destination` if the block succeeds, and vanishes otherwise.
 
     Args:
         destination: an existing file of that name is replaced, at once and whole.
@@ -212,30 +254,3 @@ def atomic_write(destination: Path) -> Iterator[BinaryIO]:
         os.replace(partial, destination)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def write_file(
-    contents: Mapping[str, Any], path: str | os.PathLike[str], *, legacy: bool = False
-) -> Path:
-    """Write a checkpoint dictionary beside its destination, and rename it into place.
-
-    Args:
-        contents: what `checkpoints.checkpoint.to_dictionary` returns.
-        path: destination; an existing file is replaced, at once and whole.
-        legacy: write the serialisation that PyTorch before 1.6 reads.
-
-    Returns:
-        The path.
-
-    Raises:
-        FileNotFoundError: if the folder does not exist.
-        IsADirectoryError: if the destination is a folder.
-        CheckpointError: if something in it is nested too deeply to be written.
-    """
-    path = Path(path)
-    try:
-        with atomic_write(path) as file:
-            torch.save(dict(contents), file, _use_new_zipfile_serialization=not legacy)
-    except RecursionError as error:
-        raise CheckpointError("contents holds values that are nested too deeply") from error
-    return path

@@ -1,13 +1,29 @@
 """Options that models and clips share, checked alike."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import index
 from typing import SupportsIndex, cast
 
-__all__ = ["MODALITIES", "default_length", "one_of", "positive_integer"]
+__all__ = ["MODALITIES", "class_counts", "default_length", "one_of", "positive_integer"]
 
 MODALITIES = {"RGB": 3, "Flow": 2, "RGBDiff": 3}
 """Channels of one frame."""
+
+
+def class_counts(value: object) -> int | tuple[int, int]:
+    """Return `num_class` as a positive number, or a pair of such.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return positive_integer("num_class", value)
+    if len(value) != 2:
+        raise ValueError(
+            f"num_class must be a number of classes or a pair (verbs, nouns), got {value!r}"
+        )
+    verbs, nouns = (positive_integer("each of num_class", count) for count in value)
+    return verbs, nouns
 
 
 def default_length(modality: str) -> int:

@@ -27,9 +27,9 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import resnet, vgg
 
-from checkpoints.assign import init_empty, load_weights
-from checkpoints.entries import clean_state_dict
-from checkpoints.files import CheckpointError, read_file
+from checkpoints.errors import CheckpointError
+from checkpoints.files import read_file
+from checkpoints.state_dict import clean_state_dict, init_empty, load_weights
 from data.preprocessing import CAFFE, TORCHVISION, Preprocessing
 from ops.bn_inception import BNInception
 from weights.download import fetch
@@ -236,7 +236,7 @@ def make_backbone(name: str, *, imagenet: bool = False) -> tuple[nn.Module, Prep
     Raises:
         ValueError: for an unknown name.
         weights.download.DownloadError: if the weights cannot be fetched.
-        checkpoints.files.CheckpointError: if the file in the cache does not hold them.
+        checkpoints.errors.CheckpointError: if the file in the cache does not hold them.
     """
     name = canonical_name(name)
     if name not in _CONSTRUCTORS:
@@ -266,7 +266,7 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
     path = _fetch(url)
     contents = read_file(path)
     try:
-        state = clean_state_dict(contents, [])
+        state, _ = clean_state_dict(contents)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     renamed: dict[str, Tensor] = {}

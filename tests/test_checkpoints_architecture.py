@@ -14,7 +14,7 @@ from checkpoints.architecture import (
     infer_shift,
     input_channels,
 )
-from checkpoints.files import CheckpointError
+from checkpoints.errors import CheckpointError
 from ops.backbones import BACKBONES
 from tsn import TSN
 

@@ -17,16 +17,12 @@ from helpers.original_format import prefixed, training_options, write
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from checkpoints.assign import load_weights
-from checkpoints.checkpoint import (
-    Checkpoint,
-    ModelConfig,
-    parse_checkpoint,
-    read_checkpoint,
-    to_dictionary,
-)
-from checkpoints.entries import clean_state_dict
-from checkpoints.files import CheckpointError, read_file, write_file
+from checkpoints.checkpoint import parse_checkpoint, read_checkpoint
+from checkpoints.config import Checkpoint, ModelConfig
+from checkpoints.documented import to_dictionary
+from checkpoints.errors import CheckpointError
+from checkpoints.files import read_file, write_file
+from checkpoints.state_dict import clean_state_dict, load_weights
 from data.preprocessing import Preprocessing
 
 
@@ -82,7 +78,7 @@ def settings(*arguments: Any, **entries: Any) -> ModelConfig:
 def test_documented_files(model_type: str, entries: dict, expected: dict) -> None:
     checkpoint = parse_checkpoint(contents(model_type, **entries))
     kind = model_type.lower().removesuffix("-nl")
-    assert checkpoint.settings == ModelConfig(
+    assert checkpoint.config == ModelConfig(
         model_type=kind,
         num_class=(5, 7),
         num_segments=8,
@@ -107,9 +103,9 @@ def test_old_relational_files(consensus: str, kind: str, place: str) -> None:
     state = weights(head=kind)
     old = contents(state_dict=prefixed(state), args=args, **entries)
     checkpoint = parse_checkpoint(old)
-    assert checkpoint.settings.model_type == kind
-    assert checkpoint.settings.img_feature_dim == 16
-    assert checkpoint.settings.consensus_type == "avg"
+    assert checkpoint.config.model_type == kind
+    assert checkpoint.config.img_feature_dim == 16
+    assert checkpoint.config.consensus_type == "avg"
     assert list(checkpoint.state_dict) == list(state)
     assert [note.split(" ")[0] for note in checkpoint.report] == ["removed", "took", "took"]
     assert f"all {len(state)} names" in checkpoint.report[0]
@@ -118,7 +114,7 @@ def test_old_relational_files(consensus: str, kind: str, place: str) -> None:
 
 def test_old_shifting_files() -> None:
     checkpoint = parse_checkpoint(contents("tsm", args=training_options(non_local=True)))
-    assert checkpoint.settings.non_local
+    assert checkpoint.config.non_local
     assert "tsm-nl" in checkpoint.report[0]
 
 
@@ -187,8 +183,8 @@ def test_files_that_record_less() -> None:
     checkpoint = parse_checkpoint(contents(without=("epoch", "args")))
     assert checkpoint.epoch is None
     assert checkpoint.optimizer is None
-    assert checkpoint.settings.dropout is None
-    assert checkpoint.settings.preprocessing is None
+    assert checkpoint.config.dropout is None
+    assert checkpoint.config.preprocessing is None
 
 
 @pytest.mark.parametrize("recorded", [{}, {"segment_count": None}])
@@ -207,7 +203,7 @@ def test_segments_that_are_recorded() -> None:
 @pytest.mark.parametrize("model_type", ["tsn", "tsm"])
 def test_segments_other_than_recorded(model_type: str) -> None:
     checkpoint = parse_checkpoint(contents(model_type), num_segments=25)
-    assert checkpoint.settings.num_segments == 25
+    assert checkpoint.config.num_segments == 25
     assert checkpoint.report == ("took num_segments as 25, as asked; the file records 8",)
 
 
@@ -313,7 +309,7 @@ def test_names_that_collide(names: tuple[str, str]) -> None:
 def test_other_names_of_the_entry(entry: str) -> None:
     file = contents(without=("state_dict",), **{entry: weights()})
     checkpoint = parse_checkpoint(file)
-    assert checkpoint.settings == settings()
+    assert checkpoint.config == settings()
     assert checkpoint.report == (f"took the weights from the entry {entry!r}",)
 
 
@@ -465,7 +461,7 @@ def test_everything_survives_the_file(tmp_path: Path, model_type: str) -> None:
     )
     path = write_file(to_dictionary(checkpoint), tmp_path / "file")
     found = read_checkpoint(path)
-    assert found.settings == checkpoint.settings
+    assert found.settings == checkpoint.config
     assert found.epoch == 12
     assert found.args == {
         "lr": 0.5,
@@ -481,7 +477,7 @@ def test_everything_survives_the_file(tmp_path: Path, model_type: str) -> None:
 
 
 def test_what_the_original_reads_is_in_its_place() -> None:
-    flow = Checkpoint(settings=settings(modality="Flow"), state_dict=STATE)
+    flow = Checkpoint(config=settings(modality="Flow"), state_dict=STATE)
     written = to_dictionary(flow)
     assert type(written["args"]) is Namespace
     assert (written["args"].flow_length, written["args"].dropout) == (2, 0.4)
@@ -507,7 +503,7 @@ class Colour(enum.Enum):
     ],
 )
 def test_options_that_could_not_be_read_again(value: Any, name: str) -> None:
-    checkpoint = Checkpoint(settings=settings(), state_dict=STATE, args={"x": value})
+    checkpoint = Checkpoint(config=settings(), state_dict=STATE, args={"x": value})
     with pytest.raises(ValueError, match=f"{name} must be a plain value"):
         to_dictionary(checkpoint)
 
@@ -522,7 +518,7 @@ def test_options_that_could_not_be_read_again(value: Any, name: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("legacy", [True, False])
 def test_options_that_can_be_read_again(tmp_path: Path, value: Any, legacy: bool) -> None:
-    checkpoint = Checkpoint(settings=settings(), state_dict=STATE, args={"x": value})
+    checkpoint = Checkpoint(config=settings(), state_dict=STATE, args={"x": value})
     path = write_file(to_dictionary(checkpoint), tmp_path / "file", legacy=legacy)
     found = read_checkpoint(path).args["x"]
     assert type(found) is type(value)

@@ -28,7 +28,8 @@ from helpers.original_format import (
 from helpers.other_projects import packages
 
 from checkpoints import files
-from checkpoints.files import CheckpointError, read_file, write_file
+from checkpoints.errors import CheckpointError
+from checkpoints.files import read_file, write_file
 
 CONTENTS = {"epoch": 3, "state_dict": OrderedDict(weight=torch.arange(6.0).reshape(2, 3))}
 NUMPY_SCALAR = np.float64(0).__reduce__()[0]

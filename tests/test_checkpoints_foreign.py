@@ -20,8 +20,8 @@ from helpers.other_projects import (
 from helpers.small_models import randomised
 from reference.fill import tensor_for, tensor_input
 
-from checkpoints.checkpoint import UnknownSegmentsError, parse_checkpoint
-from checkpoints.files import CheckpointError
+from checkpoints.checkpoint import parse_checkpoint
+from checkpoints.errors import CheckpointError, UnknownSegmentsError
 from data.preprocessing import TORCHVISION
 from model_loader import get_config, load_checkpoint, save_checkpoint
 from tools.print_checkpoint_details import describe
@@ -261,7 +261,7 @@ def test_hyper_parameters_that_may_be_missing(kind: str, path: str, value: str) 
             part = part[step]
         part[name] = None
     checkpoint = parse_checkpoint({**contents, "hyper_parameters": tree})
-    assert checkpoint.settings == get_config(model)
+    assert checkpoint.config == get_config(model)
     if kind.startswith("TSM") or not path.endswith(("shift_div", "non_local", "temporal_pool")):
         assert OPTIONAL[path] in " ".join(checkpoint.report)
 
@@ -271,7 +271,7 @@ def test_the_range_of_the_input_shows_in_its_mean() -> None:
     theirs = contents["hyper_parameters"]["data"]["preprocessing"]
     theirs.update(rescale=None, mean=[104, 117, 128])
     checkpoint = parse_checkpoint(contents)
-    assert checkpoint.settings.preprocessing.input_range == (0, 255)
+    assert checkpoint.config.preprocessing.input_range == (0, 255)
     assert "data.preprocessing.rescale False" in checkpoint.report[-1]
 
 

@@ -13,9 +13,10 @@ from helpers.original_format import Global, write
 from helpers.other_projects import OMEGACONF, configuration, packages
 
 from checkpoints.checkpoint import parse_checkpoint
-from checkpoints.files import CheckpointError, read_file
-from checkpoints.lightning import ConfigNode
-from checkpoints.plain import plain_values
+from checkpoints.errors import CheckpointError
+from checkpoints.files import read_file
+from checkpoints.stand_ins import ConfigNode
+from checkpoints.values import to_plain
 
 TREE = {
     "modality": "RGB",
@@ -34,7 +35,7 @@ def test_omegaconf_trees(tmp_path: Path, legacy: bool) -> None:
         }
         path = write(contents, tmp_path / "file", legacy=legacy)
     assert "omegaconf" not in sys.modules
-    plain = plain_values(read_file(path))
+    plain = to_plain(read_file(path))
     assert plain == {"hyper_parameters": TREE, "hparams_type": "omegaconf"}
     assert read_file(write(plain, tmp_path / "again")) == plain
 
@@ -51,7 +52,7 @@ def test_attribute_dictionaries(tmp_path: Path, name: str, legacy: bool) -> None
     with packages({name: dict, **OMEGACONF}) as classes:
         value = classes["AttributeDict"](rate=0.1, tree=configuration(TREE, classes))
         path = write({"hyper_parameters": value}, tmp_path / "file", legacy=legacy)
-    plain = plain_values(read_file(path))["hyper_parameters"]
+    plain = to_plain(read_file(path))["hyper_parameters"]
     assert (type(plain), plain) == (dict, {"rate": 0.1, "tree": TREE})
 
 
@@ -67,7 +68,7 @@ def test_callbacks_and_schedulers(tmp_path: Path) -> None:
             "lr_schedulers": [{"milestones": Counter({20: 1, 40: 1}), "gamma": 0.1}],
         }
         path = write(contents, tmp_path / "file")
-    read = plain_values(read_file(path))
+    read = to_plain(read_file(path))
     assert list(read["callbacks"]) == list(names)
     assert read["callbacks"][names[1]] == {"patience": 3}
     assert read["lr_schedulers"] == [{"milestones": {20: 1, 40: 1}, "gamma": 0.1}]
@@ -116,14 +117,14 @@ def node(content: Any) -> ConfigNode:
 def test_trees_that_contain_themselves() -> None:
     content: dict[str, Any] = {}
     content["self"] = node(content)
-    plain = plain_values(node(content))
+    plain = to_plain(node(content))
     assert plain["self"] is plain
     itself = node(None)
     itself.content = itself
-    assert plain_values(itself) is None
+    assert to_plain(itself) is None
     loop: list[Any] = []
     loop.append(loop)
-    plain = plain_values(loop)
+    plain = to_plain(loop)
     assert plain[0] is plain
 
 
@@ -137,7 +138,7 @@ def test_a_small_tree_with_many_paths(pair: Callable[[Any], Any]) -> None:
     tree = pair(node({"leaf": 1}))
     for _ in range(100):
         tree = pair(tree)
-    plain = plain_values(tree)
+    plain = to_plain(tree)
     first, second = plain.values() if isinstance(plain, dict) else plain
     assert first is second
 

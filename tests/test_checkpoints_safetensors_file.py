@@ -14,9 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpoints.files import CheckpointError
-from checkpoints.formats import format_for, format_of, read_any, write_any
-from checkpoints.safetensors_file import is_safetensors, read_safetensors, write_safetensors
+from checkpoints.errors import CheckpointError
+from checkpoints.files import find_format, format_for, read_file, write_file
+from checkpoints.safetensors_file import is_safetensors, read_safetensors
 
 WEIGHTS = OrderedDict(
     (f"layer.{name}", value)
@@ -69,7 +69,7 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     assert write_safetensors(CONTENTS, path) == ()
     assert_equal(read_safetensors(path), CONTENTS)
     assert is_safetensors(path)
-    assert format_of(path) == "safetensors"
+    assert find_format(path) == "safetensors"
 
 
 def test_other_readers_find_the_weights_under_their_names(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_values_without_end_leave_the_old_file(tmp_path: Path, value: Any, messa
 def test_anybody_elses_file_is_read_as_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.bin"
     safetensors.torch.save_file({"b": torch.ones(2), "a": torch.zeros(1)}, path)
-    assert_equal(dict(sorted(read_any(path).items())), {"a": torch.zeros(1), "b": torch.ones(2)})
+    assert_equal(dict(sorted(read_file(path).items())), {"a": torch.zeros(1), "b": torch.ones(2)})
 
 
 def hand_made(path: Path, header: Any, data: bytes = b"", length: int | None = None) -> Path:
@@ -240,7 +240,7 @@ ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
 def test_files_that_are_wrong(tmp_path: Path, header: Any, message: str) -> None:
     path = hand_made(tmp_path / "model.safetensors", header, bytes(4))
     with pytest.raises(CheckpointError, match=message) as error:
-        read_any(path)
+        read_file(path)
     assert str(error.value).startswith(str(path))
     assert len(str(error.value)) < 1000
     assert str(error.value).isprintable()
@@ -253,15 +253,15 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
     for length in range(0, len(content), 13):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError, match="damaged"):
-            read_any(path)
+            read_file(path)
 
 
 def test_formats_are_known_by_content_and_wanted_by_name(tmp_path: Path) -> None:
     for wanted in ("zip", "legacy", "safetensors"):
         path = tmp_path / f"{wanted}.any"
-        write_any({"epoch": 1, "state_dict": WEIGHTS}, path, wanted)
-        assert format_of(path) == wanted
-        assert read_any(path)["epoch"] == 1
+        write_file({"epoch": 1, "state_dict": WEIGHTS}, path, wanted)
+        assert find_format(path) == wanted
+        assert read_file(path)["epoch"] == 1
     assert format_for("a.pth") == "zip"
     assert format_for("a.pth", legacy=True) == "legacy"
     assert format_for(Path("a.SafeTensors")) == "safetensors"
@@ -281,6 +281,6 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(ModuleNotFoundError, match="pip install safetensors"):
-        read_any(tmp_path / "file")
+        read_file(tmp_path / "file")
     with pytest.raises(ModuleNotFoundError, match="pip install safetensors"):
         write_safetensors(CONTENTS, tmp_path / "other")

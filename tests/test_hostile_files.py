@@ -21,8 +21,10 @@ from helpers.original_format import make, write
 from helpers.other_projects import lightning, release
 from helpers.pickles_by_hand import archive, dictionary, old_file, tensor
 
-from checkpoints.checkpoint import Checkpoint, to_dictionary
-from checkpoints.files import CheckpointError, read_file
+from checkpoints.config import Checkpoint
+from checkpoints.documented import to_dictionary
+from checkpoints.errors import CheckpointError
+from checkpoints.files import read_file
 from model_loader import get_config, load_checkpoint
 from tools.print_checkpoint_details import describe
 from tools.update_checkpoints import update
@@ -85,7 +87,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     result = subprocess.run(
         [
             sys.executable,
-            str(REPOSITORY / "tests/load_in_little_memory.py"),
+            str(REPOSITORY / "tests/helpers/load_in_little_memory.py"),
             str(2 * MEMORY),
             *paths,
         ],
@@ -166,7 +168,7 @@ def test_anything_in_the_place_of_an_entry(
     for place in _places(base):
         for odd in ODD:
             contents = _replaced(base, place, odd)
-            monkeypatch.setattr("checkpoints.checkpoint.read_any", lambda *_, c=contents, **__: c)
+            monkeypatch.setattr("checkpoints.checkpoint.read_file", lambda *_, c=contents, **__: c)
             try:
                 load_checkpoint("file", num_segments=4 if model_type == "release" else None)
             except CheckpointError as error:
@@ -203,5 +205,5 @@ def _replaced(base: Any, place: tuple[str, ...], value: Any) -> Any:
 
 def as_dictionary(model: TSN) -> dict[str, Any]:
     return to_dictionary(
-        Checkpoint(settings=get_config(model), state_dict=model.state_dict(), args={"lr": 0.1})
+        Checkpoint(config=get_config(model), state_dict=model.state_dict(), args={"lr": 0.1})
     )

@@ -112,7 +112,7 @@ def picklable(repository: Path | None) -> dict[str, Any]:
     def module(name: str) -> Any:
         return module_of(model, name)
 
-    transforms, lightning = module("transforms"), module("checkpoints.lightning")
+    transforms, lightning = module("transforms"), module("checkpoints.stand_ins")
     label = module("predictor").Label("wash plate", (2, 8), 0.5)
     inception, _ = module("ops.backbones").make_backbone("BNInception", imagenet=False)
     error = module("weights.transfer").TransferError("no answer", passing=True, pause=3)

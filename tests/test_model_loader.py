@@ -28,8 +28,8 @@ from helpers.original_format import (
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from checkpoints.checkpoint import ModelConfig
-from checkpoints.files import CheckpointError
+from checkpoints.config import ModelConfig
+from checkpoints.errors import CheckpointError
 from data.preprocessing import Preprocessing
 from model_loader import build_model, get_config, load_checkpoint, save_checkpoint
 from ops.backbones import BACKBONES

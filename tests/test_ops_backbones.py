@@ -14,7 +14,7 @@ from helpers.hub_cache import hub_cache_fixture, torchvision_state  # noqa: F401
 from helpers.small_models import assert_close, randomised
 from torch import Tensor, nn
 
-from checkpoints.files import CheckpointError
+from checkpoints.errors import CheckpointError
 from data.preprocessing import Preprocessing
 from ops import backbones
 from ops.backbones import (

@@ -10,7 +10,7 @@ from helpers.hub_cache import hub_cache_fixture  # noqa: F401 -- a fixture
 from helpers.other_projects import OMEGACONF, configuration, lightning, packages
 from helpers.small_models import assert_close, randomised
 
-from checkpoints.files import CheckpointError
+from checkpoints.errors import CheckpointError
 from model_loader import load_checkpoint
 from trn import MTRN
 from tsm import TSM

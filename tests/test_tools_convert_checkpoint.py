@@ -22,7 +22,7 @@ from helpers.original_format import (
 from helpers.other_projects import lightning, release
 from test_checkpoints_safetensors_file import assert_equal
 
-from checkpoints.formats import format_of, read_any
+from checkpoints.files import find_format, read_file
 from model_loader import load_checkpoint, save_checkpoint
 from tools.convert_checkpoint import convert, main
 
@@ -50,10 +50,10 @@ def test_a_round_trip_loses_nothing(tmp_path: Path, model_type: str, modality: s
     there = tmp_path / "there.safetensors"
     back = tmp_path / "back.pth"
     convert(old, there)
-    assert format_of(there) == "safetensors"
+    assert find_format(there) == "safetensors"
     assert convert(there, back) == []
-    assert format_of(back) == "zip"
-    converted, returned = read_any(there), read_any(back)
+    assert find_format(back) == "zip"
+    converted, returned = read_file(there), read_file(back)
     assert_equal(returned, converted)
     for name in ("epoch", "segment_count", "modality", "arch", "optimizer", "history"):
         assert_equal(returned[name], contents[name])
@@ -97,7 +97,7 @@ def test_checkpoints_of_other_projects(tmp_path: Path) -> None:
         loaded = load_checkpoint(there)
         assert_same(loaded, expected)
         assert loaded.load_report == ()
-        kept = read_any(there)
+        kept = read_file(there)
         assert kept["provenance"]["changes"] == changes
         for entry in ("hyper_parameters", "global_step", "optimizer_states", "best_prec1"):
             if entry in contents:
@@ -120,9 +120,9 @@ def test_saving_a_model_as_safetensors(tmp_path: Path) -> None:
     path = save_checkpoint(
         model, tmp_path / "model.safetensors", epoch=3, args={"lr": 0.1, "run": Path("x")}
     )
-    assert format_of(path) == "safetensors"
+    assert find_format(path) == "safetensors"
     assert_same(load_checkpoint(path), model)
-    assert vars(read_any(path)["args"])["run"] == "x"
+    assert vars(read_file(path)["args"])["run"] == "x"
     with pytest.raises(ValueError, match="legacy must be False"):
         save_checkpoint(model, path, legacy=True)
 
@@ -153,7 +153,7 @@ def test_what_needs_trust_is_left_out_and_named(tmp_path: Path, capsys, name: st
     printed = capsys.readouterr().out
     assert "left out the entry callbacks: callbacks['f'] must be a plain value" in printed
     assert "left out the entry optimizer: an item of optimizer must be a plain value" in printed
-    assert {"callbacks", "optimizer"}.isdisjoint(read_any(new))
+    assert {"callbacks", "optimizer"}.isdisjoint(read_file(new))
     assert_same(load_checkpoint(new), make("tsn"))
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers.original_format import Global, make, original, prefixed, training_options, write
 
-from checkpoints.files import CheckpointError
+from checkpoints.errors import CheckpointError
 from model_loader import save_checkpoint
 from tools.print_checkpoint_details import describe, main
 from tsn import TSN

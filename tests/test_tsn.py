@@ -19,7 +19,7 @@ from helpers.original_format import original
 from helpers.small_models import assert_close, randomised
 from torch import nn
 
-from checkpoints.files import CheckpointError
+from checkpoints.errors import CheckpointError
 from data.preprocessing import Preprocessing
 from model_loader import load_checkpoint, save_checkpoint
 from trn import MTRN, TRN

@@ -17,7 +17,7 @@ from pathlib import Path
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from checkpoints.formats import format_for, write_any
+from checkpoints.files import format_for, write_file
 from model_loader import read_documented
 from tools.options import add_segments_option, add_trust_option
 
@@ -51,7 +51,7 @@ def convert(
         FileExistsError: if the destination exists and may not be replaced.
         ModuleNotFoundError: if the package safetensors is needed and not installed.
         ValueError: if `legacy` is wanted of a safetensors file.
-        checkpoints.files.CheckpointError: if `load_checkpoint` does not load the file.
+        checkpoints.errors.CheckpointError: if `load_checkpoint` does not load the file.
     """
     file_format = format_for(destination, legacy=legacy)
     if destination.exists() and not overwrite:
@@ -64,7 +64,8 @@ def convert(
     origin = {"file": path.name, "sha256": digest, "changes": list(changes)}
     # A file that was converted before still comes from where it came from.
     contents = {"provenance": origin, **contents}
-    return [*changes, *write_any(contents, destination, file_format)]
+    write_file(contents, destination, legacy=legacy)
+    return changes
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -26,16 +26,12 @@ from torch import Tensor
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from checkpoints.checkpoint import (
-    Checkpoint,
-    UnknownSegmentsError,
-    parse_checkpoint,
-    to_dictionary,
-)
-from checkpoints.files import CheckpointError
-from checkpoints.formats import format_of, read_any
-from checkpoints.lightning import ConfigNode
-from checkpoints.wording import key_text, shown
+from checkpoints.checkpoint import parse_checkpoint
+from checkpoints.config import Checkpoint
+from checkpoints.documented import to_dictionary
+from checkpoints.errors import CheckpointError, UnknownSegmentsError, key_to_str, show
+from checkpoints.files import find_format, read_file
+from checkpoints.stand_ins import ConfigNode
 from tools.options import add_segments_option, add_trust_option
 from weights.published import find_published
 
@@ -66,9 +62,9 @@ def describe(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        checkpoints.files.CheckpointError: if the file is not a checkpoint, or could run code.
+        checkpoints.errors.CheckpointError: if the file is not a checkpoint, or could run code.
     """
-    contents = read_any(path, trust=trust)
+    contents = read_file(path, trust=trust)
     checkpoint, problem = None, None
     try:
         checkpoint = parse_checkpoint(contents, num_segments=num_segments)
@@ -86,7 +82,7 @@ def describe(
     return {
         "path": str(path),
         "file_bytes": Path(path).stat().st_size,
-        "serialization": format_of(path),
+        "serialization": find_format(path),
         "variant": _variant(contents, checkpoint),
         "epoch": _plain(contents.get("epoch")),
         "settings": None if checkpoint is None else _settings(checkpoint, problem is None),
@@ -95,7 +91,7 @@ def describe(
         "notes": [] if checkpoint is None else list(checkpoint.report),
         "problem": problem,
         "entries": {
-            key_text(name): _plain(value)
+            key_to_str(name): _plain(value)
             for name, value in contents.items()
             if name not in _SUMMARISED
         },
@@ -110,8 +106,8 @@ def _variant(contents: Mapping[Any, Any], checkpoint: Checkpoint | None) -> str 
     """Name of the kind of model: the one that it is, or else what the file says."""
     if checkpoint is None:
         model_type = contents.get("model_type")
-        return None if model_type is None else key_text(model_type).upper()
-    settings = checkpoint.settings
+        return None if model_type is None else key_to_str(model_type).upper()
+    settings = checkpoint.config
     return "TSM-NL" if settings.non_local else settings.model_type.upper()
 
 
@@ -122,14 +118,14 @@ def _settings(checkpoint: Checkpoint, with_segments: bool) -> dict[str, Any]:
     del settings["epoch"]
     if not with_segments:
         settings["segment_count"] = None
-    return {**settings, "num_class": _plain(checkpoint.settings.num_class)}
+    return {**settings, "num_class": _plain(checkpoint.config.num_class)}
 
 
 def _preprocessing(checkpoint: Checkpoint | None) -> tuple[dict[str, Any] | None, str | None]:
     """The input that the weights expect, where that is known, and who says so."""
     if checkpoint is None:
         return None, None
-    settings = checkpoint.settings
+    settings = checkpoint.config
     if settings.preprocessing is not None:
         return _plain(asdict(settings.preprocessing)), "recorded in the file"
     try:
@@ -186,8 +182,8 @@ def _optimizer(state: Any) -> dict[str, Any] | None:
 
 def _weight(name: Any, value: Any) -> dict[str, Any]:
     if not isinstance(value, Tensor):
-        return {"name": key_text(name), "shape": None, "dtype": type(value).__name__}
-    return {"name": key_text(name), "shape": list(value.shape), "dtype": _dtype(value)}
+        return {"name": key_to_str(name), "shape": None, "dtype": type(value).__name__}
+    return {"name": key_to_str(name), "shape": list(value.shape), "dtype": _dtype(value)}
 
 
 def _dtype(tensor: Tensor) -> str:
@@ -226,7 +222,7 @@ def _json_value(value: Any, depth: int, values: "itertools.count[int]") -> Any:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int):
-        return value if value.bit_length() < 64 else shown(value)
+        return value if value.bit_length() < 64 else show(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, PurePath):
@@ -235,7 +231,7 @@ def _json_value(value: Any, depth: int, values: "itertools.count[int]") -> Any:
         # Once for each way to a value, of which a small file can have 2^100.
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         parts = {
-            key_text(key): _json_value(item, depth + 1, values)
+            key_to_str(key): _json_value(item, depth + 1, values)
             for key, item in itertools.islice(items, _LONGEST)
         }
         if len(value) > _LONGEST:
@@ -245,7 +241,7 @@ def _json_value(value: Any, depth: int, values: "itertools.count[int]") -> Any:
         if value.numel() == 1 and value.device.type != "meta":
             return _json_value(value.item(), depth, values)
         return f"{_dtype(value)} tensor of shape {tuple(value.shape)}"
-    return str(value) if isinstance(value, torch.dtype | torch.device) else shown(value)
+    return str(value) if isinstance(value, torch.dtype | torch.device) else show(value)
 
 
 def _text(details: Mapping[str, Any]) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from checkpoints.files import CheckpointError
-from checkpoints.formats import format_of, write_any
+from checkpoints.errors import CheckpointError
+from checkpoints.files import find_format, write_file
 from model_loader import read_documented
 from tools.options import add_segments_option, add_trust_option
 
@@ -49,7 +49,7 @@ def update(
     Raises:
         FileNotFoundError: if there is no such file or folder.
         FileExistsError: if the destination exists and may not be replaced.
-        checkpoints.files.CheckpointError: if `load_checkpoint` does not load the file.
+        checkpoints.errors.CheckpointError: if `load_checkpoint` does not load the file.
     """
     target = destination or (path if overwrite else _beside(path))
     if target.exists() and not overwrite:
@@ -59,7 +59,8 @@ def update(
     contents, changes = read_documented(path, num_segments=num_segments, trust=trust)
     if not changes and destination is None:
         return None, []
-    return target, [*changes, *write_any(contents, target, format_of(path))]
+    write_file(contents, target, legacy=find_format(path) == "legacy")
+    return target, changes
 
 
 def _beside(path: Path) -> Path:

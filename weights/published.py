@@ -12,7 +12,11 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from checkpoints.checkpoint import read_checkpoint
+from checkpoints.config import Checkpoint
+from checkpoints.errors import CheckpointError
 from data.preprocessing import CAFFE, TORCHVISION, Preprocessing
+from weights.download import fetch
 
 __all__ = ["PUBLISHED", "PublishedWeights", "Scores", "find_published"]
 
@@ -67,6 +71,35 @@ class PublishedWeights:
     def file_name(self) -> str:
         """Name of the file, on the server and in torch.hub's cache directory."""
         return PurePosixPath(urlsplit(self.url).path).name
+
+    def read(self) -> Checkpoint:
+        """Return the checkpoint, from the cache or downloaded into it.
+
+        Raises:
+            weights.download.DownloadError: if it cannot be fetched.
+            checkpoints.errors.CheckpointError: if the file of that name holds something else.
+        """
+        path = fetch(self.url, sha256_prefix=self.sha256_prefix)
+        advice = "Delete the file to have it fetched anew"
+        try:
+            checkpoint = read_checkpoint(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}. {advice}") from error
+        for option, wanted in (
+            ("model_type", self.variant),
+            ("arch", self.base_model),
+            ("modality", self.modality),
+            ("num_segments", self.num_segments),
+            ("num_class", self.num_class),
+            *self.options.items(),
+        ):
+            found = getattr(checkpoint.config, option)
+            if str(found).lower() != str(wanted).lower():
+                raise CheckpointError(
+                    f"{path} does not hold the published weights of that name: {option} is "
+                    f"{found!r} there, not {wanted!r}. {advice}"
+                )
+        return checkpoint
 
     def __str__(self) -> str:
         return (

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.formats import format_of
+from checkpoints.files import find_format
 from helpers.small_models import randomised
 from model_loader import get_config
 from trn import MTRN, TRN
@@ -143,7 +143,7 @@ def write_renamed(contents: Any, path: Path, old: str, new: str) -> Path:
 
 def is_legacy(path: Path) -> bool:
     """Whether a file has the serialisation of PyTorch before 1.6."""
-    return format_of(path) == "legacy"
+    return find_format(path) == "legacy"
 
 
 class Global:

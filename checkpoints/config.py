@@ -1,0 +1,63 @@
+"""What a checkpoint file says: what it takes to build its model, and the weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from data.preprocessing import Preprocessing
+
+__all__ = ["MODEL_TYPES", "Checkpoint", "ModelConfig"]
+
+MODEL_TYPES = ("tsn", "trn", "mtrn", "tsm")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What it takes to build a model, apart from its weights; names as in the constructors.
+
+    `model_type` is one of `MODEL_TYPES`; options of other model types keep their defaults.
+    `dropout` and `preprocessing` are None where a file does not record them: the model's own hold.
+    """
+
+    model_type: str
+    num_class: int | tuple[int, int]
+    num_segments: int
+    modality: str
+    arch: str
+    new_length: int
+    dropout: float | None = None
+    before_softmax: bool = True
+    consensus_type: str = "avg"
+    img_feature_dim: int = 256
+    classifier_pairing: str = "published"
+    shift_div: int = 8
+    shift_place: str = "blockres"
+    shift_every: int = 1
+    temporal_pool: bool = False
+    non_local: bool = False
+    preprocessing: Preprocessing | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file in the terms of this library.
+
+    Attributes:
+        config: what to build.
+        state_dict: the weights, under the model's own names.
+        epoch: number of the last epoch, where the file records it.
+        args: training options as plain values, empty where the file has none.
+        optimizer: state of the optimiser, where the file has one.
+        report: what was renamed, split, left out or assumed, one message per change.
+        contents: the dictionary as the file holds it; empty where there is no file.
+    """
+
+    config: ModelConfig
+    state_dict: dict[str, Tensor]
+    epoch: int | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+    optimizer: Any = None
+    report: tuple[str, ...] = ()
+    contents: Mapping[Any, Any] = field(default_factory=dict, repr=False)

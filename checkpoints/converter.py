@@ -1,0 +1,185 @@
+"""What the converters of all checkpoint layouts have in common."""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from checkpoints.architecture import infer_backbone, infer_shift
+from checkpoints.config import Checkpoint, ModelConfig
+from checkpoints.errors import CheckpointError, UnknownSegmentsError
+from checkpoints.fields import Fields
+from checkpoints.state_dict import clean_state_dict
+from data.preprocessing import Preprocessing
+
+__all__ = ["Converter"]
+
+
+class Converter(ABC):
+    """One file on its way to a `Checkpoint`. Each layout has a subclass.
+
+    Args:
+        contents: the dictionary in the file, with the weights under `state_dict`.
+        num_segments: T according to the caller; None where it is left to the file.
+        report: what was found already, one message per change.
+
+    Attributes:
+        state: the weights, under names that the subclass changes step by step.
+        report: what was renamed, split, left out or assumed, one message per change.
+    """
+
+    strict = False
+    """Whether nothing but the network's weights is expected in the file."""
+
+    def __init__(
+        self, contents: Mapping[Any, Any], num_segments: int | None, report: list[str]
+    ) -> None:
+        self.contents = contents
+        self.num_segments = num_segments
+        self.report = report
+        self.fields = Fields(contents)
+        self.state, dropped = clean_state_dict(contents["state_dict"], strict=self.strict)
+        self.report += dropped
+
+    @staticmethod
+    @abstractmethod
+    def matches(contents: Mapping[Any, Any]) -> bool:
+        """Return whether a file has this layout."""
+
+    @abstractmethod
+    def config(self) -> ModelConfig:
+        """Return what to build, and leave the weights for it in `state`.
+
+        Raises:
+            CheckpointError: if the file holds something else, or a model that cannot be built here.
+        """
+
+    def convert(self) -> Checkpoint:
+        """Return the checkpoint in the terms of this library.
+
+        Raises:
+            UnknownSegmentsError: (a CheckpointError) if neither the file nor the caller tells T.
+            CheckpointError: as `config`.
+        """
+        config = self.config()
+        return Checkpoint(
+            config=config,
+            state_dict=self.state,
+            epoch=self.fields.int("epoch", None),
+            args=self.args(),
+            optimizer=self.contents.get("optimizer"),
+            report=tuple(self.report),
+            contents=self.contents,
+        )
+
+    def args(self) -> dict[str, Any]:
+        """Return the training options, as far as the layout has such."""
+        return {}
+
+    def segments(self, recorded: int | None, model_type: str) -> int:
+        """Return the number of segments to build the model for.
+
+        The weights of a TSN or TSM do not depend on it; those of a TRN or MTRN do.
+
+        Args:
+            recorded: T according to the file; None where it does not tell.
+            model_type: one of `checkpoints.config.MODEL_TYPES`.
+
+        Raises:
+            UnknownSegmentsError: if neither the file nor the caller tells.
+            CheckpointError: if both tell, and differently, of a model whose weights depend on T.
+        """
+        given = self.num_segments
+        if given is None and recorded is None:
+            raise UnknownSegmentsError(
+                "the file does not record its number of segments: pass num_segments, as in "
+                "load_checkpoint(path, num_segments=8); programs: --num-segments 8"
+            )
+        if given is None or given == recorded:
+            return recorded or 0
+        if recorded is None:
+            return given
+        if model_type in ("trn", "mtrn"):
+            raise CheckpointError(
+                f"num_segments must be {recorded} or left out, got {given}: the file holds a "
+                f"{model_type.upper()}, whose relations have weights for {recorded} segments alone"
+            )
+        self.report.append(f"took num_segments as {given}, as asked; the file records {recorded}")
+        return given
+
+    def backbone(self, recorded: str | None) -> str:
+        """Return the backbone by its weights, or else the one that the file records.
+
+        Raises:
+            CheckpointError: if neither tells.
+        """
+        found = infer_backbone(self.state)
+        if found is None and recorded is None:
+            raise CheckpointError(
+                "the file does not record its backbone (arch), and its weights have the names "
+                "of none that is known by them: ResNets, VGGs, BN-Inception and Inception-V3"
+            )
+        if found is None or (recorded or "").lower() == found.lower():
+            return found or recorded or ""
+        said = "" if recorded is None else f", although the file records {recorded!r}"
+        self.report.append(f"took the backbone as {found} by its weights{said}")
+        return found
+
+    def shift(self) -> dict[str, Any]:
+        """Return the options of a shift network that the names of its weights tell."""
+        options = infer_shift(self.state)
+        place, every = options["shift_place"], options["shift_every"]
+        where = (
+            "all blocks" if every == 1 else f"blocks 0, {every}, {2 * every}, ... of every stage"
+        )
+        self.report.append(
+            f"read shift_place {place!r} and shift_every {every} ({where}) off the names"
+        )
+        for name in ("temporal_pool", "non_local"):
+            if options[name]:
+                self.report.append(f"found {name} in the names")
+        return options
+
+    def rename(self, pattern: str, name: str) -> int:
+        """Rename the weights whose names begin with a pattern, and report it.
+
+        Args:
+            pattern: regular expression.
+            name: what takes its place, with references to its groups.
+
+        Returns:
+            How many weights were renamed.
+        """
+        old = [key for key in self.state if re.match(pattern, key)]
+        self.state = {
+            re.sub(rf"^(?:{pattern})", name, key): value for key, value in self.state.items()
+        }
+        if old:
+            before = old[0].rpartition(".")[0]
+            after = re.sub(rf"^(?:{pattern})", name, old[0]).rpartition(".")[0]
+            self.report.append(f"renamed {len(old)} weights like {before} to {after}")
+        return len(old)
+
+    def report_assumed(self, assumed: list[str]) -> None:
+        """Report what the file does not record, and what it is taken to be."""
+        if assumed:
+            self.report.append(f"assumed what the file does not record: {', '.join(assumed)}")
+
+
+def make_preprocessing(place: str, **values: Any) -> Preprocessing:
+    """Return the preprocessing of these values, which the entry `place` of a file gave.
+
+    Raises:
+        CheckpointError: if they contradict each other.
+    """
+    try:
+        return Preprocessing(**values)
+    except ValueError as error:
+        raise CheckpointError(f"{place} makes no sense: {error}") from error
+
+
+def tensors_named(state: Mapping[str, Tensor], pattern: str) -> list[str]:
+    """Return the names of weights that begin with a regular expression."""
+    return [name for name in state if re.match(pattern, name)]

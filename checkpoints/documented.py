@@ -1,0 +1,207 @@
+"""The documented format, in which checkpoints are written, and its older forms.
+
+It is a dictionary written by `torch.save`:
+
+    model_type      "tsn", "trn", "mtrn", "tsm" or "tsm-nl" (TSM with non-local blocks)
+    epoch           number of the last epoch, or None
+    segment_count   T
+    modality        "RGB", "Flow" or "RGBDiff"
+    arch            name of the backbone
+    state_dict      the weights
+    args            argparse.Namespace of the training options; flow_length and dropout are read
+    consensus_type  tsn
+    img_feature_dim trn, mtrn
+    shift_place, shift_div, temporal_pool, non_local    tsm
+    optimizer       optional
+
+and, optionally, what version 1 of this library adds: `format_version`, `new_length`, `dropout`,
+`before_softmax`, `shift_every`, `classifier_pairing` and `preprocessing`. Class counts are read
+from the weights.
+
+Older files are read as well: an `img_feature_dim` that only `args` holds, model_type "tsn" with
+consensus_type "TRN" or "TRNMultiscale", and "tsm" with `non_local`.
+"""
+
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from checkpoints.architecture import infer_num_class, input_channels
+from checkpoints.config import MODEL_TYPES, Checkpoint, ModelConfig
+from checkpoints.converter import Converter, make_preprocessing
+from checkpoints.errors import CheckpointError, key_to_str, list_names, show, type_name
+from checkpoints.fields import Fields
+from checkpoints.values import to_plain
+from data.preprocessing import Preprocessing
+
+__all__ = ["DocumentedConverter", "to_dictionary"]
+
+_FORMAT_VERSION = 1
+_SHIFT_OPTIONS = ("shift_div", "shift_place", "shift_every", "temporal_pool", "non_local")
+
+
+class DocumentedConverter(Converter):
+    """Reads the documented format."""
+
+    strict = True
+
+    @staticmethod
+    def matches(contents: Mapping[Any, Any]) -> bool:
+        """Return whether a file says which type of model it is for."""
+        return "model_type" in contents
+
+    def args(self) -> dict[str, Any]:
+        """Return the training options, whether they are a Namespace or a dictionary."""
+        args = self.contents.get("args")
+        options = vars(args) if isinstance(args, Namespace) else args
+        if not isinstance(options, Mapping):
+            return {}
+        return {key_to_str(key): value for key, value in options.items()}
+
+    def config(self) -> ModelConfig:
+        """Return what the file says of its model, checked by its weights where they tell."""
+        args = self.args()
+        own = self.fields
+        # A value that the file does not hold itself may be among the training options.
+        either = Fields(self.contents, fallback=args)
+        model_type, consensus, non_local = self._model_type(either)
+        relational, shifting = model_type in ("trn", "mtrn"), model_type == "tsm"
+        if relational and own.get("img_feature_dim") is None and "img_feature_dim" in args:
+            self.report.append("took img_feature_dim from the training options")
+        version = own.int("format_version", _FORMAT_VERSION)
+        if version != _FORMAT_VERSION:
+            self.report.append(
+                f"read format_version {version} as {_FORMAT_VERSION}, the one known here"
+            )
+        modality = own.str("modality")
+        shift: dict[str, Any] = {
+            "shift_div": either.int("shift_div", 8),
+            "shift_place": either.str("shift_place", "blockres"),
+            "shift_every": own.int("shift_every", 1),
+            "temporal_pool": either.bool("temporal_pool", False),
+        } if shifting else {}  # fmt: skip
+        return ModelConfig(
+            model_type=model_type,
+            num_class=infer_num_class(model_type, self.state),
+            num_segments=self.segments(own.int("segment_count", None), model_type),
+            modality=modality,
+            arch=own.str("arch"),
+            new_length=self._new_length(modality, either, args),
+            dropout=either.float("dropout", None),
+            before_softmax=own.bool("before_softmax", True),
+            consensus_type="avg" if relational else consensus,
+            img_feature_dim=either.int("img_feature_dim", 256) if relational else 256,
+            classifier_pairing=own.str("classifier_pairing", "published"),
+            non_local=non_local and shifting,
+            preprocessing=self._preprocessing(),
+            **shift,
+        )
+
+    def _model_type(self, fields: Fields) -> tuple[str, str, bool]:
+        """Return type, consensus and whether there are non-local blocks, also of older files."""
+        model_type = self.fields.str("model_type").lower()
+        consensus = fields.str("consensus_type", "avg")
+        non_local = fields.bool("non_local", False)
+        relation = {"trn": "trn", "trnmultiscale": "mtrn"}.get(consensus.lower())
+        if model_type == "tsm-nl":
+            model_type, non_local = "tsm", True
+        elif model_type == "tsn" and relation:
+            model_type = relation
+            self.report.append(
+                f"took model_type 'tsn' with consensus_type {consensus!r} as {model_type!r}"
+            )
+        elif model_type == "tsm" and non_local:
+            self.report.append("took model_type 'tsm' with non_local as 'tsm-nl'")
+        if model_type not in MODEL_TYPES:
+            raise CheckpointError(
+                f"model_type must be one of {(*MODEL_TYPES, 'tsm-nl')}, got "
+                f"{show(self.contents['model_type'])}"
+            )
+        return model_type, consensus, non_local
+
+    def _new_length(self, modality: str, fields: Fields, args: Mapping[str, Any]) -> int:
+        """Return the frames of a snippet: recorded, or what the first convolution takes."""
+        if modality.lower() == "rgb":
+            return 1
+        recorded = fields.int("new_length", None) or Fields(args).int("flow_length", None)
+        if recorded is not None:
+            return recorded
+        channels = input_channels(self.state)
+        if not channels:
+            raise CheckpointError("the weights have no convolution")
+        return channels // (2 if modality.lower() == "flow" else 3)
+
+    def _preprocessing(self) -> Preprocessing | None:
+        """Return the preprocessing that the file records, if it does."""
+        entry = self.fields.get("preprocessing")
+        if entry is None:
+            return None
+        names = [field.name for field in fields(Preprocessing)]
+        if not isinstance(entry, Mapping) or set(entry) != set(names):
+            found = list_names(entry) if isinstance(entry, Mapping) else type_name(entry)
+            raise CheckpointError(
+                f"preprocessing must have the entries {', '.join(names)}, got {found}"
+            )
+        low_high = self.fields.floats("preprocessing.input_range")
+        return make_preprocessing(
+            "preprocessing",
+            mean=self.fields.floats("preprocessing.mean"),
+            std=self.fields.floats("preprocessing.std"),
+            input_space=self.fields.str("preprocessing.input_space"),
+            input_range=(low_high[0], low_high[-1]),
+            input_size=self.fields.int("preprocessing.input_size"),
+            scale_size=self.fields.int("preprocessing.scale_size"),
+        )
+
+
+def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint in the documented format, as this module's docstring lists it.
+
+    What the original reads stands where the original expects it: `args` always is a Namespace
+    with `flow_length` and `dropout`. Paths and NumPy scalars in it become plain values.
+
+    Args:
+        checkpoint: what to write.
+
+    Returns:
+        A dictionary for `checkpoints.files.write_file`.
+
+    Raises:
+        ValueError: if `checkpoint.args` holds something that could not be read without running
+            code, such as a function.
+    """
+    config = checkpoint.config
+    args = Namespace()
+    vars(args).update(to_plain(checkpoint.args, "args"))
+    # For RGB nobody reads it: what was recorded stays.
+    if config.modality.lower() != "rgb" or "flow_length" not in args:
+        args.flow_length = config.new_length
+    contents: dict[str, Any] = {
+        "format_version": _FORMAT_VERSION,
+        "model_type": "tsm-nl" if config.non_local else config.model_type,
+        "epoch": checkpoint.epoch,
+        "segment_count": config.num_segments,
+        "modality": config.modality,
+        "arch": config.arch,
+        "args": args,
+        "new_length": config.new_length,
+        "before_softmax": config.before_softmax,
+        "state_dict": OrderedDict(checkpoint.state_dict),
+    }
+    if config.dropout is not None:
+        args.dropout = contents["dropout"] = config.dropout
+    if config.model_type in ("tsn", "tsm"):
+        contents["consensus_type"] = config.consensus_type
+    if config.model_type in ("trn", "mtrn"):
+        contents["img_feature_dim"] = config.img_feature_dim
+    if config.model_type == "mtrn":
+        contents["classifier_pairing"] = config.classifier_pairing
+    if config.model_type == "tsm":
+        contents |= {name: getattr(config, name) for name in _SHIFT_OPTIONS}
+    if config.preprocessing is not None:
+        contents["preprocessing"] = asdict(config.preprocessing)
+    if checkpoint.optimizer is not None:
+        contents["optimizer"] = checkpoint.optimizer
+    return contents

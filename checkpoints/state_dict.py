@@ -1,0 +1,210 @@
+"""The weights of a file, on their way to a model: checked, cleaned of wrappers' names, assigned."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from checkpoints.errors import CheckpointError, join_names, list_names, show, type_name
+
+__all__ = ["clean_state_dict", "init_empty", "load_weights", "own_memory"]
+
+_MAX_SHARING = 4
+"""How many times its size memory may be used: each tensor that shares it gets its own."""
+_WRAPPERS = ("_orig_mod", "module", "model")
+"""What wrappers add to names: torch.compile; DataParallel, DistributedDataParallel and
+AveragedModel; modules of Lightning."""
+_ROOTS = ("base_model.", "new_fc.", "fc_verb.", "fc_noun.", "consensus.")
+"""What the names of this library's weights begin with."""
+_FILLS = {
+    *("normal_", "uniform_", "fill_", "zero_"),
+    *("constant_", "kaiming_normal_", "kaiming_uniform_"),  # of torch.nn.init
+}
+
+
+def clean_state_dict(entry: Any, *, strict: bool = False) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the weights of a file under the network's own names, and what was dropped.
+
+    The components `_orig_mod`, `module` and `model` are dropped wherever they stand in a name.
+    Where there is a network of this library, what else the module around it holds is left out,
+    such as the weights of a loss or the counter `n_averaged` of an AveragedModel.
+
+    Args:
+        entry: what the file holds as `state_dict`.
+        strict: whether nothing but the network is expected where its names have no wrapper: what
+            else there is stays, to be refused where weights are put into the model.
+
+    Raises:
+        CheckpointError: if it holds anything but dense tensors under names, if these claim more
+            memory than they share, or if two of them get the same name.
+    """
+    _require_tensors(entry)
+    parts = {name: name.split(".") for name in entry}
+    cleaned = {
+        name: ".".join([*(part for part in place if part not in _WRAPPERS), leaf])
+        for name, (*place, leaf) in parts.items()
+    }
+    ours = {name: clean for name, clean in cleaned.items() if clean.startswith(_ROOTS)}
+    is_around = bool(ours) and not (strict and all(name == ours[name] for name in ours))
+    original: dict[str, str] = {}
+    for name, clean in cleaned.items():
+        if clean == "n_averaged" or (is_around and name not in ours):
+            continue
+        if clean in original:
+            raise CheckpointError(
+                f"state_dict holds two weights for {show(clean)}: {show(original[clean])} and "
+                f"{show(name)}; remove those that are not wanted"
+            )
+        original[clean] = name
+    dropped = []
+    renamed = [name for clean, name in original.items() if name != clean]
+    if renamed:
+        prefixes = [part for part in _WRAPPERS if any(part in parts[name] for name in renamed)]
+        listed = " and ".join(f"'{part}.'" for part in prefixes)
+        everywhere = "all " * (len(renamed) == len(original))
+        dropped.append(
+            f"removed the prefix{'es' * (len(prefixes) > 1)} {listed} from {everywhere}"
+            f"{len(renamed)} names"
+        )
+    if left_out := entry.keys() - original.values():
+        dropped.append(f"left out what is not the model's: {list_names(left_out)}")
+    message = ["; ".join(dropped)] if dropped else []
+    return {clean: entry[name] for clean, name in original.items()}, message
+
+
+def _require_tensors(entry: Any) -> None:
+    """Refuse what holds anything but dense tensors under names that have the memory they claim."""
+    if not isinstance(entry, Mapping) or not entry:
+        raise CheckpointError(f"state_dict must be a dictionary of tensors, got {type_name(entry)}")
+    for name, value in entry.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"state_dict must hold tensors under names, got {type_name(value)} under "
+                f"{show(name)}"
+            )
+        if (
+            value.layout != torch.strided
+            or value.is_quantized
+            or value.device.type != "cpu"
+            or value.numel() == 0
+        ):
+            kind = f"{'quantized, ' * value.is_quantized}{value.layout}, of shape"
+            raise CheckpointError(
+                f"state_dict must hold dense tensors with values, got one that is {kind} "
+                f"{tuple(value.shape)}, on the device {value.device}, under {show(name)}"
+            )
+    claimed = sum(value.nbytes for value in entry.values())
+    storages = [value.untyped_storage() for value in entry.values()]
+    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    if claimed > _MAX_SHARING * held:
+        raise CheckpointError(
+            f"state_dict claims {claimed:,} bytes of weights, but they share {held:,} in memory"
+        )
+
+
+class _NoFills(TorchFunctionMode):
+    """Takes initial values for given: on the meta device each costs as much as many a real one."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if function.__name__ in _FILLS:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def init_empty() -> Iterator[None]:
+    """Have modules built inside, in this thread, get shapes: no memory, and no values in it."""
+    with torch.device("meta"), _NoFills():
+        yield
+
+
+def load_weights(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    absent: tuple[str, ...] = (),
+) -> None:
+    """Give a model its weights, without copying those that have a storage of their own.
+
+    Args:
+        model: usually on the meta device; its parameters are replaced.
+        state: weights under the model's names, not to be used any more. Those of another precision
+            are converted to the model's.
+        source: where the weights come from, for the error.
+        absent: prefixes of names that `state` need not have.
+
+    Raises:
+        CheckpointError: if names, shapes or kinds of numbers differ, with a summary of which.
+    """
+    wanted = model.state_dict()
+    # Files written before PyTorch 0.4.1 do not count batches; batch norm starts at zero then.
+    missing = [
+        name
+        for name in wanted
+        if name not in state
+        and not name.startswith(absent)
+        and not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [name for name in state if name not in wanted]
+    common = [name for name in wanted if name in state]
+    misshapen = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in common
+        if state[name].shape != wanted[name].shape
+    ]
+    mistyped = [
+        f"{name} {state[name].dtype} instead of {wanted[name].dtype}"
+        for name in common
+        if wanted[name].is_floating_point() and not state[name].is_floating_point()
+    ]
+    problems = [
+        f"{len(names)} {what}: {join_names(names)}"
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", misshapen),
+            ("of another type", mistyped),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the weights of {source} do not fit a {type(model).__name__} of its config; "
+            f"{'; '.join(problems)}"
+        )
+    # Detached, since a parameter given for a buffer would become one of the model's.
+    own = own_memory(
+        {name: tensor.detach().to(wanted[name].dtype) for name, tensor in state.items()}
+    )
+    model.load_state_dict(own, strict=False, assign=True)
+
+
+def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors that are contiguous and share nothing: only those that do are copied.
+
+    A view of something larger would keep that alive, and what two names share would be trained
+    twice.
+    """
+    own: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        if (
+            not tensor.is_contiguous()
+            or storage.nbytes() != tensor.nbytes
+            or storage.data_ptr() in storages
+        ):
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        storages.add(tensor.untyped_storage().data_ptr())
+        own[name] = tensor
+    return own
