@@ -21,7 +21,7 @@ from checkpoints.architecture import (
     infer_relation,
 )
 from checkpoints.config import MODEL_TYPES, ModelConfig
-from checkpoints.converter import make_preprocessing, tensors_named
+from checkpoints.converter import find_names, make_preprocessing
 from checkpoints.errors import CheckpointError
 from checkpoints.fields import Fields
 from checkpoints.releases import ReleaseConverter
@@ -138,9 +138,7 @@ class C1Converter(ReleaseConverter):
         """Return the name of each head that holds both tasks, and those of the heads apart."""
         if model_type != "mtrn":
             return [_HEADS[model_type]]
-        scales = {
-            name.split(".")[2] for name in tensors_named(self.state, r"consensus\.classifiers")
-        }
+        scales = {name.split(".")[2] for name in find_names(self.state, r"consensus\.classifiers")}
         prefixes = [f"consensus.classifiers.{scale}." for scale in scales]
         return [(f"{prefix}0.", f"{prefix}0.", f"{prefix}1.") for prefix in prefixes]
 

@@ -2,10 +2,8 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-from torch import Tensor
 
 from checkpoints.architecture import infer_backbone, infer_shift
 from checkpoints.config import Checkpoint, ModelConfig
@@ -14,7 +12,7 @@ from checkpoints.fields import Fields
 from checkpoints.state_dict import clean_state_dict
 from data.preprocessing import Preprocessing
 
-__all__ = ["Converter"]
+__all__ = ["Converter", "find_names", "make_preprocessing"]
 
 
 class Converter(ABC):
@@ -131,11 +129,11 @@ class Converter(ABC):
         """Return the options of a shift network that the names of its weights tell."""
         options = infer_shift(self.state)
         place, every = options["shift_place"], options["shift_every"]
-        where = (
-            "all blocks" if every == 1 else f"blocks 0, {every}, {2 * every}, ... of every stage"
-        )
+        blocks = "all blocks"
+        if every > 1:
+            blocks = f"blocks 0, {every}, {2 * every}, ... of every stage"
         self.report.append(
-            f"read shift_place {place!r} and shift_every {every} ({where}) off the names"
+            f"read shift_place {place!r} and shift_every {every} ({blocks}) off the names"
         )
         for name in ("temporal_pool", "non_local"):
             if options[name]:
@@ -180,6 +178,6 @@ def make_preprocessing(place: str, **values: Any) -> Preprocessing:
         raise CheckpointError(f"{place} makes no sense: {error}") from error
 
 
-def tensors_named(state: Mapping[str, Tensor], pattern: str) -> list[str]:
-    """Return the names of weights that begin with a regular expression."""
-    return [name for name in state if re.match(pattern, name)]
+def find_names(names: Iterable[str], pattern: str) -> list[str]:
+    """Return the names that begin with a regular expression."""
+    return [name for name in names if re.match(pattern, name)]

@@ -13,7 +13,7 @@ expect, in another unit.
 from collections.abc import Mapping
 from typing import Any
 
-from checkpoints.converter import tensors_named
+from checkpoints.converter import find_names
 from checkpoints.errors import CheckpointError, list_names
 from checkpoints.releases import ReleaseConverter
 
@@ -39,19 +39,17 @@ class MMActionConverter(ReleaseConverter):
     def matches(contents: Mapping[Any, Any]) -> bool:
         """Return whether the weights have names that only mmaction2 gives."""
         weights = contents["state_dict"]
-        names = [name for name in weights if isinstance(name, str)]
-        return isinstance(weights, Mapping) and bool(
-            tensors_named(dict.fromkeys(names), rf"{_PREFIX}(?:cls_head\.|backbone\..*\.conv\.)")
-        )
+        names = list(map(str, weights)) if isinstance(weights, Mapping) else []
+        return bool(find_names(names, rf"{_PREFIX}(?:cls_head\.|backbone\..*\.conv\.)"))
 
     def clean(self) -> tuple[float | None, bool]:
         """Rename the weights, and leave out what else a training run holds."""
-        if tensors_named(self.state, r"backbone\.layer\d\.\d+\.conv\.\d"):
+        if find_names(self.state, r"backbone\.layer\d\.\d+\.conv\.\d"):
             raise CheckpointError(
                 "the names of the weights are those of a MobileNetV2 of mmaction2: this backbone "
                 "is not built here"
             )
-        if not tensors_named(self.state, r"backbone\.layer1\.0\.conv1\.conv\."):
+        if not find_names(self.state, r"backbone\.layer1\.0\.conv1\.conv\."):
             raise CheckpointError(
                 f"the names of the weights are those of an mmaction2 checkpoint, but not of a TSN, "
                 f"TSM or TRN on a ResNet, got {list_names(self.state)}"

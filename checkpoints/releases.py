@@ -24,7 +24,7 @@ from checkpoints.architecture import (
     infer_relation,
 )
 from checkpoints.config import ModelConfig
-from checkpoints.converter import Converter, tensors_named
+from checkpoints.converter import Converter, find_names
 from checkpoints.errors import CheckpointError, list_names
 
 __all__ = ["ReleaseConverter"]
@@ -136,13 +136,13 @@ class ReleaseConverter(Converter):
     def _require_readable(self) -> None:
         """Refuse weights that are not those of the models here, by the layout that they have."""
         for pattern, layout, reason in _UNREADABLE:
-            for name in tensors_named(self.state, pattern)[:1]:
+            for name in find_names(self.state, pattern)[:1]:
                 match = re.match(pattern, name)
                 raise CheckpointError(
                     f"the names of the weights (such as {match and match[0]}) are those of "
                     f"{layout}: {reason}"
                 )
-        if not tensors_named(self.state, r"base_model\."):
+        if not find_names(self.state, r"base_model\."):
             raise CheckpointError(
                 "the file does not say which model it is for: expected model_type, segment_count, "
                 "modality and arch beside state_dict, or weights with the names of a TSN, TRN, "
@@ -153,7 +153,7 @@ class ReleaseConverter(Converter):
     def _drop_last_layer(self) -> float | None:
         """Drop the backbone's classifier; a model without dropout has its only head there."""
         last = r"base_model\.(?:fc|last_linear|classifier)\."
-        extra = tensors_named(self.state, last)
+        extra = find_names(self.state, last)
         if not extra:
             return None
         if "new_fc.weight" in self.state:
