@@ -264,7 +264,8 @@ class TSN(nn.Module):
         Raises:
             checkpoints.errors.CheckpointError: if its weights do not fit this model.
         """
-        state, heads = checkpoint.state_dict, ()
+        state = checkpoint.state_dict
+        heads: tuple[str, ...] = ()
         report = list(checkpoint.report)
         if self.num_class != checkpoint.config.num_class:
             heads = ("fc_verb.", "fc_noun.", "consensus.classifiers.")

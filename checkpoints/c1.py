@@ -138,8 +138,8 @@ class C1Converter(ReleaseConverter):
         """Return the name of each head that holds both tasks, and those of the heads apart."""
         if model_type != "mtrn":
             return [_HEADS[model_type]]
-        scales = {name.split(".")[2] for name in find_names(self.state, r"consensus\.classifiers")}
-        prefixes = [f"consensus.classifiers.{scale}." for scale in scales]
+        names = find_names(self.state, r"consensus\.classifiers\.")
+        prefixes = {f"consensus.classifiers.{name.split('.')[2]}." for name in names}
         return [(f"{prefix}0.", f"{prefix}0.", f"{prefix}1.") for prefix in prefixes]
 
     def _preprocessing(self) -> Preprocessing:

@@ -58,19 +58,16 @@ class Fields:
                 return value
         return None
 
-    def _read(self, name: builtins.str, default: Any) -> tuple[Any, builtins.bool]:
-        """Return a field or else its default, and whether it was there."""
-        value = self.get(name)
-        if value is not None:
-            return value, True
-        if default is _REQUIRED:
+    def _default(self, name: builtins.str, default: Default | _Required) -> Default:
+        """Return the default of a field that is missing."""
+        if isinstance(default, _Required):
             parent = name.rpartition(".")[0]
             held = self.get(parent) if parent else self._values
             names = list_names(held) if isinstance(held, Mapping) else type_name(held)
             raise CheckpointError(f"{self._place}the entry {name!r} is missing, got {names}")
         if default is not None:
             self.assumed.append(f"{name} {default}")
-        return default, False
+        return default
 
     def _error(self, name: builtins.str, wanted: builtins.str, value: Any) -> CheckpointError:
         return CheckpointError(f"{self._place}{name} must be {wanted}, got {show(value)}")
@@ -79,16 +76,16 @@ class Fields:
         self, name: builtins.str, default: Default | _Required = _REQUIRED
     ) -> builtins.float | Default:
         """Return a finite number."""
-        value, found = self._read(name, default)
-        return self._number(name, value) if found else value
+        value = self.get(name)
+        return self._default(name, default) if value is None else self._number(name, value)
 
     def int(
         self, name: builtins.str, default: Default | _Required = _REQUIRED
     ) -> builtins.int | Default:
         """Return a whole number of at most a million."""
-        value, found = self._read(name, default)
-        if not found:
-            return value
+        value = self.get(name)
+        if value is None:
+            return self._default(name, default)
         number = self._number(name, value)
         if not number.is_integer() or abs(number) > MAX_INT:
             raise self._error(name, f"a whole number up to {MAX_INT:,}", value)
@@ -96,7 +93,9 @@ class Fields:
 
     def floats(self, name: builtins.str) -> tuple[builtins.float, ...]:
         """Return a short list of finite numbers, such as a mean of every channel."""
-        value, _ = self._read(name, _REQUIRED)
+        value = self.get(name)
+        if value is None:
+            return self._default(name, _REQUIRED)
         if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_ITEMS:
             raise self._error(name, f"a list of 1 to {MAX_ITEMS:,} numbers", value)
         return tuple(self._number(name, item) for item in value)
@@ -105,8 +104,10 @@ class Fields:
         self, name: builtins.str, default: Default | _Required = _REQUIRED
     ) -> builtins.str | Default:
         """Return a short string."""
-        value, found = self._read(name, default)
-        if found and (not isinstance(value, builtins.str) or len(value) > MAX_NAME_LENGTH):
+        value = self.get(name)
+        if value is None:
+            return self._default(name, default)
+        if not isinstance(value, builtins.str) or len(value) > MAX_NAME_LENGTH:
             raise self._error(name, f"a string of at most {MAX_NAME_LENGTH} characters", value)
         return value
 
@@ -114,9 +115,9 @@ class Fields:
         self, name: builtins.str, default: Default | _Required = _REQUIRED
     ) -> builtins.bool | Default:
         """Return a bool, of which 0 and 1 are other names."""
-        value, found = self._read(name, default)
-        if not found:
-            return value
+        value = self.get(name)
+        if value is None:
+            return self._default(name, default)
         if not isinstance(value, builtins.bool | builtins.int) or value not in (0, 1):
             raise self._error(name, "a bool", value)
         return builtins.bool(value)

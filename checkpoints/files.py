@@ -161,11 +161,8 @@ def _forbidden_name(error: Exception) -> str | None:
     """Return the name that torch's reader refuses, if that is why it failed."""
     if not isinstance(error, pickle.UnpicklingError):
         return None
-    match = re.search(
-        r"GLOBAL ([\w.]+) was not an allowed|(?:load unsafe global|unsupported class) ([\w.]+)",
-        str(error),
-    )
-    return match and (match[1] or match[2])
+    match = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed|whose module)", str(error))
+    return match and match[1]
 
 
 def find_format(path: str | os.PathLike[str]) -> str:

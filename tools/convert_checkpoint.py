@@ -53,7 +53,7 @@ def convert(
         ValueError: if `legacy` is wanted of a safetensors file.
         checkpoints.errors.CheckpointError: if `load_checkpoint` does not load the file.
     """
-    file_format = format_for(destination, legacy=legacy)
+    format_for(destination, legacy=legacy)  # refused before anything is read
     if destination.exists() and not overwrite:
         raise FileExistsError(
             f"{destination} exists: give another name for the converted file, or pass --overwrite"
