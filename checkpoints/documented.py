@@ -70,6 +70,7 @@ class DocumentedConverter(Converter):
         relational, shifting = model_type in ("trn", "mtrn"), model_type == "tsm"
         if relational and own.get("img_feature_dim") is None and "img_feature_dim" in args:
             self.report.append("took img_feature_dim from the training options")
+        segments = self.segments(own.int("segment_count", None), model_type)
         version = own.int("format_version", _FORMAT_VERSION)
         if version != _FORMAT_VERSION:
             self.report.append(
@@ -85,7 +86,7 @@ class DocumentedConverter(Converter):
         return ModelConfig(
             model_type=model_type,
             num_class=infer_num_class(model_type, self.state),
-            num_segments=self.segments(own.int("segment_count", None), model_type),
+            num_segments=segments,
             modality=modality,
             arch=own.str("arch"),
             new_length=self._new_length(modality, either, args),

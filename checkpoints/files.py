@@ -32,6 +32,7 @@ _MAX_UNPACKED_RATIO, _ALWAYS_UNPACKED = 10, 64 * 2**20
 """How many times its size a compressed archive may unpack to, and how many bytes always. Weights
 hardly compress."""
 _MAX_READ_ATTEMPTS = 10
+_ZIP_START = b"PK\x03\x04"
 
 _loading = threading.Lock()
 
@@ -83,6 +84,11 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
         ) from error
     except Exception as error:  # a damaged file raises nearly anything from the depths of torch
         if name := _forbidden_name(error):
+            if name.startswith("mmengine."):
+                raise CheckpointError(
+                    f"{path} holds {name!r}: it is a training file of mmaction2. Where that is "
+                    f"installed, save its entries 'meta' and 'state_dict' alone, and load those"
+                ) from error
             raise CheckpointError(
                 f"{path} holds {name!r}, which is neither a dense tensor nor a plain value and "
                 f"could run code. If you trust whoever wrote the file, load it with trust=True "
@@ -95,7 +101,7 @@ def _validate_file(path: Path) -> None:
     """Refuse what torch's reader would take at its word, or read as something that it is not."""
     with open(path, "rb") as file:
         start = file.read(4)
-    if start == b"PK\x03\x04":
+    if start == _ZIP_START:
         try:
             with zipfile.ZipFile(path) as archive:
                 _validate_archive(archive, path.stat().st_size)
@@ -167,9 +173,10 @@ def _forbidden_name(error: Exception) -> str | None:
 
 def find_format(path: str | os.PathLike[str]) -> str:
     """Return the format of a checkpoint file that can be read, one of `FORMATS`."""
-    if is_safetensors(Path(path)):
-        return "safetensors"
-    return "zip" if zipfile.is_zipfile(path) else "legacy"
+    with open(path, "rb") as file:
+        if file.read(4) == _ZIP_START:
+            return "zip"
+    return "safetensors" if is_safetensors(Path(path)) else "legacy"
 
 
 def format_for(path: str | os.PathLike[str], *, legacy: bool = False) -> str:

@@ -1,7 +1,7 @@
 """Checkpoints of mmaction2 1.x: TSN, TSM and TRN on ResNets.
 
-A file is {meta, state_dict}; that of a training run also holds logs and optimiser, which are not
-read. Names: `backbone.conv1.conv.weight`, `backbone.layer1.0.conv1.bn.weight`,
+A file is {meta, state_dict}; those of training runs hold objects of mmengine too, and are refused.
+Names: `backbone.conv1.conv.weight`, `backbone.layer1.0.conv1.bn.weight`,
 `backbone.layer1.0.downsample.conv.weight`; the head is `cls_head.fc_cls`, a TRN's relation
 `cls_head.consensus`, whose classifiers are paired with their own scales.
 

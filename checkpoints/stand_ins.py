@@ -1,8 +1,7 @@
 """Stand-ins for classes that checkpoint files name beside tensors: they keep state and run nothing.
 
 Lightning writes its hyper-parameters as the objects that they are, an omegaconf tree or a
-dictionary of its own kind, and names its callbacks by their classes; mmengine writes its logs.
-Neither library is needed to read such a file.
+dictionary of its own kind, and names its callbacks by their classes. It need not be installed.
 """
 
 import re
@@ -31,9 +30,6 @@ class ConfigNode:
 
 class _Unread:
     """Stands for what is of no interest, and keeps nothing of it."""
-
-    def __init__(self, *arguments: object) -> None:
-        pass
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -118,11 +114,5 @@ ALLOWED: dict[str, Any] = {
     # Kept as their names, since nothing is to be made of them.
     **{name: name for name in (*_OMEGACONF_TYPES, *_LIGHTNING_CALLBACKS)},
     **dict.fromkeys(_LIGHTNING_DICTIONARIES, dict),
-    # The log of an mmengine training run: arrays of losses, and functions over them.
-    "mmengine.logging.history_buffer.HistoryBuffer": _Unread,
-    "numpy.core.multiarray._reconstruct": _Unread,
-    "numpy._core.multiarray._reconstruct": _Unread,
-    "numpy.ndarray": "numpy.ndarray",
-    "builtins.getattr": _Unread,
 }
 """What a file may name beside tensors and plain values: name -> what it becomes."""

@@ -324,7 +324,7 @@ def renamed(state: dict) -> dict:
         ({"segment_count": 0}, "cannot be: num_segments must be a positive integer, got 0"),
         ({"args": Namespace(dropout=7)}, "cannot be: dropout must be a probability"),
         ({"segment_count": "many"}, "segment_count must be a number, got 'many'"),
-        ({"arch": "resnet34"}, r"do not fit a TSN of its settings; \d+ missing: .* and \d+ more$"),
+        ({"arch": "resnet34"}, r"do not fit a TSN of its config; \d+ missing: .* and \d+ more$"),
         ({"modality": "Flow"}, r"conv1.weight \(64, 3, 7, 7\) instead of \(64, 4, 7, 7\)"),
         ({"state_dict": renamed}, r"20 missing: .*layer1.* and 15 more; 24 unexpected: .*stage1"),
     ],

@@ -74,24 +74,28 @@ def _tensor_in_both(**options: Any) -> list[Callable[[Path], None]]:
     ]
 
 
-_TOO_LARGE = "claims more than the 16 bytes of its storage"
+_REFUSED = "is not a checkpoint, or is damaged|which is neither a dense tensor nor a plain value"
+"""What torch's own reader refuses; which of the two it says depends on its version."""
 _TENSORS: dict[str, tuple[dict[str, Any], str]] = {
-    "larger than its storage": ({"size": (2**30,)}, _TOO_LARGE),
-    "of stride zero": ({"size": (2**40,), "stride": (0,)}, _TOO_LARGE),
-    "of a large stride": ({"size": (2, 2), "stride": (2**61, 1)}, _TOO_LARGE),
-    "behind the end of its storage": ({"size": (1,), "offset": 2**62}, _TOO_LARGE),
-    "whose sizes' product overflows": ({"size": (2**62, 4), "stride": (0, 0)}, _TOO_LARGE),
-    "of a negative stride": ({"size": (4,), "stride": (-1,), "offset": 3}, "smallest being -1"),
-    "of a negative size": ({"size": (-4,), "stride": (1,)}, "the smallest being -4"),
-    "in front of its storage": ({"size": (4,), "offset": -4}, "the offset -4"),
+    "larger than its storage": ({"size": (2**30,)}, _REFUSED),
+    "of stride zero": (
+        {"size": (2**40,), "stride": (0,)},
+        "claims 4,398,046,511,104 bytes of weights, but they share 16 in memory",
+    ),
+    "of a large stride": ({"size": (2, 2), "stride": (2**61, 1)}, _REFUSED),
+    "behind the end of its storage": ({"size": (1,), "offset": 2**62}, _REFUSED),
+    "whose sizes' product overflows": ({"size": (2**62, 4), "stride": (0, 0)}, _REFUSED),
+    "of a negative stride": ({"size": (4,), "stride": (-1,), "offset": 3}, _REFUSED),
+    "of a negative size": ({"size": (-4,), "stride": (1,)}, _REFUSED),
+    "in front of its storage": ({"size": (4,), "offset": -4}, _REFUSED),
     "of a hundred thousand axes": (
         {"size": (1,) * 10**5, "stride": (1,) * 10**5},
-        "100000 sizes and 100000 strides",
+        "does not record its number of segments",
     ),
-    "of fewer strides than sizes": ({"size": (2, 2), "stride": (1,)}, "2 sizes and 1 strides"),
+    "of fewer strides than sizes": ({"size": (2, 2), "stride": (1,)}, _REFUSED),
     "of another storage's size": (
         {"size": (2**40,), "held": 2**40},
-        "claims? (to hold )?4,398,046,511,104 bytes",
+        _REFUSED,
     ),
 }
 
@@ -117,14 +121,14 @@ SIZES: dict[str, Bomb] = {
     "two records of one name": (_two_of_one_name, "two records of one name"),
     "a storage without a record": (
         _in_archive(state_dict(a=tensor(4)), records={}),
-        "16 bytes for the storage '0', of which it holds 0",
+        _REFUSED,
     ),
     "many storages as large as the file": (
         _in_old_file(
             dictionary(**{f"a{i}": storage(str(i), 2**20, legacy=True) for i in range(64)}),
             storages=bytes(2**22),
         ),
-        "bytes of weights",
+        _REFUSED,
     ),
     **{
         f"a view {place} its storage": (
@@ -133,7 +137,7 @@ SIZES: dict[str, Bomb] = {
                     a=tensor(4, legacy=True, view=group(text("v"), number(offset), number(4)))
                 )
             ),
-            "a view that does not lie in its storage",
+            _REFUSED,
         )
         for place, offset in (("behind", 2**40), ("in front of", -4))
     },
@@ -141,7 +145,7 @@ SIZES: dict[str, Bomb] = {
         _in_old_file(
             state_dict(a=tensor(4, legacy=True)), storages=struct.pack("<q", 4) + bytes(4)
         ),
-        "ends early: 12 of 16 bytes",
+        _REFUSED,
     ),
     "a reference to a module": (
         _in_old_file(
@@ -151,7 +155,7 @@ SIZES: dict[str, Bomb] = {
             )
             + b"Q"
         ),
-        "a reference to something that is no storage",
+        _REFUSED,
     ),
     "a storage whose length is a float": (
         _in_archive(
@@ -161,7 +165,7 @@ SIZES: dict[str, Bomb] = {
             )
             + b"Q"
         ),
-        "whose length is no whole number",
+        _REFUSED,
     ),
 }
 
@@ -173,19 +177,10 @@ def _million(make: Callable[[int], bytes]) -> bytes:
     return b"(" + b"".join(map(make, range(10**6)))
 
 
-def _copies(value: bytes, call_on_it: bytes) -> bytes:
-    """A list of a hundred thousand copies of one value."""
-    return value + b"q\x00" + b"](" + call_on_it * 10**5 + b"e"
-
-
-_NUMBERS = b"](" + b"".join(map(number, range(10**5))) + b"e"
-_OPTIONS = b"}(" + b"".join(text(f"{i:05}") + b"N" for i in range(10**5)) + b"u"
-_IN_MEMORY = "takes more than 4,194,304 bytes in memory"
-
 AMOUNTS: dict[str, Bomb] = {
     "a name list of a million entries": (
         _in_archive(dictionary(state_dict=b"]" + _million(lambda i: text(f"layer{i:07}")) + b"e")),
-        "takes more than 4,194,304 bytes",
+        "state_dict must be a dictionary of tensors, got list",
     ),
     "weights under three hundred thousand names": (
         _in_archive(
@@ -221,37 +216,19 @@ AMOUNTS: dict[str, Bomb] = {
     ),
     "a text of four thousand million letters": (
         _in_archive(b"X\xff\xff\xff\xffabc"),
-        "is not a checkpoint, or is damaged",
-    ),
-    "copies of a text without end": (
-        _in_archive(
-            name("_codecs.encode")
-            + b"q\x01"
-            + text("latin1")
-            + b"q\x02"
-            + _copies(text("x" * 2**20), b"h\x01h\x00h\x02\x86R")
-        ),
-        _IN_MEMORY,
-    ),
-    "copies of a set without end": (
-        _in_archive(name("__builtin__.set") + b"q\x01" + _copies(_NUMBERS, b"h\x01h\x00\x85R")),
-        _IN_MEMORY,
-    ),
-    "copies of options without end": (
-        _in_archive(name("argparse.Namespace") + b"q\x01" + _copies(_OPTIONS, b"h\x01)\x81h\x00b")),
-        _IN_MEMORY,
+        _REFUSED,
     ),
     "a hundred gigabytes of bytearray": (
         _in_archive(call("__builtin__.bytearray", number(10**11))),
-        "holds 'bytearray'",
+        _REFUSED,
     ),
     "a tensor without storage": (
         _in_archive(call("torch.FloatTensor", number(2**40))),
-        "holds 'torch.FloatTensor'",
+        _REFUSED,
     ),
     "a storage of its own": (
         _in_archive(call("torch.FloatStorage", number(2**40))),
-        "not callable",
+        _REFUSED,
     ),
     "torch's conversion of an expanded tensor": (
         _in_archive(
@@ -260,15 +237,15 @@ AMOUNTS: dict[str, Bomb] = {
                 *(tensor(2**33, stride=(0,)), name("torch.float64"), text("cpu"), b"\x89"),
             )
         ),
-        "holds 'torch._utils._rebuild_device_tensor_from_cpu_tensor'",
+        _REFUSED,
     ),
     "attributes for torch's classes": (
         _in_archive(name("torch.Tensor") + dictionary(__add__=b"N") + b"b"),
-        "holds 'torch.Tensor'",
+        _REFUSED,
     ),
     "attributes for allowed classes": (
         _in_archive(name("argparse.Namespace") + b"N" + dictionary(__init__=b"N") + b"\x86b"),
-        "is not a checkpoint, or is damaged",
+        _REFUSED,
     ),
 }
 
@@ -324,7 +301,7 @@ DEPTHS: dict[str, Bomb] = {
                 segment_count=_nested(10**5),
             )
         ),
-        r"segment_count must be a number, got \[\[\[\[\.\.\.\]\]\]\]",
+        "nested too deeply",
     ),
     "nested lists in the place of weights": (
         _in_archive(state_dict(a=_nested(10**5))),
@@ -417,7 +394,7 @@ SETTINGS: dict[str, Bomb] = {
     ),
     "a backbone with a name of three megabytes": (
         _checkpoint(arch="resnet" * 500_000),
-        "arch must be a text of at most 100 characters",
+        "arch must be a string of at most 100 characters",
     ),
     "a residual block at position 10^5000": (
         lambda path: write(

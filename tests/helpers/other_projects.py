@@ -1,21 +1,57 @@
 """Checkpoints as other projects write them, made from models of this one."""
 
+import json
 import re
 import sys
 import typing
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest import mock
 
 import torch
+from reference.fill import tensor_for
 from torch import Tensor
 
+from helpers.original_format import make
+from model_loader import get_config
 from tsn import TSN
 
 C1_CLASSES = (97, 300)
+
+RELEASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "TSN": ("tsn", {"consensus_type": "avg"}),
+    "TRN": ("trn", {}),
+    "multi-scale TRN": ("mtrn", {"classifier_pairing": "per-scale"}),
+    "TSM": ("tsm", {"shift_place": "blockres"}),
+    "TSM in front of blocks": ("tsm", {"shift_place": "block"}),
+    "TSM in every second block": ("tsm", {"shift_place": "blockres", "shift_every": 2}),
+    "TSM before every second block": ("tsm", {"shift_place": "block", "shift_every": 2}),
+    "TSM, non-local, pooled": ("tsm-nl", {}),
+    "TSM, non-local, before blocks": ("tsm-nl", {"shift_place": "block", "temporal_pool": False}),
+}
+"""Kinds of releases: model_type, and options that a release leaves its reader to find out."""
+
+OWN: dict[str, dict[str, Any]] = {
+    "tsn": {"consensus_type": "avg"},
+    "trn": {},
+    "mtrn": {},
+    "tsm": {"shift_div": 8},
+    "tsm-nl": {"shift_div": 8},
+}
+"""model_type, and the options that its weights do not tell, as they are assumed."""
+
+
+def small(kind: str, modality: str = "RGB", num_class: Any = 3, **options: Any) -> TSN:
+    """A small model of a kind of release, with the dropout that a reader assumes."""
+    model_type, own_options = RELEASES[kind]
+    defaults: dict[str, Any] = {"dropout": 0.7}
+    if model_type.startswith("tsm"):
+        defaults = {"dropout": 0.8, "shift_div": 8}
+    return make(model_type, modality, num_class, **{**defaults, **own_options, **options})
 
 
 def their_names(state: Mapping[str, Tensor], prefix: str = "module.") -> dict[str, Tensor]:
@@ -146,3 +182,44 @@ def configuration(value: Any, classes: Mapping[str, type], parent: Any = None) -
     else:
         node.__dict__["_val"] = value
     return node
+
+
+def c1_small(
+    kind: str, modality: str = "RGB", dropout: float = 0.3, **options: Any
+) -> tuple[TSN, dict[str, Any]]:
+    if modality == "Flow":
+        options.setdefault("new_length", 5)
+    model = small(kind, modality, C1_CLASSES, dropout=dropout, **options)
+    of_model = {}
+    if kind.startswith("TSM"):
+        config = get_config(model)
+        names = ("shift_div", "non_local", "temporal_pool")
+        of_model = {name: getattr(config, name) for name in names}
+    names_of_types = {"multi-scale TRN": "MTRN"}
+    return model, lightning(model, names_of_types.get(kind, kind[:3]), **of_model)
+
+
+def changed(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A tree with another value, or none, at a place."""
+    first, _, rest = path.partition(".")
+    if rest:
+        return {**tree, first: changed(tree[first], rest, value)}
+    tree = {name: item for name, item in tree.items() if name != first}
+    return tree if value is None else {**tree, first: value}
+
+
+REFERENCE = Path(__file__).resolve().parents[1] / "reference"
+RECORDED: dict[str, dict[str, Any]] = json.loads((REFERENCE / "foreign.json").read_text())
+"""Checkpoints of other projects: names and shapes as in the files."""
+
+
+def recorded_contents(name: str) -> dict[str, Any]:
+    """A file of another project as it was recorded: names and shapes, and made-up weights."""
+    recorded = RECORDED[name]
+    state = {
+        key: tensor_for(key, tuple(shape), getattr(torch, dtype))
+        for key, (shape, dtype) in recorded["state_dict"].items()
+    }
+    if "hyper_parameters" in recorded:
+        return {"state_dict": state, "hyper_parameters": recorded["hyper_parameters"]}
+    return {"epoch": 1, "arch": recorded["base_model"], "best_prec1": 1.0, "state_dict": state}
