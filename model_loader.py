@@ -18,13 +18,13 @@ from typing import Any
 from torch import nn
 
 from checkpoints.checkpoint import read_checkpoint
-from checkpoints.config import MODEL_TYPES, Checkpoint, ModelConfig
+from checkpoints.config import MODEL_OPTIONS, Checkpoint, ModelConfig
 from checkpoints.documented import to_dictionary
 from checkpoints.errors import CheckpointError, key_to_str
 from checkpoints.files import write_file
-from checkpoints.state_dict import init_empty
 from checkpoints.values import to_plain
 from data.options import class_counts, positive_integer
+from ops.loading import init_empty
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
@@ -32,20 +32,6 @@ from tsn import TSN
 __all__ = ["build_model", "get_config", "load_checkpoint", "read_documented", "save_checkpoint"]
 
 _CLASSES: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
-_OPTIONS = {
-    "tsn": ("consensus_type",),
-    "trn": ("img_feature_dim",),
-    "mtrn": ("img_feature_dim", "classifier_pairing"),
-    "tsm": (
-        "consensus_type",
-        "shift_div",
-        "shift_place",
-        "shift_every",
-        "temporal_pool",
-        "non_local",
-    ),
-}
-"""Options that a model type has beyond those that all have."""
 
 
 def build_model(config: ModelConfig) -> TSN:
@@ -61,8 +47,12 @@ def build_model(config: ModelConfig) -> TSN:
         ValueError: if the options contradict each other.
     """
     if config.model_type not in _CLASSES:
-        raise ValueError(f"model_type must be one of {MODEL_TYPES}, got {config.model_type!r}")
-    options: dict[str, Any] = {name: getattr(config, name) for name in _OPTIONS[config.model_type]}
+        raise ValueError(
+            f"model_type must be one of {tuple(MODEL_OPTIONS)}, got {config.model_type!r}"
+        )
+    options: dict[str, Any] = {
+        name: getattr(config, name) for name in MODEL_OPTIONS[config.model_type]
+    }
     if config.dropout is not None:
         options["dropout"] = config.dropout
     model = _CLASSES[config.model_type](
@@ -87,7 +77,9 @@ def get_config(model: TSN) -> ModelConfig:
         model: a TSN, TRN, MTRN or TSM.
     """
     model_type = model.variant.lower()
-    options = {name: getattr(model, name) for name in _OPTIONS[model_type] if hasattr(model, name)}
+    options = {
+        name: getattr(model, name) for name in MODEL_OPTIONS[model_type] if hasattr(model, name)
+    }
     return ModelConfig(
         model_type=model_type,
         num_class=model.num_class,

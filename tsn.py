@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints.config import Checkpoint
-from checkpoints.state_dict import init_empty, load_weights
 from data.options import MODALITIES, class_counts, default_length, one_of, positive_integer
 from data.preprocessing import Preprocessing
 from ops.backbones import (
@@ -30,6 +29,7 @@ from ops.backbones import (
     make_backbone,
 )
 from ops.consensus import CONSENSUS_TYPES
+from ops.loading import init_empty, load_weights
 from ops.non_local import NonLocalBlock
 from ops.relation import MultiScaleRelation, TemporalRelation
 from transforms import Frames, evaluation_transform, training_transform

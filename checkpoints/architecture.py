@@ -1,7 +1,7 @@
 """What the names and shapes of weights say of the network that they belong to.
 
 The names are those of this library's models, without prefixes: `base_model.*`, `new_fc.*`,
-`fc_verb.*`, `fc_noun.*` and `consensus.*`.
+`fc_verb.*`, `fc_noun.*` and `consensus.*`. Weights that no model here has are a CheckpointError.
 """
 
 import re
@@ -46,7 +46,7 @@ _BLOCK = re.compile(
 
 
 def infer_model_type(state: State) -> str:
-    """Return which of `checkpoints.config.MODEL_TYPES` has weights of such names."""
+    """Return which of `checkpoints.config.MODEL_OPTIONS` has weights of such names."""
     if any(name.startswith("consensus.fc_fusion_scales.") for name in state):
         return "mtrn"
     if any(name.startswith("consensus.pre_classifier.") for name in state):
@@ -55,11 +55,7 @@ def infer_model_type(state: State) -> str:
 
 
 def infer_num_class(model_type: str, state: State) -> int | tuple[int, int]:
-    """Return the numbers of classes, from the shapes of the heads.
-
-    Raises:
-        CheckpointError: if there are no heads.
-    """
+    """Return the numbers of classes, from the shapes of the heads."""
     prefix = {"trn": "consensus.classifiers.", "mtrn": "consensus.classifiers.0."}.get(model_type)
     if prefix is None:
         candidates = [("fc_verb.weight", "fc_noun.weight"), ("new_fc.weight",)]
@@ -76,14 +72,7 @@ def infer_num_class(model_type: str, state: State) -> int | tuple[int, int]:
 
 
 def infer_relation(model_type: str, state: State) -> tuple[int | None, int]:
-    """Return T and `img_feature_dim`, from the shapes of a relational head.
-
-    Returns:
-        None and the default for models without a relation.
-
-    Raises:
-        CheckpointError: if the relation's widths are not those of the models here.
-    """
+    """Return T and `img_feature_dim` of a relational head; None and the default without one."""
     if model_type not in _BOTTLENECKS:
         return None, 256
     width = len(_matrix(state, "new_fc.weight"))
@@ -131,9 +120,6 @@ def infer_modality(state: State) -> tuple[str, int]:
 
     An even number of channels is taken for flow, although 6 and 12 could be RGBDiff too: with the
     usual lengths of 5, flow has 10 and RGBDiff 15.
-
-    Raises:
-        CheckpointError: if no modality has so many channels.
     """
     channels = input_channels(state)
     if channels == 3:
@@ -149,11 +135,7 @@ def infer_modality(state: State) -> tuple[str, int]:
 
 
 def infer_backbone(state: State) -> str | None:
-    """Return the name of the backbone that has weights of such names; None if none is known.
-
-    Raises:
-        CheckpointError: if it is an Inception-V3 that is not built here.
-    """
+    """Return the name of the backbone that has weights of such names; None if none is known."""
     if any(name.startswith("base_model.conv1_7x7_s2.") for name in state):
         return "BNInception"
     if any(name.startswith("base_model.Mixed_") for name in state):
@@ -176,21 +158,13 @@ def infer_backbone(state: State) -> str | None:
 
 
 def infer_shift(state: State) -> dict[str, Any]:
-    """Return the options of a shift network that the names of its weights tell.
-
-    Returns:
-        shift_place, shift_every, temporal_pool and non_local.
-
-    Raises:
-        CheckpointError: if no residual block shifts, or not as the models here can.
-    """
+    """Return shift_place, shift_every, temporal_pool and non_local, by the names of weights."""
     stages = _residual_blocks(state)
     places = {place for blocks in stages.values() for found in blocks.values() for place in found}
     if len(places) != 1:
+        found = "in two different places, of which one is possible" if places else "nowhere"
         raise CheckpointError(
-            "the weights have names of a shift network, but no residual block of a ResNet shifts"
-            if not places
-            else "residual blocks shift in two different places, of which one is possible here"
+            f"the weights have names of a shift network, but residual blocks shift {found} here"
         )
     shifted = {
         stage: [position for position in sorted(blocks) if blocks[position]]

@@ -5,14 +5,16 @@
             std)
     model   type, backbone, dropout and, for TSM, shift_div, non_local, temporal_pool
 
-Flow files have no `bgr`. One head holds the classes of verbs and nouns, and is split. What there is
-of training beside all this is not read.
+One head holds the classes of verbs and nouns, and is split. What is of training is not read.
 
 Source: the models of "Rescaling Egocentric Vision" (arXiv:2006.13256).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from checkpoints.architecture import (
     infer_modality,
@@ -20,8 +22,8 @@ from checkpoints.architecture import (
     infer_num_class,
     infer_relation,
 )
-from checkpoints.config import MODEL_TYPES, ModelConfig
-from checkpoints.converter import find_names, make_preprocessing
+from checkpoints.config import MODEL_OPTIONS, ModelConfig
+from checkpoints.converter import make_preprocessing
 from checkpoints.errors import CheckpointError
 from checkpoints.fields import Fields
 from checkpoints.releases import ReleaseConverter
@@ -31,12 +33,6 @@ __all__ = ["C1Converter"]
 
 _VERBS, _NOUNS = 97, 300
 """Classes of EPIC-KITCHENS-100; C1 has one head for both, verbs first."""
-_HEADS = {
-    "tsn": ("new_fc.", "fc_verb.", "fc_noun."),
-    "tsm": ("new_fc.", "fc_verb.", "fc_noun."),
-    "trn": ("consensus.classifiers.0.", "consensus.classifiers.0.", "consensus.classifiers.1."),
-}
-"""Names of a model's only head, and of its two heads."""
 _PREPROCESSING = "data.preprocessing"
 
 
@@ -61,7 +57,7 @@ class C1Converter(ReleaseConverter):
         self.clean()
         found = infer_model_type(self.state)
         model_type = tree.str("model.type", found.upper()).lower()
-        if model_type not in MODEL_TYPES:
+        if model_type not in MODEL_OPTIONS:
             raise CheckpointError(
                 f"hyper_parameters: model.type must be TSN, TRN, MTRN or TSM, got "
                 f"{tree.get('model.type')!r}"
@@ -74,8 +70,10 @@ class C1Converter(ReleaseConverter):
                 f"names of a {found.upper()}"
             )
         of_weights, width = infer_relation(model_type, self.state)
-        segments = tree.int("data.frame_count", None) or of_weights
-        if of_weights not in (None, segments):
+        segments = tree.int("data.frame_count", None)
+        if of_weights is None or segments is None:
+            segments = segments or of_weights
+        elif segments != of_weights:
             raise CheckpointError(
                 f"hyper_parameters say {segments} segments (data.frame_count), but the relation's "
                 f"weights are for {of_weights}"
@@ -121,26 +119,23 @@ class C1Converter(ReleaseConverter):
                 f"nouns"
             )
             return
-        count = 0
-        for name in list(self.state):
-            for head, *tasks in self._heads(model_type):
-                if name.startswith(head) and len(self.state[name]) == _VERBS + _NOUNS:
-                    parts = self.state.pop(name).split((_VERBS, _NOUNS))
-                    leaf = name.removeprefix(head)
-                    self.state |= {f"{task}{leaf}": p for task, p in zip(tasks, parts, strict=True)}
-                    count += leaf == "weight"
+        relational = model_type in ("trn", "mtrn")
+        head = r"(consensus\.classifiers\.(?:\d+\.)?)0\.(?=\w+$)" if relational else r"(new_fc\.)"
+        state: dict[str, Tensor] = {}
+        for name, tensor in self.state.items():
+            match = re.match(head, name)
+            if match is None or tensor.shape[:1] != (_VERBS + _NOUNS,):
+                state[name] = tensor
+                continue
+            tasks = (f"{match[1]}0.", f"{match[1]}1.") if relational else ("fc_verb.", "fc_noun.")
+            parts = tensor.split((_VERBS, _NOUNS))
+            state |= {t + name[match.end() :]: p for t, p in zip(tasks, parts, strict=True)}
+        count = (len(state) - len(self.state)) // 2  # each has a weight and a bias
+        self.state = state
         self.report.append(
             f"split {count} head{'s' * (count != 1)} of {_VERBS + _NOUNS} classes into {_VERBS} "
             f"verbs and {_NOUNS} nouns"
         )
-
-    def _heads(self, model_type: str) -> list[tuple[str, str, str]]:
-        """Return the name of each head that holds both tasks, and those of the heads apart."""
-        if model_type != "mtrn":
-            return [_HEADS[model_type]]
-        names = find_names(self.state, r"consensus\.classifiers\.")
-        prefixes = {f"consensus.classifiers.{name.split('.')[2]}." for name in names}
-        return [(f"{prefix}0.", f"{prefix}0.", f"{prefix}1.") for prefix in prefixes]
 
     def _preprocessing(self) -> Preprocessing:
         """Return the input that the weights were trained with.

@@ -48,13 +48,9 @@ def read_checkpoint(
         num_segments: as for `parse_checkpoint`.
         trust: as for `checkpoints.files.read_file`.
 
-    Returns:
-        The checkpoint.
-
     Raises:
         FileNotFoundError: if there is no such file.
-        UnknownSegmentsError: (a CheckpointError) if neither the file nor the caller tells T.
-        CheckpointError: if the file is no checkpoint or not a known one.
+        CheckpointError: as `checkpoints.files.read_file` and `parse_checkpoint`.
     """
     contents = read_file(path, trust=trust)
     try:
@@ -70,9 +66,6 @@ def parse_checkpoint(contents: Any, *, num_segments: int | None = None) -> Check
         contents: the object in the file.
         num_segments: T, for a file that does not record it, or to build a TSN or TSM for another
             number than the file records.
-
-    Returns:
-        The checkpoint.
 
     Raises:
         UnknownSegmentsError: (a CheckpointError) if neither the file nor the caller tells T.

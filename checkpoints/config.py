@@ -8,16 +8,23 @@ from torch import Tensor
 
 from data.preprocessing import Preprocessing
 
-__all__ = ["MODEL_TYPES", "Checkpoint", "ModelConfig"]
+__all__ = ["MODEL_OPTIONS", "Checkpoint", "ModelConfig"]
 
-MODEL_TYPES = ("tsn", "trn", "mtrn", "tsm")
+MODEL_OPTIONS: dict[str, tuple[str, ...]] = {
+    "tsn": ("consensus_type",),
+    "trn": ("img_feature_dim",),
+    "mtrn": ("img_feature_dim", "classifier_pairing"),
+    "tsm": ("consensus_type", "shift_div", "shift_place", "shift_every", "temporal_pool",
+            "non_local"),
+}  # fmt: skip
+"""Types of models, and the options that each has beyond those that all have."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """What it takes to build a model, apart from its weights; names as in the constructors.
 
-    `model_type` is one of `MODEL_TYPES`; options of other model types keep their defaults.
+    `model_type` is a key of `MODEL_OPTIONS`; options of other model types keep their defaults.
     `dropout` and `preprocessing` are None where a file does not record them: the model's own hold.
     """
 

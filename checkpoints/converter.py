@@ -48,18 +48,13 @@ class Converter(ABC):
 
     @abstractmethod
     def config(self) -> ModelConfig:
-        """Return what to build, and leave the weights for it in `state`.
-
-        Raises:
-            CheckpointError: if the file holds something else, or a model that cannot be built here.
-        """
+        """Return what to build, and leave the weights for it in `state`."""
 
     def convert(self) -> Checkpoint:
         """Return the checkpoint in the terms of this library.
 
         Raises:
-            UnknownSegmentsError: (a CheckpointError) if neither the file nor the caller tells T.
-            CheckpointError: as `config`.
+            CheckpointError: if the file holds something else, or a model that cannot be built here.
         """
         config = self.config()
         return Checkpoint(
@@ -77,27 +72,17 @@ class Converter(ABC):
         return {}
 
     def segments(self, recorded: int | None, model_type: str) -> int:
-        """Return the number of segments to build the model for.
+        """Return the number of segments to build the model for, given what the file records.
 
         The weights of a TSN or TSM do not depend on it; those of a TRN or MTRN do.
-
-        Args:
-            recorded: T according to the file; None where it does not tell.
-            model_type: one of `checkpoints.config.MODEL_TYPES`.
-
-        Raises:
-            UnknownSegmentsError: if neither the file nor the caller tells.
-            CheckpointError: if both tell, and differently, of a model whose weights depend on T.
         """
-        given = self.num_segments
-        if given is None and recorded is None:
+        given = recorded if self.num_segments is None else self.num_segments
+        if given is None:
             raise UnknownSegmentsError(
                 "the file does not record its number of segments: pass num_segments, as in "
                 "load_checkpoint(path, num_segments=8); programs: --num-segments 8"
             )
-        if given is None or given == recorded:
-            return recorded or 0
-        if recorded is None:
+        if recorded in (None, given):
             return given
         if model_type in ("trn", "mtrn"):
             raise CheckpointError(
@@ -108,21 +93,16 @@ class Converter(ABC):
         return given
 
     def backbone(self, recorded: str | None) -> str:
-        """Return the backbone by its weights, or else the one that the file records.
-
-        Raises:
-            CheckpointError: if neither tells.
-        """
-        found = infer_backbone(self.state)
-        if found is None and recorded is None:
+        """Return the backbone by its weights, or else the one that the file records."""
+        found = infer_backbone(self.state) or recorded
+        if found is None:
             raise CheckpointError(
                 "the file does not record its backbone (arch), and its weights have the names "
                 "of none that is known by them: ResNets, VGGs, BN-Inception and Inception-V3"
             )
-        if found is None or (recorded or "").lower() == found.lower():
-            return found or recorded or ""
-        said = "" if recorded is None else f", although the file records {recorded!r}"
-        self.report.append(f"took the backbone as {found} by its weights{said}")
+        if recorded is None or recorded.lower() != found.lower():
+            said = "" if recorded is None else f", although the file records {recorded!r}"
+            self.report.append(f"took the backbone as {found} by its weights{said}")
         return found
 
     def shift(self) -> dict[str, Any]:
@@ -141,23 +121,13 @@ class Converter(ABC):
         return options
 
     def rename(self, pattern: str, name: str) -> int:
-        """Rename the weights whose names begin with a pattern, and report it.
-
-        Args:
-            pattern: regular expression.
-            name: what takes its place, with references to its groups.
-
-        Returns:
-            How many weights were renamed.
-        """
-        old = [key for key in self.state if re.match(pattern, key)]
-        self.state = {
-            re.sub(rf"^(?:{pattern})", name, key): value for key, value in self.state.items()
-        }
+        """Rename the weights whose names begin with a pattern, and return how many do."""
+        pattern = rf"^(?:{pattern})"
+        old = find_names(self.state, pattern)
+        self.state = {re.sub(pattern, name, key): value for key, value in self.state.items()}
         if old:
-            before = old[0].rpartition(".")[0]
-            after = re.sub(rf"^(?:{pattern})", name, old[0]).rpartition(".")[0]
-            self.report.append(f"renamed {len(old)} weights like {before} to {after}")
+            first, new = (key.rpartition(".")[0] for key in (old[0], re.sub(pattern, name, old[0])))
+            self.report.append(f"renamed {len(old)} weights like {first} to {new}")
         return len(old)
 
     def report_assumed(self, assumed: list[str]) -> None:
@@ -167,11 +137,7 @@ class Converter(ABC):
 
 
 def make_preprocessing(place: str, **values: Any) -> Preprocessing:
-    """Return the preprocessing of these values, which the entry `place` of a file gave.
-
-    Raises:
-        CheckpointError: if they contradict each other.
-    """
+    """Return the preprocessing of these values, which the entry `place` of a file gave."""
     try:
         return Preprocessing(**values)
     except ValueError as error:

@@ -29,7 +29,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from checkpoints.architecture import infer_num_class, input_channels
-from checkpoints.config import MODEL_TYPES, Checkpoint, ModelConfig
+from checkpoints.config import MODEL_OPTIONS, Checkpoint, ModelConfig
 from checkpoints.converter import Converter, make_preprocessing
 from checkpoints.errors import CheckpointError, key_to_str, list_names, show, type_name
 from checkpoints.fields import Fields
@@ -39,7 +39,6 @@ from data.preprocessing import Preprocessing
 __all__ = ["DocumentedConverter", "to_dictionary"]
 
 _FORMAT_VERSION = 1
-_SHIFT_OPTIONS = ("shift_div", "shift_place", "shift_every", "temporal_pool", "non_local")
 
 
 class DocumentedConverter(Converter):
@@ -115,9 +114,9 @@ class DocumentedConverter(Converter):
             )
         elif model_type == "tsm" and non_local:
             self.report.append("took model_type 'tsm' with non_local as 'tsm-nl'")
-        if model_type not in MODEL_TYPES:
+        if model_type not in MODEL_OPTIONS:
             raise CheckpointError(
-                f"model_type must be one of {(*MODEL_TYPES, 'tsm-nl')}, got "
+                f"model_type must be one of {(*MODEL_OPTIONS, 'tsm-nl')}, got "
                 f"{show(self.contents['model_type'])}"
             )
         return model_type, consensus, non_local
@@ -163,12 +162,6 @@ def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
     What the original reads stands where the original expects it: `args` always is a Namespace
     with `flow_length` and `dropout`. Paths and NumPy scalars in it become plain values.
 
-    Args:
-        checkpoint: what to write.
-
-    Returns:
-        A dictionary for `checkpoints.files.write_file`.
-
     Raises:
         ValueError: if `checkpoint.args` holds something that could not be read without running
             code, such as a function.
@@ -189,18 +182,11 @@ def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
         "args": args,
         "new_length": config.new_length,
         "before_softmax": config.before_softmax,
+        **{name: getattr(config, name) for name in MODEL_OPTIONS[config.model_type]},
         "state_dict": OrderedDict(checkpoint.state_dict),
     }
     if config.dropout is not None:
         args.dropout = contents["dropout"] = config.dropout
-    if config.model_type in ("tsn", "tsm"):
-        contents["consensus_type"] = config.consensus_type
-    if config.model_type in ("trn", "mtrn"):
-        contents["img_feature_dim"] = config.img_feature_dim
-    if config.model_type == "mtrn":
-        contents["classifier_pairing"] = config.classifier_pairing
-    if config.model_type == "tsm":
-        contents |= {name: getattr(config, name) for name in _SHIFT_OPTIONS}
     if config.preprocessing is not None:
         contents["preprocessing"] = asdict(config.preprocessing)
     if checkpoint.optimizer is not None:

@@ -7,16 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = [
-    "CheckpointError",
-    "UnknownSegmentsError",
-    "corrupt_file_error",
-    "join_names",
-    "key_to_str",
-    "list_names",
-    "show",
-    "type_name",
-]
+__all__ = ["CheckpointError", "UnknownSegmentsError", "corrupt_file_error", "join_names",
+           "key_to_str", "list_names", "show", "type_name"]  # fmt: skip
 
 _MAX_NAMES_SHOWN = 5
 _MAX_NAME_LENGTH_SHOWN = 200

@@ -23,7 +23,7 @@ from checkpoints.errors import CheckpointError, corrupt_file_error
 from checkpoints.safetensors_file import encode_safetensors, is_safetensors, read_safetensors
 from checkpoints.stand_ins import ALLOWED
 
-__all__ = ["FORMATS", "atomic_write", "find_format", "format_for", "read_file", "write_file"]
+__all__ = ["FORMATS", "atomic_write", "find_format", "read_file", "write_file"]
 
 FORMATS = ("zip", "legacy", "safetensors")
 """What `torch.save` writes, what it wrote before PyTorch 1.6, and safetensors."""
@@ -45,18 +45,16 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
 
     Args:
         path: a file in any of `FORMATS`, which shows in what it holds.
-        trust: whether the file may run any code while it is read. Only for files whose writer
-            you trust as much as a program that you would start. safetensors never run code.
+        trust: whether the file may run any code while it is read: only for files whose writer you
+            trust as much as a program.
 
     Returns:
-        The object in the file; of safetensors, the dictionary that was written, or the weights
-        alone. NumPy scalars come as plain values, paths as their Pure kind and omegaconf's nodes as
-        `checkpoints.stand_ins.ConfigNode`, unless the file is trusted.
+        The object in the file. Unless it is trusted, what it names beside tensors and plain values
+        comes as `checkpoints.stand_ins.ALLOWED` has it.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if the file is in none of the formats, cannot be read, is damaged, or holds
-            something that could run code.
+        CheckpointError: if it cannot be read, is damaged, or holds what could run code.
         ModuleNotFoundError: if the package safetensors is needed and not installed.
     """
     path = Path(path)
@@ -179,53 +177,36 @@ def find_format(path: str | os.PathLike[str]) -> str:
     return "safetensors" if is_safetensors(Path(path)) else "legacy"
 
 
-def format_for(path: str | os.PathLike[str], *, legacy: bool = False) -> str:
-    """Return the format in which to write a file of that name.
-
-    Args:
-        path: what ends in `.safetensors` gets that format.
-        legacy: whether torch's old format is wanted.
-
-    Raises:
-        ValueError: if both are wanted.
-    """
-    if Path(path).suffix.lower() != ".safetensors":
-        return "legacy" if legacy else "zip"
-    if legacy:
-        raise ValueError(f"legacy must be False for a safetensors file, got True with {path}")
-    return "safetensors"
-
-
 def write_file(
     contents: Mapping[str, Any], path: str | os.PathLike[str], *, legacy: bool = False
 ) -> Path:
-    """Write a checkpoint dictionary beside its destination, and rename it into place.
+    """Write a checkpoint dictionary, at once and whole; an existing file is replaced.
 
     Args:
         contents: what `checkpoints.documented.to_dictionary` returns.
-        path: destination; an existing file is replaced, at once and whole. The suffix
-            `.safetensors` makes it one.
+        path: destination; the suffix `.safetensors` makes it one.
         legacy: whether to write the serialisation that PyTorch before 1.6 reads.
 
     Returns:
         The path.
 
     Raises:
-        FileNotFoundError: if the folder does not exist.
-        IsADirectoryError: if the destination is a folder.
-        CheckpointError: if something in it is nested too deeply to be written.
-        ValueError: if safetensors cannot hold something in it, or `legacy` is wanted of them.
+        OSError: if there is no such folder, or the destination is one.
+        ValueError: if safetensors cannot hold something in it, if `legacy` is wanted of them, or if
+            something is nested too deeply.
         ModuleNotFoundError: if the package safetensors is needed and not installed.
     """
     path = Path(path)
-    if format_for(path, legacy=legacy) == "safetensors":
-        data = encode_safetensors(contents)
-        with atomic_write(path) as file:
-            file.write(data)
-        return path
+    safetensors = path.suffix.lower() == ".safetensors"
+    if safetensors and legacy:
+        raise ValueError(f"legacy must be False for a safetensors file, got True with {path}")
+    data = encode_safetensors(contents) if safetensors else None
     try:
         with atomic_write(path) as file:
-            torch.save(dict(contents), file, _use_new_zipfile_serialization=not legacy)
+            if data is not None:
+                file.write(data)
+            else:
+                torch.save(dict(contents), file, _use_new_zipfile_serialization=not legacy)
     except RecursionError as error:
         raise CheckpointError("contents holds values that are nested too deeply") from error
     return path
@@ -235,12 +216,8 @@ def write_file(
 def atomic_write(destination: Path) -> Iterator[BinaryIO]:
     """Open a new file that becomes `destination` if the block succeeds, and vanishes otherwise.
 
-    Args:
-        destination: an existing file of that name is replaced, at once and whole.
-
     Raises:
-        FileNotFoundError: if the folder does not exist.
-        IsADirectoryError: if the destination is a folder.
+        OSError: if there is no such folder, or the destination is one.
     """
     if destination.is_dir():
         raise IsADirectoryError(f"expected the name of a file, got a folder: {destination}")

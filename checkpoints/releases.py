@@ -114,9 +114,6 @@ class ReleaseConverter(Converter):
 
         Returns:
             The dropout, where the names tell it, and whether a relation had TRN's names.
-
-        Raises:
-            CheckpointError: if the weights are not those of the models here.
         """
         self._require_readable()
         lightning = "hyper_parameters" in self.contents or (

@@ -26,7 +26,7 @@ _MAX_JSON_PIECES = 200_000
 
 
 def is_safetensors(path: Path) -> bool:
-    """Return whether a file starts as safetensors do: with the length of a header, and that."""
+    """Return whether a file starts with the length of a header, and the header."""
     with open(path, "rb") as file:
         start = file.read(9)
     length = int.from_bytes(start[:8], "little")
@@ -36,16 +36,8 @@ def is_safetensors(path: Path) -> bool:
 def read_safetensors(path: Path) -> dict[str, Any]:
     """Return the dictionary of a checkpoint, or the weights alone of anybody else's file.
 
-    Args:
-        path: a file that `is_safetensors` accepts.
-
-    Returns:
-        Tensors on the CPU, in memory of their own: mapping the file into memory would take the
-        process with it as soon as anybody cut the file short, and be slower.
-
-    Raises:
-        CheckpointError: if the file is damaged, or of a form that is not written any more.
-        ModuleNotFoundError: if the package safetensors is not installed.
+    Tensors are in memory of their own: mapping the file into memory would take the process with it
+    as soon as anybody cut the file short, and be slower.
     """
     library = _library()
     content = path.read_bytes()
@@ -76,15 +68,10 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def encode_safetensors(contents: Mapping[str, Any]) -> bytes:
-    """Return the content of a safetensors file.
-
-    Args:
-        contents: a dictionary with `state_dict`, in the documented format.
+    """Return the content of a safetensors file with a dictionary of the documented format.
 
     Raises:
-        ValueError: if it holds the state of an optimiser, or a value or weight that safetensors
-            cannot hold.
-        ModuleNotFoundError: if the package safetensors is not installed.
+        ValueError: if it holds the state of an optimiser, or what safetensors cannot hold.
     """
     library = _library()
     if contents.get("optimizer") is not None:
@@ -108,11 +95,7 @@ def encode_safetensors(contents: Mapping[str, Any]) -> bytes:
 
 
 def json_value(name: str, value: Any) -> Any:
-    """Return a value as JSON gives it back, which makes lists of tuples.
-
-    Raises:
-        ValueError: if JSON has no form for it, such as a tensor or not a number.
-    """
+    """Return a value as JSON gives it back, or raise a ValueError if JSON has no form for it."""
     try:
         # In pieces, since what a list holds twice is written twice, and a small one has 2^100.
         pieces = json.JSONEncoder(allow_nan=False).iterencode(to_plain(value))

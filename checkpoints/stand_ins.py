@@ -73,21 +73,20 @@ def _numpy_scalar(kind: "_NumpyType | np.dtype[Any]", data: bytes) -> Any:
     return np.frombuffer(data, dtype, count=1)[0].item()
 
 
-_OMEGACONF_NODES = (
-    "dictconfig.DictConfig",
-    "listconfig.ListConfig",
-    *(f"nodes.{kind}Node" for kind in ("Any", "Boolean", "Bytes", "Float", "Integer", "Path",
-                                       "String")),
-)  # fmt: skip
-_OMEGACONF_TYPES = (
+_OMEGACONF_NODES = ("dictconfig.DictConfig", "listconfig.ListConfig", *(
+    f"nodes.{kind}Node"
+    for kind in ("Any", "Boolean", "Bytes", "Float", "Integer", "Path", "String")
+))  # fmt: skip
+_KEPT_AS_NAMES = (
     *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "str")),
     *(f"typing.{name}" for name in ("Any", "Dict", "List", "Optional", "Union")),
+    *(
+        f"{package}.callbacks.{callback}"
+        for package in ("pytorch_lightning", "lightning.pytorch")
+        for callback in ("early_stopping.EarlyStopping", "model_checkpoint.ModelCheckpoint")
+    ),
 )
-_LIGHTNING_CALLBACKS = (
-    f"{package}.callbacks.{callback}"
-    for package in ("pytorch_lightning", "lightning.pytorch")
-    for callback in ("early_stopping.EarlyStopping", "model_checkpoint.ModelCheckpoint")
-)
+"""Types that omegaconf notes of its nodes, and Lightning's callbacks."""
 _LIGHTNING_DICTIONARIES = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "lightning.pytorch.utilities.parsing.AttributeDict",
@@ -111,8 +110,7 @@ ALLOWED: dict[str, Any] = {
     "omegaconf.base.Metadata": _Unread,
     "omegaconf.base.ContainerMetadata": _Unread,
     "collections.defaultdict": _empty_dictionary,
-    # Kept as their names, since nothing is to be made of them.
-    **{name: name for name in (*_OMEGACONF_TYPES, *_LIGHTNING_CALLBACKS)},
+    **{name: name for name in _KEPT_AS_NAMES},
     **dict.fromkeys(_LIGHTNING_DICTIONARIES, dict),
 }
 """What a file may name beside tensors and plain values: name -> what it becomes."""

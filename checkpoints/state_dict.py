@@ -1,16 +1,14 @@
-"""The weights of a file, on their way to a model: checked, cleaned of wrappers' names, assigned."""
+"""The weights of a file: checked, and cleaned of the names of wrappers."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
-from checkpoints.errors import CheckpointError, join_names, list_names, show, type_name
+from checkpoints.errors import CheckpointError, list_names, show, type_name
 
-__all__ = ["clean_state_dict", "init_empty", "load_weights", "own_memory"]
+__all__ = ["clean_state_dict", "own_memory"]
 
 _MAX_SHARING = 4
 """How many times its size memory may be used: each tensor that shares it gets its own."""
@@ -19,10 +17,6 @@ _WRAPPERS = ("_orig_mod", "module", "model")
 AveragedModel; modules of Lightning."""
 _ROOTS = ("base_model.", "new_fc.", "fc_verb.", "fc_noun.", "consensus.")
 """What the names of this library's weights begin with."""
-_FILLS = {
-    *("normal_", "uniform_", "fill_", "zero_"),
-    *("constant_", "kaiming_normal_", "kaiming_uniform_"),  # of torch.nn.init
-}
 
 
 def clean_state_dict(entry: Any, *, strict: bool = False) -> tuple[dict[str, Tensor], list[str]]:
@@ -103,90 +97,6 @@ def _require_tensors(entry: Any) -> None:
         raise CheckpointError(
             f"state_dict claims {claimed:,} bytes of weights, but they share {held:,} in memory"
         )
-
-
-class _NoFills(TorchFunctionMode):
-    """Takes initial values for given: on the meta device each costs as much as many a real one."""
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if function.__name__ in _FILLS:
-            return args[0] if args else (kwargs or {})["tensor"]
-        return function(*args, **(kwargs or {}))
-
-
-@contextmanager
-def init_empty() -> Iterator[None]:
-    """Have modules built inside, in this thread, get shapes: no memory, and no values in it."""
-    with torch.device("meta"), _NoFills():
-        yield
-
-
-def load_weights(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    *,
-    source: str,
-    absent: tuple[str, ...] = (),
-) -> None:
-    """Give a model its weights, without copying those that have a storage of their own.
-
-    Args:
-        model: usually on the meta device; its parameters are replaced.
-        state: weights under the model's names, not to be used any more. Those of another precision
-            are converted to the model's.
-        source: where the weights come from, for the error.
-        absent: prefixes of names that `state` need not have.
-
-    Raises:
-        CheckpointError: if names, shapes or kinds of numbers differ, with a summary of which.
-    """
-    wanted = model.state_dict()
-    # Files written before PyTorch 0.4.1 do not count batches; batch norm starts at zero then.
-    missing = [
-        name
-        for name in wanted
-        if name not in state
-        and not name.startswith(absent)
-        and not name.endswith("num_batches_tracked")
-    ]
-    unexpected = [name for name in state if name not in wanted]
-    common = [name for name in wanted if name in state]
-    misshapen = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in common
-        if state[name].shape != wanted[name].shape
-    ]
-    mistyped = [
-        f"{name} {state[name].dtype} instead of {wanted[name].dtype}"
-        for name in common
-        if wanted[name].is_floating_point() and not state[name].is_floating_point()
-    ]
-    problems = [
-        f"{len(names)} {what}: {join_names(names)}"
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", misshapen),
-            ("of another type", mistyped),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            f"the weights of {source} do not fit a {type(model).__name__} of its config; "
-            f"{'; '.join(problems)}"
-        )
-    # Detached, since a parameter given for a buffer would become one of the model's.
-    own = own_memory(
-        {name: tensor.detach().to(wanted[name].dtype) for name, tensor in state.items()}
-    )
-    model.load_state_dict(own, strict=False, assign=True)
 
 
 def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

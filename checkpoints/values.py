@@ -25,9 +25,6 @@ def to_plain(value: Any, name: str | None = None) -> Any:
         value: anything that `checkpoints.files.read_file` returns, or options of a program.
         name: what an error calls the value; None: what has no plain form stays as it is.
 
-    Returns:
-        The same, with plain dictionaries, lists and tuples around whatever else it holds.
-
     Raises:
         CheckpointError: if it is nested too deeply.
         ValueError: if it has a name and holds what could not be read without running code.

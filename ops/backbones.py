@@ -29,9 +29,10 @@ from torchvision.models import resnet, vgg
 
 from checkpoints.errors import CheckpointError
 from checkpoints.files import read_file
-from checkpoints.state_dict import clean_state_dict, init_empty, load_weights
+from checkpoints.state_dict import clean_state_dict
 from data.preprocessing import CAFFE, TORCHVISION, Preprocessing
 from ops.bn_inception import BNInception
+from ops.loading import init_empty, load_weights
 from weights.download import fetch
 
 __all__ = [

@@ -91,7 +91,7 @@ def test_shifts_that_are_not_possible_here() -> None:
     state = resnet((3, 4, 6, 3))
     state["base_model.layer2.0.nl.theta.weight"] = torch.zeros(1)
     assert infer_model_type(state) == "tsm"
-    with pytest.raises(CheckpointError, match="no residual block of a ResNet shifts"):
+    with pytest.raises(CheckpointError, match="residual blocks shift nowhere"):
         infer_shift(state)
     state = resnet((3, 4, 6, 3), range(23))
     state["base_model.layer1.0.net.conv1.weight"] = torch.zeros(1)

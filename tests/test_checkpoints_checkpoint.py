@@ -22,8 +22,9 @@ from checkpoints.config import Checkpoint, ModelConfig
 from checkpoints.documented import to_dictionary
 from checkpoints.errors import CheckpointError
 from checkpoints.files import read_file, write_file
-from checkpoints.state_dict import clean_state_dict, load_weights
+from checkpoints.state_dict import clean_state_dict
 from data.preprocessing import Preprocessing
+from ops.loading import load_weights
 
 
 def weights(*, classes: tuple[int, ...] = (5, 7), head: str = "tsn", channels: int = 3):

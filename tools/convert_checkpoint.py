@@ -17,7 +17,7 @@ from pathlib import Path
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from checkpoints.files import format_for, write_file
+from checkpoints.files import write_file
 from model_loader import read_documented
 from tools.options import add_segments_option, add_trust_option
 
@@ -53,7 +53,6 @@ def convert(
         ValueError: if `legacy` is wanted of a safetensors file.
         checkpoints.errors.CheckpointError: if `load_checkpoint` does not load the file.
     """
-    format_for(destination, legacy=legacy)  # refused before anything is read
     if destination.exists() and not overwrite:
         raise FileExistsError(
             f"{destination} exists: give another name for the converted file, or pass --overwrite"

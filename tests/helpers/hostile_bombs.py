@@ -407,7 +407,7 @@ SETTINGS: dict[str, Bomb] = {
             },
             path,
         ),
-        "no residual block of a ResNet shifts",
+        "residual blocks shift nowhere",
     ),
     "names that a terminal obeys": (
         _in_archive(state_dict(**{"\x1b[2J\x1b]0;evil\x07\n": text("no tensor")})),
