@@ -465,3 +465,31 @@ def test_settings_build_the_same_kind_of_model() -> None:
     ]
     with pytest.raises(ValueError, match=r"model_type must be one of .* got 'i3d'"):
         build_model(ModelConfig("i3d", 3, 8, "RGB", "resnet18", 1))
+
+
+@pytest.mark.parametrize("model_type", ["tsn", "trn", "mtrn", "tsm"])
+@pytest.mark.parametrize("num_class", [10, [3, 4]])
+def test_classes_of_ones_own(tmp_path: Path, model_type: str, num_class: Any) -> None:
+    expected = make(model_type)
+    path = save_checkpoint(expected, tmp_path / "file")
+    model = load_checkpoint(path, num_class=num_class)
+    assert model.num_class == (num_class if num_class == 10 else (3, 4))
+    heads = ("fc_verb.", "fc_noun.", "consensus.classifiers.")
+    kept = {name for name in expected.state_dict() if not name.startswith(heads)}
+    for name in kept:
+        assert torch.equal(model.state_dict()[name], expected.state_dict()[name])
+    outputs(model)  # no weight was left without memory
+    assert "was trained on (5, 7) classes" in model.load_report[-1]
+    assert load_checkpoint(path, num_class=(5, 7)).load_report == ()
+
+
+@pytest.mark.parametrize("num_class", [0, -1, "many", (1, 2, 3), 1.5])
+def test_classes_that_cannot_be(tmp_path: Path, num_class: Any) -> None:
+    with pytest.raises(ValueError, match="num_class"):
+        load_checkpoint(save_checkpoint(make("tsn"), tmp_path / "file"), num_class=num_class)
+
+
+def test_an_optimiser_stays_out_of_safetensors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"optimizer must be None .*\.pth\.tar"):
+        save_checkpoint(make("tsn"), tmp_path / "m.safetensors", optimizer={"state": {}})
+    assert not any(tmp_path.iterdir())
