@@ -39,7 +39,7 @@ from torch import Tensor
 from data.archives import is_tar
 from data.arrays import FrameArray, FrameImages
 from data.frames import FLOW_LAYOUTS, RGB_LAYOUTS, FrameSource
-from data.images import FlowFolder, FrameFolder, listed_folders
+from data.images import FlowFolder, FrameFolder, get_image_folders
 from data.options import MODALITIES, default_length, one_of, positive_integer
 from data.sampling import segment_indices
 from data.video_file import VideoFile
@@ -137,7 +137,7 @@ def _open_path(path: str | os.PathLike[str], channels: int) -> FrameSource:
     """The source of a file or a folder: the one opened before, unless it has changed since."""
     # Beside a folder of flow others matter, which its real path may be far from.
     place = os.path.realpath(path) if channels == 3 else str(Path(path).absolute())
-    folders = listed_folders(place, channels)
+    folders = get_image_folders(place, channels)
     if not folders:
         if re.match(r"\w{2,}:/", str(path)):
             raise ValueError(
