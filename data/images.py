@@ -113,11 +113,10 @@ class FlowFolder(_NumberedImages):
     def __init__(self, path: _PathOrFile) -> None:
         siblings = _find_siblings(path)
         self._store = _open_store(siblings[0] if siblings else path)
-        if siblings:
-            self.name, folders, layouts = str(path), siblings[1:], {}
-        else:
-            self.name, folders = self._store.name, _find_uv_folders(self._store)
-            layouts = find_flow_pairs(group_by_prefix(self._store.names(), self.name))
+        self.name = str(path) if siblings else self._store.name
+        folders = siblings[1:] if siblings else _find_uv_folders(self._store)
+        groups = {} if siblings else group_by_prefix(self._store.names(), self.name)
+        layouts = find_flow_pairs(groups)
         if folders:
             u, v = (_images_in(self._store, folder) for folder in folders)
             layouts[f"{folders[0]}/", f"{folders[1]}/"] = u, v

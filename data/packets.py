@@ -1,12 +1,13 @@
-"""An index of a video's packets: order, times and seek points of its frames without decoding."""
+"""Packets of a video, and its frames as far as the packets tell without decoding."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PacketIndex"]
+__all__ = ["FrameIndex", "PacketIndex"]
 
 _SEEKABLE_FORMATS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 """Containers where seeking to a timestamp arrives at its packet, or before it."""
@@ -28,6 +29,39 @@ _STATEFUL_SIDE_DATA = {"palette", "new_extradata"}
 
 _UNKNOWN = np.iinfo(np.int64).min
 """In the place of a timestamp or file position that is not known."""
+
+
+@dataclass(frozen=True)
+class FrameIndex:
+    """Frames in presentation order, and the packets that they are in.
+
+    Attributes:
+        length: number of frames.
+        frame_of_packet: int64, frame index of each packet, -1 for one without a frame to show.
+        seek_points: int64, packets that decoding can start at.
+        times: float64, seconds at which each frame is shown; None where timestamps are wrong.
+        counted: whether it comes from decoding the whole file, and not from timestamps.
+        damaged: whether some of the frames cannot be decoded.
+    """
+
+    length: int
+    frame_of_packet: NDArray[np.int64]
+    seek_points: NDArray[np.int64]
+    times: NDArray[np.float64] | None
+    counted: bool = False
+    damaged: bool = False
+
+    def frame_in(self, packet: int | None) -> int:
+        """Return the index of the frame in a packet, -1 if there is none to show."""
+        if packet is None or not 0 <= packet < len(self.frame_of_packet):
+            return -1
+        return int(self.frame_of_packet[packet])
+
+    def seek_point_before(self, frame: int) -> int:
+        """Return the last packet from which decoding gives a frame; 0 is the start of the file."""
+        frames = self.frame_of_packet[self.seek_points]
+        position = int(np.searchsorted(frames, frame, side="right")) - 1
+        return int(self.seek_points[position]) if position >= 0 else 0
 
 
 class PacketIndex:
@@ -94,26 +128,30 @@ class PacketIndex:
     def __len__(self) -> int:
         return int(self.sizes.size)
 
-    def frame_order(self) -> NDArray[np.int64] | None:
-        """Return packet numbers in presentation order, None where only decoding gives them."""
+    def index_by_timestamps(self) -> FrameIndex | None:
+        """Return the frames in the order of their timestamps, None where only decoding tells it."""
         shown = np.flatnonzero(self._shown)
         if not self.intact or not self._one_frame_each or not shown.size:
             return None
         if self._intra_only:
-            return shown
+            return self.index_frames(shown)
         pts = self._pts[shown]
         if not self._seekable and ((pts == _UNKNOWN).any() or np.unique(pts).size < pts.size):
             return None
-        return shown[np.argsort(pts, kind="stable")]
+        return self.index_frames(shown[np.argsort(pts, kind="stable")])
 
-    def frame_indices(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the frame index of each packet, -1 for one without a frame to show."""
+    def index_frames(self, packets: NDArray[np.int64]) -> FrameIndex:
+        """Return the frames in a given order.
+
+        Args:
+            packets: int64, packet number of each frame, -1 where it is not known.
+        """
         indices = np.full(len(self), -1, dtype=np.int64)
-        known = np.flatnonzero(order >= 0)[::-1]  # the first of several frames in a packet wins
-        indices[order[known]] = known
-        return indices
+        known = np.flatnonzero(packets >= 0)[::-1]  # the first of several frames in a packet wins
+        indices[packets[known]] = known
+        return FrameIndex(packets.size, indices, self._seek_points(indices), self._times(packets))
 
-    def seek_points(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _seek_points(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the packets that decoding can start at, given the frame index of each packet.
 
         These are the key frames where all packets before are shown earlier and all packets after
@@ -136,10 +174,10 @@ class PacketIndex:
                 points.append(number)
         return np.array(points, dtype=np.int64)
 
-    def times(self, order: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    def _times(self, packets: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """Return the time in seconds at which each frame is shown, None if times are wrong."""
-        pts = self._pts[order]
-        if (order < 0).any() or (pts == _UNKNOWN).any() or (np.diff(pts) <= 0).any():
+        pts = self._pts[packets]
+        if (packets < 0).any() or (pts == _UNKNOWN).any() or (np.diff(pts) <= 0).any():
             return None
         seconds: NDArray[np.float64] = pts * self.tick
         return seconds

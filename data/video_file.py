@@ -11,7 +11,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +23,7 @@ from torch import Tensor
 from data.archives import is_tar
 from data.decoder import Decoder, UnexpectedFrameError, VideoSource, demux, import_av
 from data.frames import RGB_LAYOUTS, FrameSource
-from data.packets import PacketIndex
+from data.packets import FrameIndex, PacketIndex
 
 __all__ = ["VideoFile"]
 
@@ -34,27 +34,6 @@ _MAX_REORDER_DELAY = 16
 
 _NUM_CHECKED_FRAMES = 32
 """How many frames must be decoded in the order of their timestamps before these are trusted."""
-
-
-@dataclass(frozen=True)
-class _FrameIndex:
-    """Which packet each frame is in; replaced as a whole, so that threads may share a file.
-
-    Attributes:
-        length: number of frames.
-        frame_of_packet: int64, frame index of each packet, -1 for one without a frame.
-        seek_points: int64, packets that decoding can start at.
-        times: float64, seconds at which each frame is shown; None where timestamps are wrong.
-        counted: whether it comes from decoding the whole file, and not from timestamps.
-        damaged: whether some of the frames cannot be decoded.
-    """
-
-    length: int
-    frame_of_packet: NDArray[np.int64]
-    seek_points: NDArray[np.int64]
-    times: NDArray[np.float64] | None
-    counted: bool = False
-    damaged: bool = False
 
 
 class VideoFile(FrameSource):
@@ -70,8 +49,8 @@ class VideoFile(FrameSource):
     carries the number of its packet through the decoder, which shows when a seek gives other frames
     than decoding from the start (key frames marked wrongly, intra refresh) or when timestamps were
     wrong. The file is then decoded from its start. There, a frame that cannot be decoded shows the
-    one before it, as in a player; only how FFmpeg conceals damage inside a frame may depend on where
-    decoding began. If frames change their size, all are scaled to the size of the first.
+    one before it, as in a player. Only how FFmpeg conceals damage inside a frame may depend on
+    where decoding began. If frames change their size, all are scaled to the size of the first.
 
     Args:
         file: the path, or a seekable binary file object. Nothing else may use the object while
@@ -85,7 +64,7 @@ class VideoFile(FrameSource):
     """
 
     channels = 3
-    _index: _FrameIndex
+    _index: FrameIndex
     _size: tuple[int, int]
 
     def __init__(self, file: str | os.PathLike[str] | BinaryIO) -> None:
@@ -119,10 +98,8 @@ class VideoFile(FrameSource):
                 f"{self.name}: no frame of video can be decoded from this file; accepted are "
                 f"{RGB_LAYOUTS}"
             )
-        rates = [guessed_rate, average_rate]
-        if self._index.times is not None:
-            rates.reverse()
-        rate = next(filter(None, rates), None)
+        likely_rate = guessed_rate if self._index.times is None else average_rate
+        rate = likely_rate or guessed_rate or average_rate
         self.fps = float(rate) if rate else None
         self._warn_if_truncated()
 
@@ -157,7 +134,7 @@ class VideoFile(FrameSource):
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         waiting = deque(indices)  # what one way of reading has yielded, the next does not read
-        if any(self._seek_point_before(index) for index in indices):
+        if any(self._index.seek_point_before(index) for index in indices):
             try:
                 yield from self._read_with_seeks(waiting)
                 return
@@ -178,7 +155,7 @@ class VideoFile(FrameSource):
         with Decoder(self._source, self._packets) as decoder:
             frames = self._check_frames(decoder, 0)
             while waiting:
-                start = self._seek_point_before(waiting[0])
+                start = self._index.seek_point_before(waiting[0])
                 if start > decoder.next_packet:
                     decoder.seek(start)
                     seeks += 1
@@ -196,7 +173,7 @@ class VideoFile(FrameSource):
         first = max(int(self._index.frame_of_packet[start]), 0)
         expected, last = first, None
         for number, frame in decoder.frames():
-            index = self._index_of(number)
+            index = self._index.frame_in(number)
             if index < first and expected == first:
                 continue  # of an open group of pictures: shown before its key frame, not decodable
             if start and expected == first and not (index == first and frame.key_frame):
@@ -232,7 +209,7 @@ class VideoFile(FrameSource):
 
         with Decoder(self._source) as decoder:
             for number, frame in decoder.frames():
-                index = shown + 1 if self._index.counted else self._index_of(number)
+                index = shown + 1 if self._index.counted else self._index.frame_in(number)
                 if index != shown + 1 and not self._index.damaged:
                     raise UnexpectedFrameError(f"frame {index} follows frame {shown}")
                 for skipped in wanted.intersection(range(shown + 1, index)):
@@ -274,51 +251,32 @@ class VideoFile(FrameSource):
     def _log_work(self, read: int, decoded: int, seeks: int) -> None:
         logger.debug("%s: %d frames read, %d decoded, %d seeks", self.name, read, decoded, seeks)
 
-    def _seek_point_before(self, index: int) -> int:
-        """Return the last packet from which decoding gives a frame; 0 is the start of the file."""
-        points = self._index.seek_points
-        frames = self._index.frame_of_packet[points]
-        position = int(np.searchsorted(frames, index, side="right")) - 1
-        return int(points[position]) if position >= 0 else 0
-
-    def _index_of(self, packet: int | None) -> int:
-        """Return the frame index of a packet, -1 for one without a frame to show."""
-        if packet is None or not 0 <= packet < len(self._packets):
-            return -1
-        return int(self._index.frame_of_packet[packet])
-
-    def _index_from_timestamps(self) -> _FrameIndex | None:
+    def _index_from_timestamps(self) -> FrameIndex | None:
         """Return the index by timestamps, None unless decoding the first frames confirms it."""
-        order = self._packets.frame_order()
-        if order is None:
+        index = self._packets.index_by_timestamps()
+        if index is None:
             return None
         try:
             numbers, failed = self._decode_numbers(self._packets, _NUM_CHECKED_FRAMES)
         except UnexpectedFrameError:
             return None
-        frames = self._packets.frame_indices(order)[numbers]
-        if frames.tolist() == list(range(min(_NUM_CHECKED_FRAMES, order.size))):
-            return self._make_index(order, damaged=failed > 0)
+        frames = index.frame_of_packet[numbers]
+        if frames.tolist() == list(range(min(_NUM_CHECKED_FRAMES, index.length))):
+            return replace(index, damaged=failed > 0)
         # Frames lost to damage keep their indices, and some of those after them come late. Missing
         # frames are damage if packets failed, or if the codec never leaves a frame out.
         if not frames.size or frames.min() < 0:
             return None
         in_order = frames[0] == 0 and (np.diff(frames) > 0).all()
         if failed or (in_order and not self._packets.may_skip_frames):
-            return self._make_index(order, damaged=True)
+            return replace(index, damaged=True)
         return None
 
-    def _index_from_decoding(self) -> _FrameIndex:
+    def _index_from_decoding(self) -> FrameIndex:
         """Decode the whole file, and return the index of the frames that come out."""
         logger.info("%s: decoded once to count its frames", self.name)
-        return self._make_index(self._decode_numbers(None, None)[0], counted=True)
-
-    def _make_index(self, order: NDArray[np.int64], **flags: bool) -> _FrameIndex:
-        """Return the index of frames, given the packet number of each."""
-        frame_of_packet = self._packets.frame_indices(order)
-        seek_points = self._packets.seek_points(frame_of_packet)
-        times = self._packets.times(order)
-        return _FrameIndex(int(order.size), frame_of_packet, seek_points, times, **flags)
+        numbers, _ = self._decode_numbers(None, None)
+        return replace(self._packets.index_frames(numbers), counted=True)
 
     def _decode_numbers(
         self, expected: PacketIndex | None, count: int | None
