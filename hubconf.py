@@ -58,7 +58,7 @@ class _Package:
         return self, (kind.__module__, kind.__name__, function, *arguments[1:]), *state
 
     def __call__(self, module: str, name: str, function: _Any, *arguments: _Any) -> _Any:
-        module = module.partition(".")[2]  # behind the package, whose version may be another one
+        module = module.partition(".")[2]  # without the package, which may be another version
         kind = getattr(_importlib.import_module(f"{self.name}.{module}"), name)
         return function(kind, *arguments) if function else kind(*arguments)
 
