@@ -45,22 +45,22 @@ class _Package:
 
     def register(self, module: _ModuleType) -> None:
         """Register `reduce` for the objects of a module's classes."""
-        for kind in vars(module).values():
-            if isinstance(kind, type) and kind.__module__ == module.__name__:
-                _copyreg.pickle(kind, self.reduce)  # for `copy` too
+        for cls in vars(module).values():
+            if isinstance(cls, type) and cls.__module__ == module.__name__:
+                _copyreg.pickle(cls, self.reduce)  # for `copy` too
 
-    def reduce(self, thing: _Any) -> tuple[_Any, ...]:
-        """Return `thing.__reduce_ex__(2)` with the names of class and module for the class."""
-        function, arguments, *state = thing.__reduce_ex__(2)
-        kind = type(thing)
-        if function is kind:  # exceptions; all else is `copyreg.__newobj__(kind, ...)`
-            function, arguments = None, (kind, *arguments)
-        return self, (kind.__module__, kind.__name__, function, *arguments[1:]), *state
+    def reduce(self, instance: _Any) -> tuple[_Any, ...]:
+        """Return `instance.__reduce_ex__(2)` with the names of class and module for the class."""
+        function, arguments, *state = instance.__reduce_ex__(2)
+        cls = type(instance)
+        if function is cls:  # exceptions; all else is `copyreg.__newobj__(cls, ...)`
+            function, arguments = None, (cls, *arguments)
+        return self, (cls.__module__, cls.__name__, function, *arguments[1:]), *state
 
     def __call__(self, module: str, name: str, function: _Any, *arguments: _Any) -> _Any:
         module = module.partition(".")[2]  # without the package, which may be another version
-        kind = getattr(_importlib.import_module(f"{self.name}.{module}"), name)
-        return function(kind, *arguments) if function else kind(*arguments)
+        cls = getattr(_importlib.import_module(f"{self.name}.{module}"), name)
+        return function(cls, *arguments) if function else cls(*arguments)
 
     def __reduce__(self) -> tuple[_Any, ...]:
         return _functools.partial(_load, source="local"), (str(_ROOT), "_package", self.name)

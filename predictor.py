@@ -92,8 +92,7 @@ class Predictor:
         model: the model in use, the given one or its optimised copy.
 
     Raises:
-        ValueError: if the model is not one of these, the class names do not fit it, or `crop_count`
-            or `optimize` has another value.
+        ValueError: if the model or an option is none of these, or the class names do not fit it.
     """
 
     def __init__(
@@ -134,7 +133,7 @@ class Predictor:
             clip: what `data.video.open_frames` takes: a video file, a folder or tar of images, a
                 file object, an array or tensor, a list of PIL images.
             start: index of the clip's first frame; 0 if None.
-            stop: index behind its last frame; the number of frames if None.
+            stop: index after its last frame; the number of frames if None.
             by_number: whether `start` and `stop` are file numbers of images instead of indices, as
                 for `data.video.load_clip`.
 
@@ -299,7 +298,7 @@ def _top_labels(
 def _get_task_names(
     class_names: ClassNames | None, num_class: int | tuple[int, int]
 ) -> Sequence[Sequence[str]]:
-    """Return the names of each task, checked against the model's numbers of classes."""
+    """Return the names of each task; raise ValueError unless they fit the numbers of classes."""
     counts = num_class if isinstance(num_class, tuple) else (num_class,)
     if class_names is None:
         titles = ("class",) if len(counts) == 1 else ("verb", "noun")
@@ -308,15 +307,11 @@ def _get_task_names(
             for title, count in zip(titles, counts, strict=True)
         ]
     tasks: Any = [class_names] if len(counts) == 1 else class_names
-    if not isinstance(tasks, list | tuple) or not all(map(_is_list_of_names, tasks)):
-        raise ValueError(
-            f"class_names must be (verbs, nouns), a list of names each, or for a model with one "
-            f"task a list of names, in the order of the class ids; got "
-            f"{type(class_names).__name__} for a model with {len(counts)} task(s)"
-        )
-    found = tuple(map(len, tasks))
-    if found != counts:
-        raise ValueError(f"class_names must name the model's {counts} classes, got {found} names")
+    listed = isinstance(tasks, list | tuple) and all(map(_is_list_of_names, tasks))
+    found = f"{tuple(map(len, tasks))} names" if listed else f"a {type(class_names).__name__}"
+    if found != f"{counts} names":
+        layout = "a list of names" if len(counts) == 1 else "(verbs, nouns), a list of names each"
+        raise ValueError(f"class_names must be {layout}, for {counts} classes, got {found}")
     return tasks
 
 

@@ -216,7 +216,7 @@ def load_clip(
         mode: how to sample, see `data.sampling`.
         generator: random generator for the random modes; torch's global one if None.
         start: index of the clip's first frame; 0 if None.
-        stop: index behind its last frame; the number of frames if None.
+        stop: index after its last frame; the number of frames if None.
         by_number: whether `start` and `stop` are file numbers of images instead of indices, as in
             EPIC-KITCHENS annotations. Sampling then counts missing numbers too, and reads the frame
             before a missing one.
