@@ -308,11 +308,11 @@ def _get_task_names(
         ]
     tasks: Any = [class_names] if len(counts) == 1 else class_names
     listed = isinstance(tasks, list | tuple) and all(map(_is_list_of_names, tasks))
-    found = f"{tuple(map(len, tasks))} names" if listed else f"a {type(class_names).__name__}"
-    if found != f"{counts} names":
+    found = tuple(map(len, tasks)) if listed else type(class_names).__name__
+    if found != counts:
         layout = "a list of names" if len(counts) == 1 else "(verbs, nouns), a list of names each"
         raise ValueError(f"class_names must be {layout}, for {counts} classes, got {found}")
-    return tasks
+    return list(tasks)
 
 
 def _is_list_of_names(value: object) -> bool:

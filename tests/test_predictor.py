@@ -235,9 +235,9 @@ def test_names_are_a_pair_of_lists(model: TSN, frames: Tensor, names: Any) -> No
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (ClassNames(("a",), ("b",)), r".*, for \(5, 7\) classes, got \(1, 1\) names"),
-        ((NAMES.verbs, NAMES.nouns, NAMES.nouns), r".* got \(5, 7, 7\) names"),
-        (["a", "b"], r"must be \(verbs, nouns\), a list of names each, .* got a list"),
+        (ClassNames(("a",), ("b",)), r".*, for \(5, 7\) classes, got \(1, 1\)"),
+        ((NAMES.verbs, NAMES.nouns, NAMES.nouns), r".* got \(5, 7, 7\)"),
+        (["a", "b"], r"must be \(verbs, nouns\), a list of names each, .* got list"),
         (["vwxyz", "abcdefg"], r"must be \(verbs, nouns\), a list of names each"),
         ((NAMES.verbs, range(7)), r"must be \(verbs, nouns\), a list of names each"),
     ],
@@ -249,7 +249,7 @@ def test_names_must_fit_the_model(model: TSN, names: Any, message: str) -> None:
 
 def test_names_of_two_tasks_do_not_fit_one() -> None:
     with pytest.raises(
-        ValueError, match=r"must be a list of names, for \(2,\) classes, got a ClassNames"
+        ValueError, match=r"must be a list of names, for \(2,\) classes, got ClassNames"
     ):
         Predictor(small(2), ClassNames(("a",), ("b",)))
 
@@ -274,7 +274,7 @@ def test_clips_of_any_kind_are_sampled_and_loaded_frames_are_not(model: TSN, tmp
 )
 def test_names_are_in_a_list(names: object, given: str) -> None:
     model = TSN(4, 3, "RGB", base_model="resnet18", pretrained=None)
-    with pytest.raises(ValueError, match=f"class_names must be a list of names, .* got a {given}"):
+    with pytest.raises(ValueError, match=f"class_names must be a list of names, .* got {given}"):
         Predictor(model, names)  # type: ignore[arg-type]
 
 
