@@ -1,14 +1,23 @@
-"""torch.hub entry points: the public names of the package that `__init__.py` makes.
+"""torch.hub entry points: the public names in `__init__.py`.
 
     import torch
-    model = torch.hub.load("path/to/this/clone", "TSN", (125, 352), 8, "RGB", source="local")
 
-For torch.hub the package is called `epic_kitchens_models_<hash>`. The hash is of this folder and of
-the code in it, so that several versions can live in one process.
+    repo = "path/to/this/clone"  # or "OWNER/NAME" of a GitHub repository, without source="local"
+    model = torch.hub.load(repo, "TSM", (125, 352), 8, "RGB", pretrained="epic-kitchens",
+                           source="local").eval()
+    names = torch.hub.load(repo, "fetch_class_names", source="local")
+    predictor = torch.hub.load(repo, "Predictor", model, names, source="local")
+    print(predictor("clip.mp4"))
 
-Another process knows no such package. A pickle therefore says in which folder the package is made,
-and whoever reads it (a worker of a DataLoader, a later session) has torch.hub load it from there.
-Only objects are pickled that way: classes and functions themselves travel by name.
+    frames = torch.hub.load(repo, "load_clip", "clip.mp4", num_segments=8, source="local")
+    verbs, nouns = model(model.evaluation_transform()(frames).unsqueeze(0))
+
+Modules: torch.hub's users get them in a package `epic_kitchens_models_<hash>`. The hash is of this
+folder and its code, so several versions can live in one process.
+
+Pickles: another process does not have that package. So a pickled object names this folder, and
+unpickling (in a worker of a DataLoader, in a later session) has torch.hub load the package from it.
+Classes and functions themselves are pickled by name, as usual.
 """
 
 import copyreg as _copyreg
@@ -29,41 +38,41 @@ _ROOT = _Path(__file__).resolve().parent
 
 
 class _Package:
-    """A private package, as pickles know it: makes objects of its classes."""
+    """The private package in pickles: it unpickles the objects of its classes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def register(self, module: _ModuleType) -> None:
-        """Have objects of a module's classes pickled by this package."""
-        for kind in vars(module).values():
-            if isinstance(kind, type) and kind.__module__ == module.__name__:
-                _copyreg.pickle(kind, self.reduce)  # `copy` uses it too
+        """Register `reduce` for the objects of a module's classes."""
+        for cls in vars(module).values():
+            if isinstance(cls, type) and cls.__module__ == module.__name__:
+                _copyreg.pickle(cls, self.reduce)  # for `copy` too
 
-    def reduce(self, thing: _Any) -> tuple[_Any, ...]:
-        """`thing.__reduce_ex__`, with the names of class and module in the place of the class."""
-        function, arguments, *state = thing.__reduce_ex__(2)
-        kind = type(thing)
-        if function is kind:  # exceptions; all else is `copyreg.__newobj__(kind, ...)`
-            function, arguments = None, (kind, *arguments)
-        return self, (kind.__module__, kind.__name__, function, *arguments[1:]), *state
+    def reduce(self, instance: _Any) -> tuple[_Any, ...]:
+        """Return `instance.__reduce_ex__(2)` with the names of class and module for the class."""
+        function, arguments, *state = instance.__reduce_ex__(2)
+        cls = type(instance)
+        if function is cls:  # exceptions; all else is `copyreg.__newobj__(cls, ...)`
+            function, arguments = None, (cls, *arguments)
+        return self, (cls.__module__, cls.__name__, function, *arguments[1:]), *state
 
     def __call__(self, module: str, name: str, function: _Any, *arguments: _Any) -> _Any:
-        own = module.partition(".")[2]  # what was pickled may be of another version
-        kind = getattr(_importlib.import_module(f"{self.name}.{own}"), name)
-        return function(kind, *arguments) if function else kind(*arguments)
+        module = module.partition(".")[2]  # without the package, which may be another version
+        cls = getattr(_importlib.import_module(f"{self.name}.{module}"), name)
+        return function(cls, *arguments) if function else cls(*arguments)
 
     def __reduce__(self) -> tuple[_Any, ...]:
         return _functools.partial(_load, source="local"), (str(_ROOT), "_package", self.name)
 
 
 def _package(name: str) -> _Package:
-    """What pickles load: the package of that name if this process has it, else this folder's."""
+    """Return the package of that name if this process has it, else this folder's, to unpickle."""
     return _Package(name if name in _sys.modules else _NAME)
 
 
 def _run(path: _Path) -> _Any:
-    """A module that is run for this file alone: plain names may be taken in `sys.modules`."""
+    """Run a module outside `sys.modules`, where the caller may have one of its name."""
     spec: _Any = _util.spec_from_file_location(path.stem, path)
     module = _util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -71,7 +80,7 @@ def _run(path: _Path) -> _Any:
 
 
 def _import_package() -> _Any:
-    """The private package, imported by the first who gets here; threads may do so at once."""
+    """Import the private package, once for all threads."""
     finder = _loader.Finder(_NAME, _MODULES, _Package(_NAME).register)
     _sys.meta_path.insert(0, finder)
     try:

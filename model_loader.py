@@ -108,11 +108,14 @@ def load_checkpoint(
 
     Example:
         >>> import tempfile
-        >>> from model_loader import load_checkpoint, save_checkpoint
-        >>> from tsn import TSN
-        >>> model = TSN((125, 352), 8, "RGB", base_model="resnet18", pretrained=None)
-        >>> path = save_checkpoint(model, f"{tempfile.mkdtemp()}/tsn.pth.tar")
-        >>> load_checkpoint(path).num_class
+        >>> import torch
+        >>> model = torch.hub.load(
+        ...     ".", "TSN", (125, 352), 8, "RGB", base_model="resnet18", pretrained=None,
+        ...     source="local",
+        ... )
+        >>> path = f"{tempfile.mkdtemp()}/tsn.pth.tar"
+        >>> path = torch.hub.load(".", "save_checkpoint", model, path, source="local")
+        >>> torch.hub.load(".", "load_checkpoint", path, source="local").num_class
         (125, 352)
         >>> load_checkpoint(path, num_class=10).num_class
         10
@@ -227,10 +230,13 @@ def save_checkpoint(
 
     Example:
         >>> import tempfile
-        >>> from model_loader import save_checkpoint
-        >>> from tsn import TSN
-        >>> model = TSN((125, 352), 8, "RGB", base_model="resnet18", pretrained=None)
-        >>> save_checkpoint(model, f"{tempfile.mkdtemp()}/tsn.pth.tar", epoch=1).name
+        >>> import torch
+        >>> model = torch.hub.load(
+        ...     ".", "TSN", (125, 352), 8, "RGB", base_model="resnet18", pretrained=None,
+        ...     source="local",
+        ... )
+        >>> path = f"{tempfile.mkdtemp()}/tsn.pth.tar"
+        >>> torch.hub.load(".", "save_checkpoint", model, path, epoch=1, source="local").name
         'tsn.pth.tar'
 
     Args:

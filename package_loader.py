@@ -1,9 +1,9 @@
-"""The modules of this folder as a package, under whatever name.
+"""Importing the modules of this folder as a package of any name.
 
-They import one another by the plain names that they have in a clone (`from ops.relation import
-...`), which a caller may well use too. In a package these imports are redirected into it as they
-are compiled, so that the plain names neither enter `sys.modules` nor ever come from the caller.
-`__init__.py` makes `epic_action_models` in this way, and hubconf.py a private package.
+The modules import one another by the names that they have in a clone (`from ops.relation import
+...`). A caller may have modules of the same names. So a package redirects these imports into itself
+when its modules are compiled: the names neither enter `sys.modules` nor find the caller's modules.
+`__init__.py` makes `epic_action_models` in this way, hubconf.py a private package.
 """
 
 import ast
@@ -20,16 +20,16 @@ __all__ = ["Finder", "install", "read_modules"]
 
 
 def read_modules(folder: Path) -> dict[str, tuple[str, bytes]]:
-    """Read the modules of a folder: the files in it, and in its folders with `__init__.py`.
+    """Read the Python files of a folder and of its folders with `__init__.py`.
 
     Returns:
-        Name -> path and content of the file. The name is "tsn", "ops", "ops.relation", and "" for
-        the folder's own `__init__.py`.
+        Module name -> path and content of the file. Names are "tsn", "ops", "ops.relation", and ""
+        for the folder's own `__init__.py`.
     """
     modules = {}
-    for place in (folder, *(path.parent for path in sorted(folder.glob("*/__init__.py")))):
-        for path in sorted(place.glob("*.py")):
-            if path.is_file():  # the lock of an editor is a link to nowhere
+    for package in (folder, *(path.parent for path in sorted(folder.glob("*/__init__.py")))):
+        for path in sorted(package.glob("*.py")):
+            if path.is_file():  # not a broken link, as editors make to lock a file
                 parts = path.relative_to(folder).with_suffix("").parts
                 name = ".".join(part for part in parts if part != "__init__")
                 modules[name] = str(path), path.read_bytes()
@@ -37,14 +37,14 @@ def read_modules(folder: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def install(package: ModuleSpec) -> None:
-    """Have the modules of a package found here, unless the package itself was.
+    """Install a finder for the modules of a package, unless a finder found the package itself.
 
     Args:
         package: the spec of a package that is being imported.
     """
     if hasattr(package.loader, "finder"):
         return
-    for finder in list(sys.meta_path):  # of an import that failed; the files may be mended
+    for finder in list(sys.meta_path):  # left by an import that failed; the files may have changed
         if isinstance(finder, Finder) and finder.package == package.name:
             sys.meta_path.remove(finder)
     assert package.origin
@@ -54,12 +54,12 @@ def install(package: ModuleSpec) -> None:
 
 
 class Finder(MetaPathFinder):
-    """Finds the modules of one package, as they were when they were read.
+    """Finder of the modules of one package, with the content that they had when they were read.
 
     Args:
-        package: its name.
+        package: name of the package.
         modules: what `read_modules` returns.
-        on_import: called with each module that has run.
+        on_import: called with each module after its import.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Finder(MetaPathFinder):
         on_import: Callable[[ModuleType], None] | None = None,
     ) -> None:
         self.package = package
-        self.own = {name.partition(".")[0] for name in modules}
+        self.top_level_names = {name.partition(".")[0] for name in modules}
         self.on_import = on_import
         self._modules = {f"{package}.{name}".rstrip("."): modules[name] for name in modules}
 
@@ -83,7 +83,7 @@ class Finder(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """Runs one module with its imports redirected; no bytecode is cached under plain names."""
+    """Loader of one module with redirected imports, whose bytecode is not cached on disk."""
 
     def __init__(self, name: str, path: str, source: bytes, finder: Finder) -> None:
         super().__init__(name, path)
@@ -104,12 +104,13 @@ class _Loader(SourceFileLoader):
 
 
 class _Redirect(ast.NodeTransformer):
-    """`from ops.relation import X` becomes `from <package>.ops.relation import X`."""
+    """Transformer of `from ops.relation import X` to `from <package>.ops.relation import X`."""
 
     def __init__(self, finder: Finder) -> None:
         self.finder = finder
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
-        if node.level == 0 and node.module and node.module.split(".")[0] in self.finder.own:
+        names = self.finder.top_level_names
+        if node.level == 0 and node.module and node.module.split(".")[0] in names:
             node.module = f"{self.finder.package}.{node.module}"
         return node

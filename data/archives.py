@@ -1,7 +1,7 @@
-"""Numbered images where they lie: in folders, and in tar files, which are read in place.
+"""Files in folders, and in tar files without unpacking them.
 
-EPIC-KITCHENS ships a tar for each video. Its members are listed once; from then on an image is one
-read at a known place, as it would be after unpacking.
+EPIC-KITCHENS ships a tar of images for each video. Its members are listed once; after that, reading
+an image is one read at a known offset.
 """
 
 import io
@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 __all__ = ["FileView", "ImageFolder", "ImageTar", "is_tar", "read_at"]
 
-_COMPRESSED = {
+_COMPRESSION_SIGNATURES = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
     b"\xfd7zXZ\0": "xz",
@@ -23,17 +23,17 @@ _COMPRESSED = {
     b"PK\x05\x06": "zip",
     b"7z\xbc\xaf\x27\x1c": "7z",
 }
-"""How compressed files begin, and no video does."""
+"""First bytes of compressed files; no video begins with them."""
 
-_MAX_PADDING = 1 << 20
-"""Zero bytes that may follow the end of a tar, which fill its last record."""
+_MAX_PADDING_BYTES = 1 << 20
+"""Zeros that may follow the last member of a tar, since writers fill up their last record."""
 
-_FILE_OBJECTS = threading.Lock()
-"""Held while the position of a file object matters, which its threads share."""
+_POSITION_LOCK = threading.Lock()
+"""Held from seek to read: threads share the position of a file object."""
 
 
 class ImageFolder:
-    """Files below a folder on the disk.
+    """A folder on the disk.
 
     Args:
         path: the folder.
@@ -43,47 +43,54 @@ class ImageFolder:
         self.name = str(path)
 
     def names(self, folder: str = "") -> Iterator[str]:
-        """Names of the files in a sub-folder, or in the folder itself, in any order."""
+        """Yield the names of the files in a sub-folder ("": the folder itself), in any order."""
         with os.scandir(os.path.join(self.name, folder)) as entries:
             for entry in entries:
-                # The listing says what is a folder. To follow links would take a look at each
-                # target, and would lose those that dangle, which reading must name.
+                # Links are not followed: that would take a system call for each, and would drop
+                # broken links without a word, where reading names them.
                 if not entry.is_dir(follow_symlinks=False):
                     yield entry.name
 
     def folders(self, folder: str = "") -> list[str]:
-        """Names of the folders in a sub-folder, or in the folder itself, sorted."""
+        """Return the sorted names of the folders in a sub-folder ("": the folder itself)."""
         with os.scandir(os.path.join(self.name, folder)) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir())
 
     def has(self, folder: str) -> bool:
-        """Whether there is such a sub-folder."""
+        """Return whether there is such a sub-folder."""
         return os.path.isdir(os.path.join(self.name, folder))
 
-    def where(self, file: str) -> str:
-        """What messages call a file."""
+    def full_name(self, file: str) -> str:
+        """Return the path of a file or sub-folder."""
         return os.path.join(self.name, file)
 
     def open(self, file: str) -> str:
-        """What Pillow opens to read a file: its path."""
-        return self.where(file)
+        """Return the path of a file, for Pillow to open.
+
+        Raises:
+            ValueError: if it is no regular file, such as a named pipe, which would block.
+        """
+        path = self.full_name(file)
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError(f"{path}: must be a regular file, not a pipe, folder or device")
+        return path
 
 
 class ImageTar:
-    """Files in a tar that is not compressed; a later member replaces one of its name.
+    """A tar without compression; of members with one name, the last one counts.
 
     Args:
         file: its path, or a seekable binary file object.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no tar, or a damaged one.
+        ValueError: if it is not a tar, or a damaged one.
     """
 
     def __init__(self, file: str | os.PathLike[str] | BinaryIO) -> None:
         self._file = os.fspath(file) if isinstance(file, os.PathLike) else file
         self.name = _name_of(self._file)
-        # Folder -> name -> offset and size, None for what is not stored as it is.
+        # Folder -> name -> (offset, size), or None where the bytes are not stored as they are.
         self._members: dict[str, dict[str, tuple[int, int] | None]] = {}
         path, opened = (self._file, None) if isinstance(self._file, str) else (None, self._file)
         if opened is not None:
@@ -95,11 +102,11 @@ class ImageTar:
                 end = tar.offset
         except tarfile.TarError as error:
             raise ValueError(f"{self.name}: no tar file, or a damaged one ({error})") from error
-        rest = read_at(self._file, end, _MAX_PADDING + 1)  # it should end here, with zeros
-        if any(rest) or len(rest) > _MAX_PADDING:
+        rest = read_at(self._file, end, _MAX_PADDING_BYTES + 1)  # nothing but zeros in a sound tar
+        if any(rest) or len(rest) > _MAX_PADDING_BYTES:
             raise ValueError(
-                f"{self.name}: a tar file that is damaged or incomplete at byte {end}, since it "
-                f"goes on behind its end"
+                f"{self.name}: a tar file that is damaged or incomplete at byte {end}: data follow "
+                f"its end mark"
             )
 
     def _add(self, member: tarfile.TarInfo) -> None:
@@ -107,20 +114,20 @@ class ImageTar:
         if member.isdir():
             self._members.setdefault(posixpath.join(folder, name), {})
             return
-        place = None
-        if member.islnk():  # another name of a member in front of it
+        extent = None
+        if member.islnk():  # another name of an earlier member
             target_folder, target = _split(member.linkname)
-            place = self._members.get(target_folder, {}).get(target)
+            extent = self._members.get(target_folder, {}).get(target)
         elif member.isreg() and not member.issparse():
-            place = member.offset_data, member.size
-        self._members.setdefault(folder, {})[name] = place
+            extent = member.offset_data, member.size
+        self._members.setdefault(folder, {})[name] = extent
 
     def names(self, folder: str = "") -> Iterator[str]:
-        """Names of the files in a folder of the tar, "" being its root."""
+        """Return the names of the files in a folder of the tar ("": its root)."""
         return iter(self._members.get(folder, {}))
 
     def folders(self, folder: str = "") -> list[str]:
-        """Names of the folders in a folder of the tar, sorted."""
+        """Return the sorted names of the folders in a folder of the tar ("": its root)."""
         start = f"{folder}/" if folder else ""
         inside = {
             path.removeprefix(start).partition("/")[0]
@@ -130,57 +137,61 @@ class ImageTar:
         return sorted(inside - {""})
 
     def has(self, folder: str) -> bool:
-        """Whether there is such a folder."""
+        """Return whether there is such a folder."""
         return any(path == folder or path.startswith(f"{folder}/") for path in self._members)
 
-    def where(self, file: str) -> str:
-        """What messages call a file."""
+    def full_name(self, file: str) -> str:
+        """Return the name of a file or folder in the tar, behind the tar's own."""
         return f"{self.name}: {file}"
 
     def open(self, file: str) -> BinaryIO:
-        """What Pillow opens to read a file: its bytes."""
+        """Return the bytes of a file, for Pillow to open.
+
+        Raises:
+            ValueError: if it is a link, or not stored as it is.
+        """
         folder, name = posixpath.split(file)
-        place = self._members[folder][name]
-        if place is None:
-            raise ValueError(f"{self.where(file)}: is no plain file in this tar: unpack it")
-        return io.BytesIO(read_at(self._file, *place))
+        extent = self._members[folder][name]
+        if extent is None:
+            raise ValueError(f"{self.full_name(file)}: is no plain file in this tar: unpack it")
+        return io.BytesIO(read_at(self._file, *extent))
 
 
 def is_tar(file: str | BinaryIO) -> bool:
-    """Whether a file is a tar, by its first block.
+    """Return whether a file begins with the header of a tar.
 
     Raises:
-        ValueError: for a compressed file, in which images cannot be read by their place.
+        ValueError: for a compressed file, where an image has no offset to read it at.
     """
     head = read_at(file, 0, tarfile.BLOCKSIZE)
-    for beginning, kind in _COMPRESSED.items():
-        if head.startswith(beginning):
-            raise ValueError(f"{_name_of(file)}: a compressed file ({kind}): unpack it first")
+    for signature, compression in _COMPRESSION_SIGNATURES.items():
+        if head.startswith(signature):
+            raise ValueError(
+                f"{_name_of(file)}: a compressed file ({compression}): unpack it first"
+            )
     try:
-        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")  # which compares its checksum
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")  # checks the checksum
     except tarfile.HeaderError:
         return False
     return True
 
 
 def read_at(file: str | BinaryIO, offset: int, size: int) -> bytes:
-    """Bytes from a place in a file, whatever other threads and processes read from it."""
+    """Read bytes at an offset, undisturbed by other threads and processes that read the file."""
     if isinstance(file, str):
         with open(file, "rb") as opened:
             opened.seek(offset)
             return opened.read(size)
     raw = getattr(file, "raw", file)
-    if isinstance(raw, io.FileIO) and hasattr(os, "pread"):  # forked processes share its position
+    if isinstance(raw, io.FileIO) and hasattr(os, "pread"):  # forks share the file's position
         return os.pread(raw.fileno(), size, offset)
-    with _FILE_OBJECTS:
+    with _POSITION_LOCK:
         file.seek(offset)
         return file.read(size)
 
 
 class FileView:
-    """A file object with a position of its own, so that several readers can share the file.
-
-    Closing it closes nothing.
+    """A reader of a file object that other readers share, with a position of its own.
 
     Args:
         file: a seekable binary file object.
@@ -189,18 +200,18 @@ class FileView:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._position = 0
-        with _FILE_OBJECTS:
+        with _POSITION_LOCK:
             self._size = file.seek(0, os.SEEK_END)
 
     def read(self, size: int = -1) -> bytes:
-        """Read bytes from the position on."""
+        """Read up to `size` bytes, or all that are left."""
         size = max(self._size - self._position, 0) if size < 0 else size
         data = read_at(self._file, self._position, size)
         self._position += len(data)
         return data
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position, as files do, and return it."""
+        """Set the position, and return it."""
         origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = origin + offset
         return self._position
@@ -216,5 +227,5 @@ def _name_of(file: str | BinaryIO) -> str:
 
 
 def _split(path: str) -> tuple[str, str]:
-    """Folder and name of a tar's member, with neither "./" nor "/" in front."""
+    """Return folder and name of a tar's member, without a leading "./" or "/"."""
     return posixpath.split(posixpath.normpath(path.lstrip("/")))

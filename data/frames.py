@@ -1,4 +1,4 @@
-"""What all sources of frames have in common: a length, and frames read by index."""
+"""The base of all frame sources: a length, and frames read by index."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -34,7 +34,7 @@ class FrameSource(ABC):
     """Frames that can be counted and read by index.
 
     Attributes:
-        name: what messages call it, such as its path.
+        name: for messages, such as the path.
         channels: 3 for RGB, 2 for flow (u, then v).
         fps: frames per second where known, else None.
         numbers: the number of each frame in its file's name, sorted, int64 (frames,); None where
@@ -48,11 +48,11 @@ class FrameSource(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of frames (flow: of pairs of u and v), at least 1."""
+        """Return the number of frames (flow: of pairs of u and v), at least 1."""
 
     @abstractmethod
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        """Index and uint8 frame (C, H, W) for ascending, distinct, valid indices.
+        """Yield index and uint8 frame (C, H, W) for ascending, distinct, valid indices.
 
         A frame may come more than once; the last one counts.
         """
@@ -66,11 +66,11 @@ class FrameSource(ABC):
         """Return the index of the frame whose file has a number.
 
         Args:
-            number: as in the file's name, such as a labelled frame number of EPIC-KITCHENS.
+            number: as in the file's name, such as a frame number of EPIC-KITCHENS annotations.
 
         Raises:
-            ValueError: if no file has it, or frames have no numbers (for the time of a frame in a
-                video, `VideoFile.index_at` has its index).
+            ValueError: if no file has it, or frames have no numbers, as in videos; there,
+                `VideoFile.index_at` finds the index of a time.
         """
         if not is_integer(number):
             raise ValueError(f"number must be an integer, got {number!r}")
@@ -84,48 +84,48 @@ class FrameSource(ABC):
         return index
 
     def index_at(self, seconds: float) -> int:
-        """Return the index of the frame on the screen at a time.
+        """Return the index of the frame that is shown at a time.
 
         Args:
             seconds: time since the first frame.
 
         Raises:
-            ValueError: if times are not known, which only videos have.
+            ValueError: if frames have no times; only those of videos do.
         """
-        raise ValueError(f"{self.name}: frames have no times, which only videos have")
+        raise ValueError(f"{self.name}: frames have no times; only those of videos do")
 
     def read(self, indices: Sequence[int] | NDArray[np.integer[Any]] | Tensor) -> Tensor:
-        """Read frames; each one is decoded once and nothing but the result is kept.
+        """Read frames. Each is decoded once, and only the result is kept in memory.
 
         Args:
             indices: one-dimensional, in any order, duplicates allowed, each in 0 ... len - 1.
 
         Returns:
-            uint8 tensor (len(indices), C, H, W), RGB or (u, v), in the order asked for. Channels
-            of a pixel that lie together in the source, as in videos and images, do so here
-            (torch.channels_last): copying and resizing are fastest then.
+            uint8 tensor (len(indices), C, H, W), RGB or (u, v), in the order of `indices`. Its
+            memory format is the source's, torch.channels_last for videos and images: copying and
+            resizing are fastest then.
 
         Raises:
             ValueError: for indices outside the clip, frames of different sizes, or frames that
                 cannot be decoded.
         """
-        wanted = _checked_indices(indices, len(self), self.name)
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(wanted):
-            places.setdefault(index, []).append(place)
-        ascending = sorted(places)
+        wanted = _to_list(indices, len(self), self.name)
+        positions: dict[int, list[int]] = {}
+        for position, index in enumerate(wanted):
+            positions.setdefault(index, []).append(position)
+        ascending = sorted(positions)
         self._warn_of_gaps(ascending[0], ascending[-1])
         frames: Tensor | None = None
         for index, frame in self._frames_of_one_size(ascending):
             if frames is None:
-                frames = _empty(len(wanted), frame)
-            for place in places[index]:
-                frames[place] = frame
+                frames = _empty_batch(len(wanted), frame)
+            for position in positions[index]:
+                frames[position] = frame
         assert frames is not None  # there is at least one index, and every index has a frame
         return frames
 
     def blocks(self, size: int) -> Iterator[Tensor]:
-        """Go over all frames once, in order, with no more than a block of them in memory.
+        """Read all frames once, in order, with one block of them in memory at a time.
 
         Args:
             size: number of frames in a block; the last one may have fewer.
@@ -134,7 +134,7 @@ class FrameSource(ABC):
             An iterator over uint8 tensors (at most `size`, C, H, W), as `read` returns them.
 
         Raises:
-            ValueError: for a `size` below 1, or while iterating, as `read` does.
+            ValueError: for a `size` below 1; while iterating, as `read` does.
         """
         return self._blocks(positive_integer("size", size))
 
@@ -144,16 +144,16 @@ class FrameSource(ABC):
         for index, frame in self._frames_of_one_size(list(range(count))):
             if index < done:
                 continue  # it came again
-            place = done % size
-            if place == 0:
-                block = _empty(min(size, count - done), frame)
-            block[place] = frame
+            position = done % size
+            if position == 0:
+                block = _empty_batch(min(size, count - done), frame)
+            block[position] = frame
             done += 1
-            if place + 1 == len(block):
+            if position + 1 == len(block):
                 yield block
 
     def _frames_of_one_size(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        """What `_frames` gives, refused where sizes differ."""
+        """Yield what `_frames` does; raise ValueError where sizes differ."""
         first: Tensor | None = None
         for index, frame in self._frames(indices):
             first = frame if first is None else first
@@ -165,11 +165,11 @@ class FrameSource(ABC):
             yield index, frame
 
     def _checked_numbers(self) -> NDArray[np.int64]:
-        """The numbers, or a ValueError that says that there are none."""
+        """Return the numbers; raise ValueError if there are none."""
         if self.numbers is None:
             raise ValueError(
-                f"{self.name}: frames have no numbers, which only image files have; use indices "
-                f"(of a video, VideoFile.index_at(seconds) gives them)"
+                f"{self.name}: frames have no numbers, only image files do; use indices (in a "
+                f"video, VideoFile.index_at(seconds) finds them)"
             )
         return self.numbers
 
@@ -179,40 +179,41 @@ class FrameSource(ABC):
         if numbers is None or numbers[last] - numbers[first] == last - first:
             return
         gaps = np.flatnonzero(np.diff(numbers[first : last + 1]) > 1) + first
-        before, behind = int(numbers[gaps[0]]), int(numbers[gaps[0] + 1])
+        before, after = int(numbers[gaps[0]]), int(numbers[gaps[0] + 1])
         missing = (
             f"number {before + 1} is missing"
-            if behind - before == 2
-            else f"numbers {before + 1} ... {behind - 1} are missing"
+            if after - before == 2
+            else f"numbers {before + 1} ... {after - 1} are missing"
         )
         others = f" (the first of {gaps.size} gaps)" * (gaps.size > 1)
         self._warn_once(
-            "%s: %s%s; indices pass over them, and by_number=True shows the frame before them",
+            "%s: %s%s; indices pass over them, by_number=True repeats the frame before them",
             missing,
             others,
         )
 
     def _warn_once(self, message: str, *values: object) -> None:
-        """Log a warning that begins with the name, unless this source has logged it before."""
+        """Log a warning whose first value is the name, once for each source."""
         if message not in self._logged:
             self._logged |= {message}
             logger.warning(message, self.name, *values)
 
 
-def _empty(count: int, frame: Tensor) -> Tensor:
-    """Memory for frames like this one, (count, C, H, W)."""
-    together = frame.stride(0) == 1
+def _empty_batch(count: int, frame: Tensor) -> Tensor:
+    """Allocate (count, C, H, W) for frames like this one, in its memory format."""
+    channels_last = frame.stride(0) == 1
     return torch.empty(
         (count, *frame.shape),
         dtype=frame.dtype,
         device=frame.device,
-        memory_format=torch.channels_last if together else torch.contiguous_format,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
 
 
-def _checked_indices(
+def _to_list(
     indices: Sequence[int] | NDArray[np.integer[Any]] | Tensor, length: int, name: str
 ) -> list[int]:
+    """Convert indices; raise ValueError unless they are integers in 0 ... length - 1."""
     array = indices.cpu().numpy() if isinstance(indices, Tensor) else np.asarray(indices)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iu":
         raise ValueError(
@@ -227,10 +228,10 @@ def _checked_indices(
 
 
 def is_integer(value: object) -> bool:
-    """Whether a value is an integer of any kind, such as NumPy's; a bool is none."""
+    """Return whether a value is an integer, also one of NumPy; a bool is not."""
     return isinstance(value, SupportsIndex) and not isinstance(value, bool)
 
 
 def size_of(frame: Tensor) -> str:
-    """Size of a frame (C, H, W) for messages: width x height."""
+    """Return the size of a frame (C, H, W) for messages: width x height."""
     return f"{frame.shape[-1]} x {frame.shape[-2]}"

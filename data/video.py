@@ -1,24 +1,24 @@
-"""Where frames come from: video files, folders of images, arrays; and the frames of one clip.
+"""Clips from video files, folders of images, tars and arrays: `open_frames` and `load_clip`.
 
-Every source answers `len(source)` and `source.read(indices)`, so that models, data sets and the
-predictor never ask what a clip is stored as. `load_clip` joins a source with the sampling of TSN
-(arXiv:1608.00859) and its relatives, whose formulas are in `data.sampling`.
+Every source has `len(source)` and `source.read(indices)`, so that no other code asks how a clip is
+stored. `load_clip` reads the frames that TSN (arXiv:1608.00859) and its relatives sample; the
+formulas are in `data.sampling`.
 
-- Over a whole video: `for block in open_frames("clip.mp4").blocks(64)` decodes each frame once and
-  keeps 64 of them.
+- A whole video: `for block in open_frames("clip.mp4").blocks(64)` decodes each frame once and
+  keeps 64 of them in memory.
 - By file number: `load_clip(folder, ..., start=101, stop=250, by_number=True)`, or
-  `source.index_of(101)`. `start` and `stop` are indices otherwise: index 0 is the lowest number.
-- By time: `VideoFile("clip.mp4").index_at(seconds)` is the index of the frame on the screen.
+  `source.index_of(101)`. Without it, `start` and `stop` are indices, and 0 is the lowest number.
+- By time: `VideoFile("clip.mp4").index_at(seconds)` is the index of the frame shown then.
 
 How EPIC-KITCHENS stores its clips:
 - RGB frames `PXX/PXX_YY/frame_%010d.jpg`, numbered from 1, 60 per second (videos `PXX_1YY`: 50).
-- Flow `PXX/PXX_YY/{u,v}/frame_%010d.jpg`, 8 bits, 128 meaning no motion; every second RGB frame in
-  the videos of 2018 and every frame in `PXX_1YY`, so RGB number f is flow number
+- Flow `PXX/PXX_YY/{u,v}/frame_%010d.jpg`, 8 bits, 128 for no motion. It has every second RGB frame
+  (stride 2) in the videos of 2018, every frame (stride 1) in `PXX_1YY`: RGB number f is flow number
   (f - 1) // stride + 1.
-- As downloaded, `PXX/rgb_frames/PXX_YY.tar` and `PXX/flow_frames/PXX_YY.tar` hold the same files.
-- Labelled frame numbers are int(60 t) (`PXX_1YY`: int(50 t)) of the time t in seconds, whatever
-  the rate of the video file (29.97, 47.95, 59.94 and 90 occur). In frames they are file numbers; in
-  a video file, number f is `VideoFile.index_at(f / 60)`.
+- The downloads `PXX/rgb_frames/PXX_YY.tar` and `PXX/flow_frames/PXX_YY.tar` hold the same files.
+- Annotated frame numbers are int(60 t) (`PXX_1YY`: int(50 t)) of the time t in seconds, whatever
+  the frame rate of the video file (29.97, 47.95, 59.94 and 90 occur). They are the file numbers of
+  the frames; in a video file, number f is `VideoFile.index_at(f / 60)`.
 """
 
 import io
@@ -39,7 +39,7 @@ from torch import Tensor
 from data.archives import is_tar
 from data.arrays import FrameArray, FrameImages
 from data.frames import FLOW_LAYOUTS, RGB_LAYOUTS, FrameSource
-from data.images import FlowFolder, FrameFolder, listed_folders
+from data.images import FlowFolder, FrameFolder, get_image_folders
 from data.options import MODALITIES, default_length, one_of, positive_integer
 from data.sampling import segment_indices
 from data.video_file import VideoFile
@@ -74,10 +74,10 @@ _LAYOUTS = {3: RGB_LAYOUTS, 2: FLOW_LAYOUTS}
 
 
 def open_frames(clip: Clip, modality: str = "RGB", *, short_side: int | None = None) -> FrameSource:
-    """The frames of a clip, whatever it is stored as.
+    """Open a clip, however it is stored.
 
-    A path is opened once: while the file or the folder is unchanged, the source that a process
-    opened before is returned (the last 16 are kept). Sources may be shared between threads.
+    A path is opened once: while the file or folder is unchanged, later calls return the same source
+    (a process keeps the last 16). Threads may share a source.
 
     Args:
         clip: path of a video file, of a folder of images or of a tar of them; a seekable binary
@@ -85,23 +85,23 @@ def open_frames(clip: Clip, modality: str = "RGB", *, short_side: int | None = N
             array or tensor; a list of PIL images; or a `FrameSource`, which is returned as it is.
         modality: "RGB", "Flow" or "RGBDiff" (which reads RGB frames), in any case.
         short_side: resize every frame as it is read, so that its shorter side has this many pixels,
-            as evaluation does: with a model's `preprocessing.scale_size` its input is the same, and
-            large frames need not fit into memory together. None: frames as they are.
+            as evaluation does. With a model's `preprocessing.scale_size` its input stays the same,
+            in less memory. None: frames as they are.
 
     Returns:
-        A source with 3 channels, or 2 for flow. `read(indices)` gives frames by index,
-        `blocks(size)` all of them in turn; images have `numbers` and `index_of(number)`, and a
+        A source with 3 channels, or 2 for flow. `read(indices)` reads frames by index,
+        `blocks(size)` all of them in order; images have `numbers` and `index_of(number)`, a
         `VideoFile` has `index_at(seconds)`.
 
     Raises:
-        FileNotFoundError: for a path where there is nothing.
-        ValueError: for anything that cannot be read as a clip of this modality.
+        FileNotFoundError: if the path does not exist.
+        ValueError: if the clip cannot be read as one of this modality.
         ImportError: for a video file, if PyAV is not installed.
 
     Example:
         >>> import torch
-        >>> from data.video import open_frames
-        >>> source = open_frames(torch.zeros(40, 3, 256, 456, dtype=torch.uint8))  # or "clip.mp4"
+        >>> clip = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)  # or "clip.mp4"
+        >>> source = torch.hub.load(".", "open_frames", clip, source="local")
         >>> len(source), source.read([0, 10]).shape
         (40, torch.Size([2, 3, 256, 456]))
         >>> [len(block) for block in source.blocks(16)]
@@ -130,14 +130,15 @@ def _open(clip: Clip, modality: str) -> FrameSource:
         clip = io.BytesIO(clip)
     if not (hasattr(clip, "read") and hasattr(clip, "seek")):
         raise ValueError(f"clip must be {_LAYOUTS[channels]}, got a {type(clip).__name__}")
-    return _open_file(_checked_file(clip), channels)
+    _check_file_object(clip)
+    return _open_file(clip, channels)
 
 
 def _open_path(path: str | os.PathLike[str], channels: int) -> FrameSource:
-    """The source of a file or a folder: the one opened before, unless it has changed since."""
-    # Beside a folder of flow others matter, which its real path may be far from.
-    place = os.path.realpath(path) if channels == 3 else str(Path(path).absolute())
-    folders = listed_folders(place, channels)
+    """Open a file or a folder, unless it is open and unchanged."""
+    # Flow: links stay, since the folders of u and v are found beside the path that was given.
+    full_path = os.path.realpath(path) if channels == 3 else str(Path(path).absolute())
+    folders = get_image_folders(full_path, channels)
     if not folders:
         if re.match(r"\w{2,}:/", str(path)):
             raise ValueError(
@@ -145,11 +146,11 @@ def _open_path(path: str | os.PathLike[str], channels: int) -> FrameSource:
                 f"the path of the file"
             )
         raise FileNotFoundError(f"{path}: no such file or folder")
-    return _opened(place, channels, tuple(map(_version, folders)))
+    return _open_version(full_path, channels, tuple(map(_get_version, folders)))
 
 
-def _version(path: str) -> tuple[int, ...]:
-    """What changes when a file, or the list of a folder's files, does."""
+def _get_version(path: str) -> tuple[int, ...]:
+    """Return numbers that change when a file, or the list of files in a folder, does."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         raise ValueError(f"{path}: is no regular file or folder")
@@ -163,34 +164,33 @@ def _version(path: str) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=16)
-def _opened(path: str, channels: int, versions: tuple[tuple[int, ...], ...]) -> FrameSource:
-    """The source of a path, whose versions tell the cache when it has changed."""
+def _open_version(path: str, channels: int, versions: tuple[tuple[int, ...], ...]) -> FrameSource:
+    """Open a file or a folder; `versions` is a key of the cache alone."""
     if os.path.isfile(path):
         return _open_file(path, channels)
     return FrameFolder(path) if channels == 3 else FlowFolder(path)
 
 
 def _open_file(file: Any, channels: int) -> FrameSource:
-    """The source of a file's path, or of a binary file object."""
+    """Open a file, given its path or a binary file object."""
     if is_tar(file):
         return FrameFolder(file) if channels == 3 else FlowFolder(file)
     if channels == 2:
         raise ValueError(
-            f"{file}: a flow model cannot read a video, since flow must be computed beforehand; "
-            f"accepted are {FLOW_LAYOUTS}"
+            f"{file}: a flow model cannot read a video: flow must be computed beforehand; accepted "
+            f"are {FLOW_LAYOUTS}"
         )
     return VideoFile(file)
 
 
-def _checked_file(file: Any) -> Any:
-    """A file object, refused unless it is open, binary and seekable."""
+def _check_file_object(file: Any) -> None:
+    """Raise ValueError unless a file object is open, binary and seekable."""
     if getattr(file, "closed", False):
         raise ValueError(f"clip must be an open file, got {file!r}, which is closed")
     if hasattr(file, "seekable") and not file.seekable():
         raise ValueError(f"clip must be a seekable file, got {file!r}: give its bytes, file.read()")
     if not isinstance(file.read(0), bytes):
         raise ValueError(f"clip must be a binary file, got {file!r}: open it with mode 'rb'")
-    return file
 
 
 def load_clip(
@@ -205,36 +205,35 @@ def load_clip(
     stop: int | None = None,
     by_number: bool = False,
 ) -> Tensor:
-    """The frames of a clip that a model sees; no others are kept in memory.
+    """Load the frames of a clip that a model sees.
 
     Args:
         clip: see `open_frames`.
         num_segments: T, the model's.
-        new_length: L, the model's; None: as models have it, 1 for RGB and 5 otherwise. RGBDiff
+        new_length: L, the model's; None: the models' default, 1 for RGB and 5 otherwise. RGBDiff
             reads one frame more.
         modality: "RGB", "Flow" or "RGBDiff", in any case.
         mode: how to sample, see `data.sampling`.
-        generator: what random modes draw from; torch's global one if None.
-        start: index of the first frame that belongs to the clip; 0 if None.
-        stop: index behind the last one; the number of frames if None.
-        by_number: whether `start` and `stop` are file numbers of images instead, as labels of
-            EPIC-KITCHENS have them. All numbers from the first to the last can then be sampled; one
-            that is missing shows the frame before it.
+        generator: random generator for the random modes; torch's global one if None.
+        start: index of the clip's first frame; 0 if None.
+        stop: index after its last frame; the number of frames if None.
+        by_number: whether `start` and `stop` are file numbers of images instead of indices, as in
+            EPIC-KITCHENS annotations. Sampling then counts missing numbers too, and reads the frame
+            before a missing one.
 
     Returns:
         uint8 tensor (T * L', C, H, W), snippet after snippet, with L' = L, or L + 1 for RGBDiff,
-        and C = 3 (RGB), or 2 for flow (u, v). The modes "twice" and "dense-test" give twice and
-        ten times as many frames.
+        and C = 3 (RGB), or 2 for flow (u, v). The modes "twice" and "dense-test" return 2 and 10
+        times as many frames.
 
     Raises:
-        FileNotFoundError: for a path where there is nothing.
-        ValueError: for a clip that cannot be read, a range outside it, and wrong options.
+        FileNotFoundError: if the path does not exist.
+        ValueError: if the clip cannot be read, the range is outside it, or an option is wrong.
 
     Example:
         >>> import torch
-        >>> from data.video import load_clip
-        >>> frames = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)
-        >>> load_clip(frames, num_segments=8).shape
+        >>> clip = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)  # or "clip.mp4"
+        >>> torch.hub.load(".", "load_clip", clip, num_segments=8, source="local").shape
         torch.Size([8, 3, 256, 456])
     """
     source = select(open_frames(clip, modality), start, stop, by_number)

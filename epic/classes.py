@@ -1,7 +1,8 @@
 """Class names and class counts of the EPIC-KITCHENS datasets.
 
-The names come from the official annotation files, which are licensed CC BY-NC 4.0: they are read
-from files that the user has, or fetched when asked for, and never shipped with this library.
+The names are in the official annotation files, whose licence is CC BY-NC 4.0. They are never
+shipped with this library: `read_class_names` reads files that you have, and `fetch_class_names`
+downloads them.
 
 Sources: https://github.com/epic-kitchens/annotations (EPIC-KITCHENS-55) and
 https://github.com/epic-kitchens/epic-kitchens-100-annotations (EPIC-KITCHENS-100).
@@ -10,12 +11,13 @@ https://github.com/epic-kitchens/epic-kitchens-100-annotations (EPIC-KITCHENS-10
 import csv
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch.hub
 
+from data.options import one_of
 from weights.download import fetch
 
 __all__ = [
@@ -23,17 +25,14 @@ __all__ = [
     "ClassNames",
     "Dataset",
     "fetch_class_names",
-    "find_dataset",
-    "index_names",
     "read_class_names",
 ]
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ClassNames:
-    """Names of the classes in the order of a model's outputs.
+class ClassNames(NamedTuple):
+    """Names of the classes, in the order of a model's outputs.
 
     Attributes:
         verbs: verbs[i] is the name of verb class i.
@@ -45,18 +44,18 @@ class ClassNames:
 
     @property
     def num_class(self) -> tuple[int, int]:
-        """Numbers of verbs and nouns, as models have them."""
+        """Numbers of verb and noun classes, as a model's `num_class`."""
         return len(self.verbs), len(self.nouns)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the official annotations of a dataset say about its classes.
+    """A dataset's number of classes, and the official files that name them.
 
     Attributes:
-        num_class: numbers of verbs and nouns.
-        verb_url: CSV file with the verb classes.
-        noun_url: CSV file with the noun classes.
+        num_class: numbers of verb and noun classes.
+        verb_url: address of the CSV file with the verb classes.
+        noun_url: address of the CSV file with the noun classes.
     """
 
     num_class: tuple[int, int]
@@ -81,70 +80,58 @@ DATASETS: dict[str, Dataset] = {
 """The known datasets by name."""
 
 
-def find_dataset(name: str) -> Dataset:
-    """Return a dataset by its name, whatever its case.
-
-    Raises:
-        ValueError: no such dataset is known.
-    """
-    if name.lower() not in DATASETS:
-        raise ValueError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")
-    return DATASETS[name.lower()]
-
-
 def read_class_names(
     verb_csv: str | os.PathLike[str], noun_csv: str | os.PathLike[str]
 ) -> ClassNames:
     """Read the class names from the official CSV files of either dataset.
 
-    The id column, not the order of the rows, says which class a name belongs to.
-
     Example:
-        >>> from epic.classes import read_class_names
-        >>> read_class_names("EPIC_verb_classes.csv", "EPIC_noun_classes.csv").num_class
+        >>> import torch
+        >>> names = torch.hub.load(
+        ...     ".", "read_class_names", "EPIC_verb_classes.csv", "EPIC_noun_classes.csv",
+        ...     source="local",
+        ... )
+        >>> names.num_class
         (125, 352)
 
     Args:
-        verb_csv: file with the columns `verb_id` and `class_key` (EPIC-KITCHENS-55) or `id` and
-            `key` (EPIC-KITCHENS-100); other columns do not matter. UTF-8.
-        noun_csv: the same with `noun_id` in place of `verb_id`.
+        verb_csv: UTF-8 file with the columns `verb_id` and `class_key` (EPIC-KITCHENS-55) or `id`
+            and `key` (EPIC-KITCHENS-100), rows in any order; other columns are ignored.
+        noun_csv: the same with `noun_id` in the place of `verb_id`.
 
     Raises:
         FileNotFoundError: one of the files does not exist.
         ValueError: a file is not such a table, or its ids are not 0, 1, ... without gaps.
     """
-    return ClassNames(
-        verbs=_read_names("verb_csv", Path(verb_csv), (("verb_id", "class_key"), ("id", "key"))),
-        nouns=_read_names("noun_csv", Path(noun_csv), (("noun_id", "class_key"), ("id", "key"))),
-    )
+    return ClassNames(_read_names("verb", Path(verb_csv)), _read_names("noun", Path(noun_csv)))
 
 
 def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
-    """Return the class names of a dataset, downloading its two official CSV files once.
+    """Return the class names of a dataset; its two official CSV files are downloaded once.
 
-    The files are licensed CC BY-NC 4.0 by the EPIC-KITCHENS authors. They are kept in the folder
-    `epic_kitchens_annotations` of torch.hub's directory, and read from there without a network.
+    The licence of the files is CC BY-NC 4.0. They are kept in the folder
+    `epic_kitchens_annotations` of torch.hub's directory, and used from there without a network.
 
     Example:
-        >>> from epic.classes import fetch_class_names
-        >>> fetch_class_names("epic-kitchens-55").num_class
+        >>> import torch
+        >>> names = torch.hub.load(".", "fetch_class_names", "epic-kitchens-55", source="local")
+        >>> names.num_class
         (125, 352)
 
     Args:
-        dataset: a name in `DATASETS`.
+        dataset: "epic-kitchens-55" or "epic-kitchens-100", in any case.
 
     Raises:
-        ValueError: the dataset is unknown, or what was fetched are not its class names.
+        ValueError: the dataset is unknown, or the files do not hold its class names.
         weights.download.DownloadError: a file could not be fetched; says which one to put where.
     """
-    wanted = find_dataset(dataset)
-    # A folder of its own, apart from weights: plain names such as these are easily taken.
+    wanted = DATASETS[one_of("dataset", dataset, DATASETS)]
+    # A folder of their own: files of other projects may have the same names.
     folder = Path(torch.hub.get_dir()) / "epic_kitchens_annotations"
     paths = [
         fetch(url, directory=folder, progress=False) for url in (wanted.verb_url, wanted.noun_url)
     ]
-    # No hash is published for these files, so their content is what shows, for instance, that a
-    # captive portal's log-in page came instead.
+    # No hash is published. The content shows, for instance, that a log-in page came instead.
     try:
         names = read_class_names(*paths)
         if names.num_class != wanted.num_class:
@@ -154,39 +141,20 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
             )
     except ValueError as error:
         raise ValueError(
-            f"{error}; delete what is wrong in {folder} to have it fetched anew"
+            f"{error}; delete what is wrong in {folder} to have it downloaded again"
         ) from error
     _logger.info("class names of %s from %s (licensed CC BY-NC 4.0)", dataset, folder)
     return names
 
 
-def index_names(num_class: Sequence[int]) -> ClassNames:
-    """Return stand-ins ("verb 0", "noun 0", ...) for when no names are known.
-
-    Args:
-        num_class: numbers of verbs and nouns, each at least 1.
-
-    Raises:
-        ValueError: these are not two positive numbers.
-    """
-    if len(num_class) != 2 or not all(isinstance(n, int) and n > 0 for n in num_class):
-        raise ValueError(
-            "num_class must be the numbers of verbs and nouns, such as (125, 352), "
-            f"got {num_class!r}"
-        )
-    verbs, nouns = num_class
-    return ClassNames(
-        verbs=tuple(f"verb {index}" for index in range(verbs)),
-        nouns=tuple(f"noun {index}" for index in range(nouns)),
-    )
-
-
-def _read_names(argument: str, path: Path, layouts: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """Read one file whose columns are one of `layouts`, each (id column, name column)."""
+def _read_names(task: str, path: Path) -> tuple[str, ...]:
+    """Read the class names of "verb" or "noun" from one file."""
+    argument = f"{task}_csv"
+    layouts = ((f"{task}_id", "class_key"), ("id", "key"))
     if not path.is_file():
         raise FileNotFoundError(f"{argument}: there is no file {path}")
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: Excel adds a mark
+        with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: Excel writes a BOM
             table = csv.DictReader(file)
             columns = list(table.fieldnames or ())
             rows = [(table.line_num, row) for row in table]
@@ -211,10 +179,10 @@ def _read_names(argument: str, path: Path, layouts: Sequence[tuple[str, str]]) -
         if int(index) in names:
             raise ValueError(f"{argument}: {path}, line {line}: {id_column} {index} occurs twice")
         names[int(index)] = name
-    missing = next((index for index in range(len(names)) if index not in names), None)
-    if missing is not None or not names:
+    missing = set(range(max(len(names), 1))) - names.keys()
+    if missing:
         raise ValueError(
             f"{argument}: {path} has {len(names)} classes, whose {id_column} must be 0, 1, ... "
-            + (f"without gaps, but {missing} is missing" if names else "and at least one")
+            f"without gaps, but {min(missing)} is missing"
         )
-    return tuple(names[index] for index in range(len(names)))
+    return tuple(name for _, name in sorted(names.items()))

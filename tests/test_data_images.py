@@ -128,6 +128,20 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
         source.read([0, 4])
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_named_pipe_among_images_is_refused(linked, tmp_path, monkeypatch):
+    save(tmp_path, "img_1.png", 1)
+    pipe = tmp_path / ("pipe" if linked else "img_2.png")
+    os.mkfifo(pipe)
+    if linked:
+        (tmp_path / "img_2.png").symlink_to(pipe)
+    source = open_frames(tmp_path)
+    assert values(source.read([0])) == [[1] * 3]
+    monkeypatch.setattr(Image, "open", lambda path: pytest.fail(f"{path} would never be read"))
+    with pytest.raises(ValueError, match=r"img_2\.png: must be a regular file, not a pipe"):
+        source.read([1])
+
+
 def test_flow_images_of_different_sizes_are_refused(tmp_path):
     save(tmp_path, "x_1.png", 1, "L")
     save(tmp_path, "y_1.png", 1, "L", size=(12, 11))

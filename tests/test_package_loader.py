@@ -3,7 +3,6 @@
 import importlib
 import runpy
 import shutil
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -14,8 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.hub_programs import CLIP, ENVIRONMENT, REPOSITORY, digest, make, source_files
-from test_hubconf import ENTRY_POINTS
+from helpers.hub_programs import CLIP, REPOSITORY, digest, make, source_files
+from helpers.programs import run
+from helpers.public_names import PUBLIC_NAMES
 
 INSTALLED = {file for file in source_files() if file.name != "setup.py"}
 
@@ -79,15 +79,6 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def run(folder: Path, *command: str | Path) -> str:
-    """What a program prints, which has to succeed without a warning."""
-    result = subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
-    assert (result.returncode, result.stderr) == (0, ""), result.stdout + result.stderr
-    return result.stdout
-
-
 # Linked
 
 
@@ -105,7 +96,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def test_public_names(package: ModuleType) -> None:
-    assert sorted(package.__all__) == ENTRY_POINTS
+    assert sorted(package.__all__) == PUBLIC_NAMES
     for name in package.__all__:
         assert getattr(package, name).__module__.startswith("epic_action_models.")
 

@@ -1,8 +1,8 @@
-"""The one table of published weights: where they are, what they expect, what they score.
+"""The table of published weights: their addresses, configurations, preprocessing and scores.
 
 Sources: W. Price and D. Damen, "An Evaluation of Action Recognition Models on EPIC-Kitchens",
-arXiv:1908.00867, and the release of its checkpoints at the University of Bristol's data repository;
-for EPIC-KITCHENS-100, D. Damen et al., "Rescaling Egocentric Vision", arXiv:2006.13256, and the
+arXiv:1908.00867, and its checkpoints in the data repository of the University of Bristol; for
+EPIC-KITCHENS-100, D. Damen et al., "Rescaling Egocentric Vision", arXiv:2006.13256, and the
 checkpoints of its action recognition challenge (C1).
 """
 
@@ -23,7 +23,7 @@ __all__ = ["PUBLISHED", "PublishedWeights", "Scores", "find_published"]
 
 @dataclass(frozen=True)
 class Scores:
-    """Top-1 accuracies in percent; None where the source gives no usable figure."""
+    """Top-1 accuracies in percent; None where the source has no usable figure."""
 
     verb: float | None
     noun: float | None
@@ -35,22 +35,21 @@ class PublishedWeights:
     """One published checkpoint.
 
     Attributes:
-        dataset: what the weights were trained on, as `pretrained=` names it.
+        dataset: the dataset trained on, as `pretrained=` names it.
         variant: "TSN", "TRN", "MTRN" or "TSM".
         base_model: "BNInception" or "resnet50".
         modality: "RGB" or "Flow".
-        num_segments: segments of a clip that the network was trained with.
-        num_class: numbers of verbs and nouns.
+        num_segments: number of segments of a clip.
+        num_class: numbers of verb and noun classes.
         new_length: frames in a snippet; for flow, pairs of u and v.
-        options: other options of the model that change the arithmetic, as trained.
-        url: where the file is.
-        sha256_prefix: first digits of the file's SHA-256, taken from its name. The name has
-            torch.hub's form for this; that the digits are the hash is an inference from that.
-            None where no hash is published.
-        preprocessing: the input that the weights were trained with.
-        scores: by what they were measured on: "seen" and "unseen", the test set's kitchens that
-            occur in training as well and its others, with 10 crops; or "validation".
-        paper: where the scores and the training are described.
+        options: other options of the model that its output depends on.
+        url: address of the file.
+        sha256_prefix: first digits of the file's SHA-256, None where no hash is published. They are
+            in the file's name in torch.hub's form, from which it is inferred that they are a hash.
+        preprocessing: preprocessing of the frames in training.
+        scores: accuracies by test set: with 10 crops on "seen" kitchens, which occur in training
+            too, and on "unseen" ones; or on "validation".
+        paper: address of the paper that describes training and scores.
     """
 
     dataset: str
@@ -69,7 +68,7 @@ class PublishedWeights:
 
     @property
     def file_name(self) -> str:
-        """Name of the file, on the server and in torch.hub's cache directory."""
+        """Name of the file, on the server and in torch.hub's folder of checkpoints."""
         return PurePosixPath(urlsplit(self.url).path).name
 
     def read(self) -> Checkpoint:
@@ -109,29 +108,28 @@ class PublishedWeights:
         )
 
 
-_SHIFT = {
-    "shift_div": 8,
-    "shift_place": "blockres",
-    "shift_every": 1,
-    "temporal_pool": False,
-    "non_local": False,
-}
 _OPTIONS: dict[str, dict[str, Any]] = {
     "TSN": {},
     "TRN": {"img_feature_dim": 256},
     "MTRN": {"img_feature_dim": 256},
-    "TSM": _SHIFT,
+    "TSM": {
+        "shift_div": 8,
+        "shift_place": "blockres",
+        "shift_every": 1,
+        "temporal_pool": False,
+        "non_local": False,
+    },
 }
-_PREPROCESSING_RGB = {"BNInception": CAFFE, "resnet50": TORCHVISION}
-_PAIRINGS = {"epic-kitchens": "published", "epic-kitchens-100": "per-scale"}
+_RGB_PREPROCESSING = {"BNInception": CAFFE, "resnet50": TORCHVISION}
+_CLASSIFIER_PAIRINGS = {"epic-kitchens": "published", "epic-kitchens-100": "per-scale"}
 
 
-def _entry(
+def _make_entry(
     dataset: str, variant: str, base_model: str, modality: str, **details: Any
 ) -> PublishedWeights:
-    """What both releases have in common, written once."""
+    """Return an entry, given what depends on more than dataset, variant, backbone and modality."""
     new_length = 5 if modality == "Flow" else 1
-    pairing = {"classifier_pairing": _PAIRINGS[dataset]} if variant == "MTRN" else {}
+    pairing = {"classifier_pairing": _CLASSIFIER_PAIRINGS[dataset]} if variant == "MTRN" else {}
     return PublishedWeights(
         dataset=dataset,
         variant=variant,
@@ -140,7 +138,7 @@ def _entry(
         num_segments=8,
         new_length=new_length,
         options={**_OPTIONS[variant], **pairing},
-        preprocessing=_PREPROCESSING_RGB[base_model].for_modality(modality, new_length),
+        preprocessing=_RGB_PREPROCESSING[base_model].for_modality(modality, new_length),
         **details,
     )
 
@@ -148,8 +146,8 @@ def _entry(
 def _epic_kitchens_55(
     variant: str, base_model: str, modality: str, sha256_prefix: str, seen: Scores, unseen: Scores
 ) -> PublishedWeights:
-    """A checkpoint of arXiv:1908.00867."""
-    return _entry(
+    """Return the entry of a checkpoint of arXiv:1908.00867."""
+    return _make_entry(
         "epic-kitchens",
         variant,
         base_model,
@@ -165,21 +163,22 @@ def _epic_kitchens_55(
     )
 
 
-def _epic_kitchens_100(variant: str, modality: str, place: str, action: float) -> PublishedWeights:
-    """A checkpoint of EPIC-KITCHENS-100's C1."""
-    entry = _entry(
+def _epic_kitchens_100(variant: str, modality: str, path: str, action: float) -> PublishedWeights:
+    """Return the entry of a checkpoint of EPIC-KITCHENS-100's C1."""
+    entry = _make_entry(
         "epic-kitchens-100",
         variant,
         "resnet50",
         modality,
         num_class=(97, 300),
-        url=f"https://www.dropbox.com/s/{place}?dl=1",
+        url=f"https://www.dropbox.com/s/{path}?dl=1",
         sha256_prefix=None,
         scores={"validation": Scores(None, None, action)},
         paper="https://arxiv.org/abs/2006.13256",
     )
     if modality == "RGB":
-        # The std is the mean: a slip, evidently, but what these networks were trained with.
+        # Kept: the std equals the mean, evidently by mistake, but the weights were trained with it
+        # (test_those_of_epic_kitchens_100).
         preprocessing = replace(entry.preprocessing, std=entry.preprocessing.mean)
         return replace(entry, preprocessing=preprocessing)
     return entry
@@ -188,8 +187,8 @@ def _epic_kitchens_100(variant: str, modality: str, place: str, action: float) -
 PUBLISHED: tuple[PublishedWeights, ...] = tuple(
     _epic_kitchens_55(variant, base_model, modality, sha256_prefix, Scores(*seen), Scores(*unseen))
     for variant, base_model, modality, sha256_prefix, seen, unseen in (
-        # The source gives TSN on BNInception RGB frames 22.39 for actions in unseen kitchens too:
-        # the figure for seen ones, copied by mistake (no other network comes near), so left out.
+        # TSN, BNInception, RGB: the source repeats 22.39, the action score of seen kitchens, for
+        # unseen ones. No other network comes near it: a mistake, so left out.
         ("TSN", "BNInception", "RGB", "efb96e64", (47.97, 38.85, 22.39), (36.46, 22.64, None)),
         ("TSN", "BNInception", "Flow", "4c720ee3", (51.68, 26.82, 16.76), (47.35, 21.20, 13.49)),
         ("TSN", "resnet50", "RGB", "3ecf904f", (49.71, 39.85, 23.97), (36.70, 23.11, 12.77)),
@@ -210,14 +209,14 @@ PUBLISHED: tuple[PublishedWeights, ...] = tuple(
     for details in (
         ("TSN", "RGB", "4i99mzddk95edyq/tsn_rgb.ckpt", 27.40),
         ("TSN", "Flow", "res0i1ns7v30g9y/tsn_flow.ckpt", 22.86),
-        # Named after the network without scales, these are multi-scale ones.
+        # Called trn_*.ckpt, but multi-scale.
         ("MTRN", "RGB", "l1cs7kozz3f03r4/trn_rgb.ckpt", 32.64),
         ("MTRN", "Flow", "4rehj36vyip82mu/trn_flow.ckpt", 22.97),
         ("TSM", "RGB", "5yxnzubch7b6niu/tsm_rgb.ckpt", 35.75),
         ("TSM", "Flow", "8x9hh404k641rqj/tsm_flow.ckpt", 27.79),
     )
 )
-"""All published weights, grouped by dataset and variant."""
+"""All published weights, by dataset and variant."""
 
 
 def find_published(
@@ -229,26 +228,24 @@ def find_published(
     new_length: int,
     dataset: str = "epic-kitchens",
 ) -> PublishedWeights:
-    """Return the published weights of one configuration.
+    """Return the published weights of one configuration; names match in any case.
 
     Args:
-        variant: "TSN", "TRN", "MTRN" or "TSM". Names are compared without regard to case.
+        variant: "TSN", "TRN", "MTRN" or "TSM".
         base_model: name of the backbone.
         modality: "RGB" or "Flow".
-        num_segments: segments of a clip.
+        num_segments: number of segments of a clip.
         new_length: frames in a snippet.
-        dataset: what the weights were trained on.
+        dataset: "epic-kitchens" or "epic-kitchens-100".
 
     Raises:
         ValueError: there are no such weights; the message lists those that exist.
     """
-    wanted = tuple(name.lower() for name in (dataset, variant, base_model, modality))
+    wanted = [name.lower() for name in (dataset, variant, base_model, modality)]
     for entry in PUBLISHED:
         names = (entry.dataset, entry.variant, entry.base_model, entry.modality)
-        if tuple(name.lower() for name in names) == wanted and (
-            entry.num_segments,
-            entry.new_length,
-        ) == (num_segments, new_length):
+        lengths = (entry.num_segments, entry.new_length)
+        if [name.lower() for name in names] == wanted and lengths == (num_segments, new_length):
             return entry
     raise ValueError(
         f"there are no published weights for dataset={dataset!r}, variant={variant!r}, "

@@ -25,7 +25,7 @@ def _no_network(request: Any, *_: object, **__: object) -> None:
 
 
 def write_class_names(folder: Path) -> None:
-    """Files like the official ones of EPIC-KITCHENS-55, with made-up names."""
+    """Files like the official ones of EPIC-KITCHENS-55, with synthetic names."""
     for kind, count in (("verb", 125), ("noun", 352)):
         rows = "".join(f"{index},{kind}{index},[]\n" for index in range(count))
         table = f"{kind}_id,class_key,{kind}s\n{rows}"

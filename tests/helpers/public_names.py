@@ -1,0 +1,15 @@
+"""The public names, of torch.hub and of the package."""
+
+PUBLIC_NAMES = [
+    "MTRN",
+    "Predictor",
+    "TRN",
+    "TSM",
+    "TSN",
+    "fetch_class_names",
+    "load_checkpoint",
+    "load_clip",
+    "open_frames",
+    "read_class_names",
+    "save_checkpoint",
+]
