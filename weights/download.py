@@ -68,7 +68,7 @@ _POLL_SECONDS = 0.5
 """Time between two looks at another process's lock; hundreds of hosts may be looking."""
 
 _LOCK_TIMEOUT = 300.0
-"""Seconds to wait for another process: all rounds of a server that stalls take half of it."""
+"""Seconds to wait for another process, which needs 250 if a mirror and the original both stall."""
 
 _LEFTOVER_SECONDS = 3600.0
 """Age of a partial file that nobody writes to any more, even if the hosts' clocks differ."""
@@ -258,7 +258,7 @@ def _transfer(
     with _network_errors():
         request = urllib.request.Request(url, headers={"User-Agent": "epic-kitchens-models"})
         response = urllib.request.urlopen(request, timeout=timeout)
-    announced = _to_int(response.headers["Content-Length"])
+    announced = getattr(response, "length", None)  # file URLs have none; it counts down from here
     digest, received = hashlib.sha256(), 0
     bar = tqdm(total=announced, disable=not progress, unit="B", unit_scale=True, unit_divisor=1024)
     with response, atomic_write(destination) as file, bar:
@@ -282,17 +282,11 @@ def _transfer(
         sha256 = digest.hexdigest()
         if sha256_prefix and not sha256.startswith(sha256_prefix.lower()):
             raise _TransferError(
-                f"what came has the SHA-256 {sha256}, which should start with "
-                f"{sha256_prefix.lower()}; either it was damaged or replaced on the way (a proxy's "
-                "error page?), or the expected digits are wrong"
+                f"what came has the SHA-256 {sha256}, which should start with {sha256_prefix}: it was "
+                "damaged or replaced on the way (a proxy's error page?), or the digits are wrong"
             )
     log = _logger.info if sha256_prefix else _logger.warning  # nothing else proves the file
     log("downloaded %s: %d bytes, SHA-256 %s", destination, received, sha256)
-
-
-def _to_int(header: str | None) -> int | None:
-    """Return the value of a header that should be a number; http.client, too, ignores others."""
-    return int(header) if header and re.fullmatch("[0-9]{1,18}", header) else None
 
 
 @contextmanager
@@ -302,10 +296,11 @@ def _network_errors() -> Iterator[None]:
         yield
     except urllib.error.HTTPError as error:
         error.close()
+        pause = re.fullmatch("[0-9]{1,9}", error.headers["Retry-After"] or "")  # or a date
         raise _TransferError(
             f"the server answered {error.code} {error.reason}",
             retryable=error.code >= 500 or error.code in (408, 429),
-            retry_after=_to_int(error.headers["Retry-After"]) or 0,
+            retry_after=int(pause[0]) if pause else 0,
         ) from error
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: odd URLs
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
