@@ -282,8 +282,9 @@ def _transfer(
         sha256 = digest.hexdigest()
         if sha256_prefix and not sha256.startswith(sha256_prefix.lower()):
             raise _TransferError(
-                f"what came has the SHA-256 {sha256}, which should start with {sha256_prefix}: it was "
-                "damaged or replaced on the way (a proxy's error page?), or the digits are wrong"
+                f"what came has the SHA-256 {sha256}, which should start with {sha256_prefix}; "
+                "it was damaged or replaced on the way (a proxy's error page?), or the expected "
+                "digits are wrong"
             )
     log = _logger.info if sha256_prefix else _logger.warning  # nothing else proves the file
     log("downloaded %s: %d bytes, SHA-256 %s", destination, received, sha256)
