@@ -115,7 +115,7 @@ def picklable(repository: Path | None) -> dict[str, Any]:
     transforms, lightning = module("transforms"), module("checkpoints.stand_ins")
     label = module("predictor").Label("wash plate", (2, 8), 0.5)
     inception, _ = module("ops.backbones").make_backbone("BNInception", imagenet=False)
-    error = module("weights.transfer").TransferError("no answer", passing=True, pause=3)
+    error = module("weights.download")._TransferError("no answer", retryable=True, retry_after=3)
     things = {kind: make(repository, kind) for kind in KINDS}
     things |= {
         "non-local": model,
@@ -127,17 +127,13 @@ def picklable(repository: Path | None) -> dict[str, Any]:
         "preprocessing": model.preprocessing,
         "prediction": module("predictor").Prediction(actions=(label,)),
         "published weights": module("weights.published").PUBLISHED[0],
-        "named tuple": module("weights.partial").Partial(*range(len(_fields(module)))),
+        "named tuple": module("ops.bn_inception")._Block("inception", *range(7)),
         "stand-in": lightning.ConfigNode(),
         "refusal": module("checkpoints.files").CheckpointError("not a checkpoint"),
         "system error": module("weights.download").DownloadError(2, "no such file", "a.pth"),
         "error with attributes": error,
     }
     return things
-
-
-def _fields(module: Any) -> tuple[str, ...]:
-    return module("weights.partial").Partial._fields
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ def test_something(http_server: HttpServer) -> None:
 """
 
 import contextlib
-import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,45 +38,6 @@ def answering(status: int, headers: dict[str, str], body: bytes = b"") -> Reply:
     def reply(handler: "_Handler") -> None:
         handler.start(status, headers)
         handler.wfile.write(body)
-
-    return reply
-
-
-def resumable(
-    body: bytes,
-    headers: dict[str, str],
-    *,
-    sent: int | None = None,
-    then_stall: bool = False,
-    without_conditions: bool = False,
-) -> Reply:
-    """Serve ranges, as good servers do.
-
-    Args:
-        body: the whole file.
-        headers: its ETag or Last-Modified or both, which If-Range is held against.
-        sent: how many bytes of what is asked for are sent.
-        then_stall: whether to keep quiet instead of hanging up when they are sent.
-        without_conditions: whether to ignore If-Range.
-    """
-
-    def reply(handler: "_Handler") -> None:
-        first = 0
-        asked = re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")
-        same = handler.headers["If-Range"] in headers.values() or without_conditions
-        if asked and same:
-            first = int(asked[1])
-            if first >= len(body):
-                handler.start(416, {"Content-Range": f"bytes */{len(body)}"})
-                return
-        rest = body[first:]
-        length = {"Content-Length": str(len(rest))}
-        if first:
-            length["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
-        handler.start(206 if first else 200, headers | length)
-        handler.wfile.write(rest[:sent])
-        if then_stall:
-            handler.wait()
 
     return reply
 
@@ -152,13 +112,11 @@ class HttpServer:
         replies: what to answer by path; other paths give 404. A client that takes this server
             for its proxy asks for whole URLs, which then stand in the place of paths.
         requests: the paths asked for, in order.
-        ranges: the Range header of each request, or None.
     """
 
     def __init__(self) -> None:
         self.replies: dict[str, Reply] = {}
         self.requests: list[str] = []
-        self.ranges: list[str | None] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.owner = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -202,7 +160,6 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         owner = self.server.owner
         owner.requests.append(self.path)
-        owner.ranges.append(self.headers["Range"])
         self.answer(owner.replies.get(self.path, 404))
 
     def answer(self, reply: Reply) -> None:
