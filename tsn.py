@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from checkpoints.config import Checkpoint
+from checkpoints.config import MODEL_OPTIONS, Checkpoint
 from data.options import MODALITIES, class_counts, default_length, one_of, positive_integer
 from data.preprocessing import Preprocessing
 from ops.backbones import (
@@ -240,16 +240,17 @@ class TSN(nn.Module):
             new_length=self.new_length,
             dataset=dataset,
         )
-        for option, trained in published.options.items():
-            if getattr(self, option) != trained:
+        for option in MODEL_OPTIONS[published.config.model_type]:
+            asked, trained = getattr(self, option), getattr(published.config, option)
+            if option != "consensus_type" and asked != trained:
                 raise ValueError(
                     f"{option} must be {trained!r} for the published weights "
-                    f"{published.file_name}, got {getattr(self, option)!r}"
+                    f"{published.file_name}, got {asked!r}"
                 )
         checkpoint = published.read()
         with init_empty():  # the file has the weights
             self._build_modules(imagenet=False)
-        self.preprocessing = published.preprocessing
+        self.preprocessing = published.config.preprocessing or self.preprocessing
         self.load_weights(checkpoint, source=published.file_name)
 
     def load_weights(self, checkpoint: Checkpoint, *, source: str) -> None:

@@ -44,7 +44,7 @@ def put(hub_cache: Path, variant: str, modality: str = "RGB", **changes: Any) ->
         dataset="epic-kitchens-100",
     )
     model = randomised(kind(CLASSES, 8, modality, pretrained=None, **options))
-    model.preprocessing = published.preprocessing
+    model.preprocessing = published.config.preprocessing
     contents = {**lightning(model, variant, **OF_MODEL[variant]), **changes}
     with packages(OMEGACONF) as classes:
         contents["hyper_parameters"] = configuration(contents["hyper_parameters"], classes)

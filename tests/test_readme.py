@@ -78,9 +78,9 @@ def test_score_table_is_the_table_of_published_weights() -> None:
     for published in PUBLISHED:
         names, scores = [published.variant], published.scores
         if published.dataset == "epic-kitchens":
-            names += [published.base_model, published.modality]
+            names += [published.config.arch, published.config.modality]
             rows.append([*names, *cells(scores["seen"]), *cells(scores["unseen"])])
-        elif published.modality == "RGB":
+        elif published.config.modality == "RGB":
             rows.append([*names, f"{scores['validation'].action:.2f}"])
         else:
             rows[-1].append(f"{scores['validation'].action:.2f}")

@@ -30,7 +30,7 @@ EPIC_100 = [entry for entry in PUBLISHED if entry.dataset == "epic-kitchens-100"
 
 
 def test_there_are_fourteen_different_ones() -> None:
-    configurations = {(e.variant, e.base_model, e.modality) for e in EPIC_55}
+    configurations = {(e.variant, e.config.arch, e.config.modality) for e in EPIC_55}
     assert len(EPIC_55) == len(configurations) == 14
     both = {"BNInception", "resnet50"}
     backbones = {"TSN": both, "TRN": both, "MTRN": both, "TSM": {"resnet50"}}
@@ -51,7 +51,7 @@ def test_nothing_can_be_changed() -> None:
 @pytest.mark.parametrize("entry", EPIC_55, ids=lambda entry: entry.file_name)
 def test_file_names_have_torch_hubs_form(entry: PublishedWeights) -> None:
     assert entry.file_name == (
-        f"{entry.variant}_arch={entry.base_model}_modality={entry.modality}"
+        f"{entry.variant}_arch={entry.config.arch}_modality={entry.config.modality}"
         f"_segments=8-{entry.sha256_prefix}.pth.tar"
     )
     assert entry.url == (
@@ -81,18 +81,18 @@ def test_two_hashes_as_published() -> None:
     ],
 )
 def test_preprocessing(base_model: str, modality: str, expected: Preprocessing) -> None:
-    entries = [e for e in EPIC_55 if (e.base_model, e.modality) == (base_model, modality)]
+    entries = [e for e in EPIC_55 if (e.config.arch, e.config.modality) == (base_model, modality)]
     assert entries
     for entry in entries:
-        assert entry.preprocessing == expected
+        assert entry.config.preprocessing == expected
 
 
 @pytest.mark.parametrize("entry", EPIC_55, ids=lambda entry: entry.file_name)
 def test_what_the_entries_have_in_common(entry: PublishedWeights) -> None:
     assert entry.dataset == "epic-kitchens"
-    assert entry.num_segments == 8
-    assert entry.num_class == DATASETS["epic-kitchens-55"].num_class == (125, 352)
-    assert entry.new_length == (1 if entry.modality == "RGB" else 5)
+    assert entry.config.num_segments == 8
+    assert entry.config.num_class == DATASETS["epic-kitchens-55"].num_class == (125, 352)
+    assert entry.config.new_length == (1 if entry.config.modality == "RGB" else 5)
     assert "1908.00867" in entry.paper
 
 
@@ -113,35 +113,42 @@ def test_scores() -> None:
 
 def test_those_of_epic_kitchens_100() -> None:
     """Configurations, hyper-parameters and places, as C1 documents them."""
-    assert [(e.variant, e.modality) for e in EPIC_100] == [
+    assert [(e.variant, e.config.modality) for e in EPIC_100] == [
         (variant, modality) for variant in ("TSN", "MTRN", "TSM") for modality in ("RGB", "Flow")
     ]
     assert len({entry.url for entry in EPIC_100}) == 6
     for entry in EPIC_100:
-        assert (entry.base_model, entry.num_segments) == ("resnet50", 8)
-        assert entry.num_class == DATASETS["epic-kitchens-100"].num_class == (97, 300)
-        assert entry.new_length == (1 if entry.modality == "RGB" else 5)
+        assert (entry.config.arch, entry.config.num_segments) == ("resnet50", 8)
+        assert entry.config.num_class == DATASETS["epic-kitchens-100"].num_class == (97, 300)
+        assert entry.config.new_length == (1 if entry.config.modality == "RGB" else 5)
         assert entry.sha256_prefix is None, "none is published"
-        assert entry.file_name == f"{entry.variant.removeprefix('M')}_{entry.modality}.ckpt".lower()
+        assert (
+            entry.file_name
+            == f"{entry.variant.removeprefix('M')}_{entry.config.modality}.ckpt".lower()
+        )
         assert entry.url.startswith("https://www.dropbox.com/s/")
         assert entry.url.endswith(f"/{entry.file_name}?dl=1")
         rgb = dataclasses.replace(RESNET, std=RESNET.mean)
         flow = dataclasses.replace(RESNET, mean=(0.5,), std=(0.226,))
-        assert entry.preprocessing == (rgb if entry.modality == "RGB" else flow)
+        assert entry.config.preprocessing == (rgb if entry.config.modality == "RGB" else flow)
         assert list(entry.scores) == ["validation"]
     tsm = find("TSM", "resnet50", "RGB", dataset="epic-kitchens-100")
     assert tsm.scores["validation"] == Scores(None, None, 35.75)
     mtrn = find("MTRN", "resnet50", "Flow", dataset="epic-kitchens-100")
-    assert mtrn.options["classifier_pairing"] == "per-scale"
-    assert find("MTRN", "resnet50", "Flow").options["classifier_pairing"] == "published"
+    assert mtrn.config.classifier_pairing == "per-scale"
+    assert find("MTRN", "resnet50", "Flow").config.classifier_pairing == "published"
 
 
 def test_names_are_found_in_any_case() -> None:
     entry = find("tsn", "bninception", "rgb", dataset="EPIC-Kitchens")
     assert entry is find("TSN", "BNInception", "RGB")
-    assert (entry.variant, entry.base_model, entry.modality) == ("TSN", "BNInception", "RGB")
+    assert (entry.variant, entry.config.arch, entry.config.modality) == (
+        "TSN",
+        "BNInception",
+        "RGB",
+    )
     for entry in PUBLISHED:
-        names = (entry.variant, entry.base_model, entry.modality)
+        names = (entry.variant, entry.config.arch, entry.config.modality)
         assert find(*names, dataset=entry.dataset) is entry
 
 
@@ -178,11 +185,11 @@ def test_recorded_models() -> None:
     recorded = json.loads(recorded_file.read_text(encoding="utf-8"))
     assert len(recorded) == len(EPIC_55)
     for entry in EPIC_55:
-        model = recorded[f"{entry.variant}_{entry.base_model}_{entry.modality}"]
-        preprocessing = entry.preprocessing
-        assert list(entry.num_class) == model["num_class"]
-        assert entry.num_segments == model["num_segments"]
-        assert entry.new_length == model["new_length"]
+        model = recorded[f"{entry.variant}_{entry.config.arch}_{entry.config.modality}"]
+        preprocessing = entry.config.preprocessing
+        assert list(entry.config.num_class) == model["num_class"]
+        assert entry.config.num_segments == model["num_segments"]
+        assert entry.config.new_length == model["new_length"]
         assert preprocessing.mean == pytest.approx(model["input_mean"])
         assert preprocessing.std == pytest.approx(model["input_std"])
         assert preprocessing.input_size == model["input_size"]

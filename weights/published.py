@@ -7,15 +7,15 @@ checkpoints of its action recognition challenge (C1).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from checkpoints.checkpoint import read_checkpoint
-from checkpoints.config import Checkpoint
+from checkpoints.config import Checkpoint, ModelConfig
 from checkpoints.errors import CheckpointError
-from data.preprocessing import CAFFE, TORCHVISION, Preprocessing
+from data.preprocessing import CAFFE, TORCHVISION
 from weights.download import fetch
 
 __all__ = ["PUBLISHED", "PublishedWeights", "Scores", "find_published"]
@@ -36,35 +36,26 @@ class PublishedWeights:
 
     Attributes:
         dataset: the dataset trained on, as `pretrained=` names it.
-        variant: "TSN", "TRN", "MTRN" or "TSM".
-        base_model: "BNInception" or "resnet50".
-        modality: "RGB" or "Flow".
-        num_segments: number of segments of a clip.
-        num_class: numbers of verb and noun classes.
-        new_length: frames in a snippet; for flow, pairs of u and v.
-        options: other options of the model that its output depends on.
+        config: the model, with the preprocessing of the frames in training.
         url: address of the file.
         sha256_prefix: first digits of the file's SHA-256, None where no hash is published. They are
             in the file's name in torch.hub's form, from which it is inferred that they are a hash.
-        preprocessing: preprocessing of the frames in training.
         scores: accuracies by test set: with 10 crops on "seen" kitchens, which occur in training
             too, and on "unseen" ones; or on "validation".
         paper: address of the paper that describes training and scores.
     """
 
     dataset: str
-    variant: str
-    base_model: str
-    modality: str
-    num_segments: int
-    num_class: tuple[int, int]
-    new_length: int
+    config: ModelConfig
     url: str
     sha256_prefix: str | None
-    preprocessing: Preprocessing
-    paper: str
-    options: Mapping[str, Any] = field(hash=False)
     scores: Mapping[str, Scores] = field(hash=False)
+    paper: str
+
+    @property
+    def variant(self) -> str:
+        """Kind of model: "TSN", "TRN", "MTRN" or "TSM"."""
+        return self.config.model_type.upper()
 
     @property
     def file_name(self) -> str:
@@ -84,16 +75,10 @@ class PublishedWeights:
             checkpoint = read_checkpoint(path)
         except CheckpointError as error:
             raise CheckpointError(f"{error}. {advice}") from error
-        for option, wanted in (
-            ("model_type", self.variant),
-            ("arch", self.base_model),
-            ("modality", self.modality),
-            ("num_segments", self.num_segments),
-            ("num_class", self.num_class),
-            *self.options.items(),
-        ):
+        for option, wanted in asdict(self.config).items():
             found = getattr(checkpoint.config, option)
-            if str(found).lower() != str(wanted).lower():
+            known = option not in ("dropout", "preprocessing")
+            if known and str(found).lower() != str(wanted).lower():
                 raise CheckpointError(
                     f"{path} does not hold the published weights of that name: {option} is "
                     f"{found!r} there, not {wanted!r}. {advice}"
@@ -101,62 +86,38 @@ class PublishedWeights:
         return checkpoint
 
     def __str__(self) -> str:
+        config = self.config
         return (
-            f"{self.dataset:<17} {self.variant:<4} {self.base_model:<11} {self.modality:<4} "
-            f"num_segments={self.num_segments} new_length={self.new_length} "
-            f"num_class={self.num_class}"
+            f"{self.dataset:<17} {self.variant:<4} {config.arch:<11} {config.modality:<4} "
+            f"num_segments={config.num_segments} new_length={config.new_length} "
+            f"num_class={config.num_class}"
         )
 
 
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "TSN": {},
-    "TRN": {"img_feature_dim": 256},
-    "MTRN": {"img_feature_dim": 256},
-    "TSM": {
-        "shift_div": 8,
-        "shift_place": "blockres",
-        "shift_every": 1,
-        "temporal_pool": False,
-        "non_local": False,
-    },
-}
-_RGB_PREPROCESSING = {"BNInception": CAFFE, "resnet50": TORCHVISION}
-_CLASSIFIER_PAIRINGS = {"epic-kitchens": "published", "epic-kitchens-100": "per-scale"}
-
-
-def _make_entry(
-    dataset: str, variant: str, base_model: str, modality: str, **details: Any
-) -> PublishedWeights:
-    """Return an entry, given what depends on more than dataset, variant, backbone and modality."""
+def _make_config(variant: str, arch: str, modality: str, **options: Any) -> ModelConfig:
+    """Return the config of published weights; both releases have the options of the defaults."""
     new_length = 5 if modality == "Flow" else 1
-    pairing = {"classifier_pairing": _CLASSIFIER_PAIRINGS[dataset]} if variant == "MTRN" else {}
-    return PublishedWeights(
-        dataset=dataset,
-        variant=variant,
-        base_model=base_model,
-        modality=modality,
+    preprocessing = CAFFE if arch == "BNInception" else TORCHVISION
+    return ModelConfig(
+        model_type=variant.lower(),
         num_segments=8,
+        modality=modality,
+        arch=arch,
         new_length=new_length,
-        options={**_OPTIONS[variant], **pairing},
-        preprocessing=_RGB_PREPROCESSING[base_model].for_modality(modality, new_length),
-        **details,
+        preprocessing=preprocessing.for_modality(modality, new_length),
+        **options,
     )
 
 
 def _epic_kitchens_55(
-    variant: str, base_model: str, modality: str, sha256_prefix: str, seen: Scores, unseen: Scores
+    variant: str, arch: str, modality: str, sha256_prefix: str, seen: Scores, unseen: Scores
 ) -> PublishedWeights:
     """Return the entry of a checkpoint of arXiv:1908.00867."""
-    return _make_entry(
-        "epic-kitchens",
-        variant,
-        base_model,
-        modality,
-        num_class=(125, 352),
-        url=(
-            "https://data.bris.ac.uk/datasets/2tw6gdvmfj3f12papdy24flvmo/"
-            f"{variant}_arch={base_model}_modality={modality}_segments=8-{sha256_prefix}.pth.tar"
-        ),
+    file_name = f"{variant}_arch={arch}_modality={modality}_segments=8-{sha256_prefix}.pth.tar"
+    return PublishedWeights(
+        dataset="epic-kitchens",
+        config=_make_config(variant, arch, modality, num_class=(125, 352)),
+        url=f"https://data.bris.ac.uk/datasets/2tw6gdvmfj3f12papdy24flvmo/{file_name}",
         sha256_prefix=sha256_prefix,
         scores={"seen": seen, "unseen": unseen},
         paper="https://arxiv.org/abs/1908.00867",
@@ -165,28 +126,28 @@ def _epic_kitchens_55(
 
 def _epic_kitchens_100(variant: str, modality: str, path: str, action: float) -> PublishedWeights:
     """Return the entry of a checkpoint of EPIC-KITCHENS-100's C1."""
-    entry = _make_entry(
-        "epic-kitchens-100",
-        variant,
-        "resnet50",
-        modality,
-        num_class=(97, 300),
+    pairing = "per-scale" if variant == "MTRN" else "published"
+    config = _make_config(
+        variant, "resnet50", modality, num_class=(97, 300), classifier_pairing=pairing
+    )
+    if modality == "RGB":
+        # Kept: the std equals the mean, evidently by mistake, but the weights were trained with it
+        # (test_those_of_epic_kitchens_100).
+        preprocessing = replace(TORCHVISION, std=TORCHVISION.mean)
+        config = replace(config, preprocessing=preprocessing)
+    return PublishedWeights(
+        dataset="epic-kitchens-100",
+        config=config,
         url=f"https://www.dropbox.com/s/{path}?dl=1",
         sha256_prefix=None,
         scores={"validation": Scores(None, None, action)},
         paper="https://arxiv.org/abs/2006.13256",
     )
-    if modality == "RGB":
-        # Kept: the std equals the mean, evidently by mistake, but the weights were trained with it
-        # (test_those_of_epic_kitchens_100).
-        preprocessing = replace(entry.preprocessing, std=entry.preprocessing.mean)
-        return replace(entry, preprocessing=preprocessing)
-    return entry
 
 
 PUBLISHED: tuple[PublishedWeights, ...] = tuple(
-    _epic_kitchens_55(variant, base_model, modality, sha256_prefix, Scores(*seen), Scores(*unseen))
-    for variant, base_model, modality, sha256_prefix, seen, unseen in (
+    _epic_kitchens_55(variant, arch, modality, sha256_prefix, Scores(*seen), Scores(*unseen))
+    for variant, arch, modality, sha256_prefix, seen, unseen in (
         # TSN, BNInception, RGB: the source repeats 22.39, the action score of seen kitchens, for
         # unseen ones. No other network comes near it: a mistake, so left out.
         ("TSN", "BNInception", "RGB", "efb96e64", (47.97, 38.85, 22.39), (36.46, 22.64, None)),
@@ -243,8 +204,9 @@ def find_published(
     """
     wanted = [name.lower() for name in (dataset, variant, base_model, modality)]
     for entry in PUBLISHED:
-        names = (entry.dataset, entry.variant, entry.base_model, entry.modality)
-        lengths = (entry.num_segments, entry.new_length)
+        config = entry.config
+        names = (entry.dataset, config.model_type, config.arch, config.modality)
+        lengths = (config.num_segments, config.new_length)
         if [name.lower() for name in names] == wanted and lengths == (num_segments, new_length):
             return entry
     raise ValueError(
