@@ -138,9 +138,8 @@ def _preprocessing(checkpoint: Checkpoint | None) -> tuple[dict[str, Any] | None
         )
     except ValueError:
         return None, None
-    return _plain(
-        asdict(published.config.preprocessing)
-    ), "that of the published weights of this kind"
+    theirs = asdict(published.config)["preprocessing"]
+    return _plain(theirs), "that of the published weights of this kind"
 
 
 def _optimizer_state(contents: Mapping[Any, Any]) -> Any:
