@@ -168,6 +168,29 @@ def test_auxiliary_classifier_of_inception_never_runs() -> None:
     assert backbone.train()(x).shape == (2, 1000)
 
 
+@pytest.mark.parametrize("name", LISTED)
+def test_every_batch_norm_can_be_folded_into_a_convolution(name: str) -> None:
+    backbone, _ = on_meta(name)
+    pairs = list(backbone.foldable())
+    modules = list(backbone.modules())
+    assert {norm for _, norm in pairs} == {m for m in modules if isinstance(m, nn.BatchNorm2d)}
+    convolutions = [convolution for convolution, _ in pairs]
+    assert len(convolutions) == len(set(convolutions))
+    if pairs:  # VGGs without batch norms have none
+        assert set(convolutions) == {m for m in modules if isinstance(m, nn.Conv2d)}
+    assert all(convolution.out_channels == norm.num_features for convolution, norm in pairs)
+
+
+@pytest.mark.parametrize("name", [name for name in LISTED if name.startswith("resnet")])
+def test_stages_have_the_channels_that_they_say(name: str) -> None:
+    backbone, _ = on_meta(name)
+    x = torch.empty(1, 64, 16, 16, device="meta")
+    assert list(backbone.stages()) == ["layer1", "layer2", "layer3", "layer4"]
+    for stage, channels in backbone.stages().items():
+        x = backbone.get_submodule(stage)(x)
+        assert x.shape[1] == channels
+
+
 # The generic path
 
 
