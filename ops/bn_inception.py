@@ -137,8 +137,8 @@ class BNInception(Backbone):
         if block.pool == "avg":
             pooled = F.avg_pool2d(x, 3, stride=1, padding=1)
         else:
-            # Kept: unpadded and rounding up where it halves the resolution, as the published weights
-            # were trained in Caffe (test_outputs_are_pretrainedmodels).
+            # Kept: no padding, and rounding up, where it halves the resolution. Published weights
+            # were trained so, in Caffe (test_outputs_are_pretrainedmodels).
             padding = 1 if block.stride == 1 else 0
             odd_h, odd_w = x.shape[-2] % 2, x.shape[-1] % 2
             if block.stride == 2 and (odd_h or odd_w):

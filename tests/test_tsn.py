@@ -185,7 +185,8 @@ def test_attributes(
     assert (model.arch, model.feature_dim) == (base_model, width)
     assert (model.input_size, model.crop_size, model.scale_size) == (size, size, scale)
     assert (model.input_mean, model.input_std) == (mean, std)
-    assert (model.input_space, model.input_range) == (space, [0, high])
+    expected = model.preprocessing
+    assert (expected.input_space, expected.input_range) == (space, (0, high))
     assert (flow.input_mean, flow.input_std) == (([128], [1]) if high == 255 else ([0.5], [0.226]))
     assert model(torch.empty(1, 4 * 3, size, size, device="meta"))[0].shape == (1, 5)
     assert flow(torch.empty(1, 4 * 10, size, size, device="meta"))[1].shape == (1, 7)
@@ -715,7 +716,8 @@ def test_imagenet_inception_v3_has_the_preprocessing_of_its_weights(hub_cache: P
     torch.save(state, hub_cache / "inception_v3_google-0cc3c7bd.pth")
     model = TSN(5, T, "RGB", "inceptionv3")
     assert (model.input_mean, model.input_std) == ([0.5] * 3, [0.5] * 3)
-    assert (model.input_space, model.input_range, model.input_size) == ("RGB", [0, 1], 299)
+    expected = model.preprocessing
+    assert (expected.input_space, expected.input_range, expected.input_size) == ("RGB", (0, 1), 299)
 
 
 def test_random_numbers_do_not_depend_on_the_rehearsal(hub_cache: Path) -> None:
@@ -794,7 +796,8 @@ def test_published_flow_weights(hub_cache: Path) -> None:
     model = TSN((125, 352), 8, "Flow", "BNInception", pretrained="epic-kitchens")
     weight = model.base_model.conv1_7x7_s2.weight
     assert weight.equal(recorded.base_model.conv1_7x7_s2.weight)
-    assert (model.input_mean, model.input_std, model.input_range) == ([128], [1], [0, 255])
+    assert (model.input_mean, model.input_std) == ([128], [1])
+    assert model.preprocessing.input_range == (0, 255)
 
 
 @pytest.mark.parametrize(
