@@ -334,7 +334,9 @@ def test_inception_v3_from_the_cache_with_its_own_preprocessing(hub_cache: Path)
     torch.testing.assert_close((pixels - 0.5) / 0.5, network._transform_input(usual))
 
 
-def test_bn_inception_from_the_cache(hub_cache: Path) -> None:
+def test_bn_inception_from_the_cache_without_pretrainedmodels(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The file is from PyTorch 0.1: statistics are [1, C], and batches are not counted."""
     with torch.device("meta"):
         network = theirs("BNInception")
@@ -345,6 +347,7 @@ def test_bn_inception_from_the_cache(hub_cache: Path) -> None:
         if not name.endswith("num_batches_tracked")
     )
     put(hub_cache, "bn_inception-52deb4733.pth", old, legacy=True)
+    monkeypatch.setitem(sys.modules, "pretrainedmodels", None)
     backbone, preprocessing = make_backbone("bninception", imagenet=True)
     ours = backbone.state_dict()
     assert set(ours) == set(state)
