@@ -146,7 +146,7 @@ class TSM(TSN):
         return snippets
 
     def get_optim_policies(self) -> list[dict[str, Any]]:
-        """Parameter groups for an optimiser.
+        """Return parameter groups for an optimiser.
 
         Returns:
             As `tsn.TSN.get_optim_policies`, and the groups "custom_ops" (empty; the shift has no

@@ -29,8 +29,10 @@ from ops.backbones import (
     make_backbone,
 )
 from ops.consensus import CONSENSUS_TYPES
+from ops.inputs import check_features, explain_dtype, to_snippets
 from ops.loading import init_empty, load_weights
-from ops.non_local import NonLocalBlock
+from ops.parameter_groups import parameter_groups
+from ops.partial_batch_norm import partial_batch_norms, warn_of_fresh_statistics
 from ops.relation import MultiScaleRelation, TemporalRelation
 from transforms import Frames, evaluation_transform, training_transform
 from weights.published import find_published
@@ -43,21 +45,12 @@ _RELATIONAL = {"TRN": "TRN", "TRNMultiscale": "MTRN"}
 """Relational consensus types, and the variants that they make."""
 _PUBLISHED = ("epic-kitchens", "epic-kitchens-100")
 _PRETRAINED = (*_PUBLISHED, "imagenet", None)
-
-Logits = Tensor | tuple[Tensor, ...]
-
-
-def _probability(argument: str, value: object) -> float:
-    number = float(value) if isinstance(value, Real) else -1.0
-    if not 0 <= number <= 1:
-        raise ValueError(f"{argument} must be a probability from 0 to 1, got {value!r}")
-    return number
-
-
 _CANNOT_BE_TRAINED = (
     "a model optimised for inference has no batch norms left and cannot be trained; train the one "
     "that it was made from"
 )
+
+Logits = Tensor | tuple[Tensor, ...]
 
 
 class TSN(nn.Module):
@@ -105,11 +98,12 @@ class TSN(nn.Module):
         arch: canonical name of the backbone.
         feature_dim: D, width of `features`.
         preprocessing: what the weights expect of the input; `input_mean`, `input_std`,
-            `input_size`, `crop_size`, `scale_size`, `input_space` and `input_range` show its parts.
+            `input_size`, `crop_size` and `scale_size` show the parts that the original has.
         frames_per_snippet: frames to load for a snippet: L, and one more for RGBDiff.
         inference_only: whether this is a copy of `ops.inference.optimize_for_inference`, which
             cannot be trained or saved.
-        load_report: what was renamed, split or assumed of a checkpoint's weights, a sentence each.
+        load_report: what was renamed, split or assumed of a checkpoint's weights, one message per
+            change.
 
     Raises:
         ValueError: for any argument out of its range, and for combinations that cannot be; the
@@ -183,40 +177,6 @@ class TSN(nn.Module):
         self._build(pretrained)
         self.dropout = dropout
         self.partialBN(partial_bn)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute, unless modules were built for what it is.
-
-        Raises:
-            AttributeError: if it is an option of the constructor.
-        """
-        if name in self._read_only and hasattr(self, name):
-            built = getattr(self, name)
-            if built != value:
-                raise AttributeError(
-                    f"{name} is {built!r} for good, since the model was built for it, got "
-                    f"{value!r}: build another model, or load its checkpoint with other options"
-                )
-            return
-        super().__setattr__(name, value)
-
-    @property
-    def dropout(self) -> float:
-        """Probability with which features are dropped while training; may be set at any time."""
-        last = self.base_model.last_linear
-        return last.p if isinstance(last, nn.Dropout) else 0.0
-
-    @dropout.setter
-    def dropout(self, value: float) -> None:
-        last = self.base_model.last_linear
-        if not isinstance(last, nn.Dropout):
-            raise ValueError(f"dropout cannot be set: base_model.last_linear is {last}")
-        last.p = _probability("dropout", value)
-
-    @property
-    def classifier_pairing(self) -> str:
-        """Which scale of a multi-scale relation uses which classifier; an option of `trn.MTRN`."""
-        return self._pairing
 
     def _build(self, pretrained: str | None) -> None:
         """Make the network, with the weights asked for."""
@@ -302,13 +262,11 @@ class TSN(nn.Module):
         )
         self.base_model.last_linear = nn.Dropout()  # of a rate that is set afterwards
 
-        counts = self._class_counts
         if self.consensus_type in _RELATIONAL:
             self.new_fc = nn.Linear(self.feature_dim, self.img_feature_dim)
             self.consensus = self._make_relation()
         else:
-            names = ("fc_verb", "fc_noun") if len(counts) == 2 else ("new_fc",)
-            for name, count in zip(names, counts, strict=True):
+            for name, count in zip(self._head_names, self._class_counts, strict=True):
                 self.add_module(name, nn.Linear(self.feature_dim, count))
             self.consensus = CONSENSUS_TYPES[self.consensus_type]()
         for name, module in self.named_children():
@@ -316,96 +274,16 @@ class TSN(nn.Module):
                 self._initialise_head(name, module)
 
     def _make_relation(self) -> nn.Module:
-        """The relational consensus that `consensus_type` names."""
+        """Return the relational consensus that `consensus_type` names."""
         relation = TemporalRelation if self.consensus_type == "TRN" else MultiScaleRelation
         return relation(self.img_feature_dim, self.num_segments, self._class_counts)
 
     @staticmethod
     def _initialise_head(name: str, linear: nn.Linear) -> None:
-        """The model's own linear layers start small; those of a consensus as PyTorch has them."""
+        """Start the model's own linear layers small; leave those of a consensus as they are."""
         if "." not in name:
             nn.init.normal_(linear.weight, 0, 0.001)
             nn.init.zeros_(linear.bias)
-
-    @property
-    def variant(self) -> str:
-        """Kind of model: "TSN", "TRN", "MTRN" or "TSM"."""
-        return _RELATIONAL.get(self.consensus_type, "TSN")
-
-    @property
-    def _class_counts(self) -> tuple[int, ...]:
-        return self.num_class if isinstance(self.num_class, tuple) else (self.num_class,)
-
-    @property
-    def _frame_channels(self) -> int:
-        return MODALITIES[self.modality]
-
-    @property
-    def _feature_segments(self) -> int:
-        """Segments that features have; fewer than `num_segments` after temporal pooling."""
-        return self.num_segments
-
-    @property
-    def frames_per_snippet(self) -> int:
-        """Frames (flow: pairs of u and v) to load for a snippet: L, or L + 1 for RGBDiff."""
-        return self.new_length + (self.modality == "RGBDiff")
-
-    @property
-    def input_mean(self) -> list[float]:
-        """Mean of the input, in the units of `input_range`."""
-        return list(self.preprocessing.mean)
-
-    @property
-    def input_std(self) -> list[float]:
-        """Standard deviation of the input, in the units of `input_range`."""
-        return list(self.preprocessing.std)
-
-    @property
-    def input_space(self) -> str:
-        """Order of the colour channels: "RGB" or "BGR"."""
-        return self.preprocessing.input_space
-
-    @property
-    def input_range(self) -> list[float]:
-        """What the 8-bit values 0 and 255 become before normalisation."""
-        return list(self.preprocessing.input_range)
-
-    @property
-    def input_size(self) -> int:
-        """Side of the square input in pixels."""
-        return self.preprocessing.input_size
-
-    @property
-    def crop_size(self) -> int:
-        """Side of the square crop in pixels; another name for `input_size`."""
-        return self.preprocessing.input_size
-
-    @property
-    def scale_size(self) -> int:
-        """Length in pixels of a frame's shorter side before cropping."""
-        return self.preprocessing.scale_size
-
-    def evaluation_transform(self, crop_count: int = 1) -> Callable[[Frames], Tensor]:
-        """What turns 8-bit frames into input for this model: `transforms.evaluation_transform`.
-
-        Args:
-            crop_count: 1, 3 or 10.
-
-        Returns:
-            A callable from frames to float32 (crops*T*L*C, H, W); add a batch axis for `forward`.
-        """
-        return evaluation_transform(self, crop_count)
-
-    def training_transform(self, *, flip: bool = True) -> Callable[[Frames], Tensor]:
-        """The same with random crops and flips: `transforms.training_transform`.
-
-        Args:
-            flip: whether to mirror half of the clips; False where left and right are labels.
-
-        Returns:
-            A callable from frames to float32 (T*L*C, H, W).
-        """
-        return training_transform(self, flip=flip)
 
     def forward(self, inputs: Tensor) -> Logits:
         """Classify clips.
@@ -430,7 +308,7 @@ class TSN(nn.Module):
         return self.logits(self._backbone(inputs, self.num_segments))
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Features of snippets, before heads and consensus.
+        """Return features of snippets, before heads and consensus.
 
         Args:
             inputs: as for `forward`, but with any number of snippets (`tsm.TSM`: of whole clips).
@@ -456,16 +334,7 @@ class TSN(nn.Module):
             ValueError: for any other shape or dtype.
         """
         segments = self._feature_segments
-        _require_floating_point("features", features, "model.features(inputs) returns such")
-        if features.ndim != 2 or features.shape[1] != self.feature_dim:
-            raise ValueError(
-                f"expected features (N*{segments}, {self.feature_dim}), got {_shape(features)}"
-            )
-        if features.shape[0] == 0 or features.shape[0] % segments:
-            raise ValueError(
-                f"expected features of whole clips, (N*{segments}, {self.feature_dim}) = N x "
-                f"{segments} segments, got {_shape(features)}"
-            )
+        check_features(features, segments, self.feature_dim)
         if self.consensus_type in _RELATIONAL:
             # (N*T, D) -> (N, T, img_feature_dim)
             outputs = self.consensus(self.new_fc(features).unflatten(0, (-1, segments)))
@@ -474,101 +343,145 @@ class TSN(nn.Module):
         return tuple(outputs) if isinstance(self.num_class, tuple) else cast(Tensor, outputs[0])
 
     def _heads(self) -> list[nn.Linear]:
-        names = ("fc_verb", "fc_noun") if isinstance(self.num_class, tuple) else ("new_fc",)
-        return [cast(nn.Linear, getattr(self, name)) for name in names]
+        return [cast(nn.Linear, getattr(self, name)) for name in self._head_names]
 
     def _apply_consensus(self, scores: Tensor) -> Tensor:
-        """Consensus of segments' scores: (N*T, classes) to (N, classes)."""
+        """Reduce segments' scores (N*T, classes) to their clips' (N, classes)."""
         scores = scores.unflatten(0, (-1, self._feature_segments))
         if not self.before_softmax:
             scores = scores.softmax(dim=-1)
         return cast(Tensor, self.consensus(scores))
 
     def _backbone(self, inputs: Tensor, segments: int | None) -> Tensor:
-        """Check the inputs, and run the backbone on their snippets."""
+        """Check the inputs, and run the backbone on their snippets: (M, D)."""
         snippets = self._snippets(inputs, segments)
-        if self.training and not torch.compiler.is_compiling():
-            self._warn_of_fresh_statistics()
         if self.modality == "RGBDiff":
             # (M, (L+1)*3, H, W) -> (M, L*3, H, W)
             frames = snippets.unflatten(1, (-1, self._frame_channels))
             snippets = (frames[:, 1:] - frames[:, :-1]).flatten(1, 2)
         if torch.compiler.is_compiling():
             return cast(Tensor, self.base_model(snippets))
+        if self.training and not self._training_began[0]:
+            self._training_began[0] = True
+            if self._partial_bn:
+                warn_of_fresh_statistics(partial_batch_norms(self.base_model))
         try:
             return cast(Tensor, self.base_model(snippets))
         except RuntimeError as error:
-            self._explain(error, inputs)
+            explain_dtype(error, inputs, first_convolution(self.base_model)[1].weight.dtype)
             raise
 
-    def _warn_of_fresh_statistics(self) -> None:
-        """Say once, when training begins, if partial batch norm keeps a fresh layer's statistics.
-
-        Activations then grow or shrink from block to block, and the loss stays ln(classes).
-        """
-        began, self._training_began[0] = self._training_began[0], True
-        if began or not self._partial_bn:
-            return
-        try:
-            fresh = [
-                bool((layer.running_mean == 0).all() and (layer.running_var == 1).all())
-                for layer in self._partial_batch_norms()
-                if layer.running_mean is not None and layer.running_var is not None
-            ]
-        except RuntimeError:  # without values, as on the meta device or under torch.vmap
-            return
-        if fresh and all(fresh):
-            _logger.warning(
-                "training begins with partial batch norm, but its %d frozen layers have the "
-                "statistics of fresh ones: the network can hardly learn. Start from trained "
-                "weights (pretrained='imagenet'), or build the model with partial_bn=False",
-                len(fresh),
-            )
-
-    def _explain(self, error: RuntimeError, inputs: Tensor) -> None:
-        """Name the inputs where PyTorch only says that two dtypes differ.
-
-        Looked at once something failed: with autocast, or weights that are sharded and cast as they
-        are used, nothing tells beforehand which dtype the backbone takes.
-        """
-        expected = first_convolution(self.base_model)[1].weight.dtype
-        of_dtypes = str(error).startswith(("Input type", "expected scalar type"))
-        if of_dtypes and inputs.dtype != expected:
-            raise ValueError(
-                f"inputs must be {expected}, as the model's weights are, got {inputs.dtype}: "
-                f"convert the inputs, or the model with model.to({inputs.dtype})"
-            ) from error
-
     def _snippets(self, inputs: Tensor, segments: int | None) -> Tensor:
-        """Any documented layout, of clips of `segments` (None: any number), to (M, L*C, H, W)."""
-        frames, depth = self.frames_per_snippet, self._frame_channels
-        channels = frames * depth
-        _require_floating_point(
-            "inputs", inputs, "transforms.evaluation_transform(model) turns 8-bit frames into one"
-        )
-        shape = inputs.shape
-        if inputs.ndim == 4:
-            fits = shape[1] % ((segments or 1) * channels) == 0
-        elif inputs.ndim == 5:
-            fits = shape[2] == channels and segments in (None, shape[1])
-        elif inputs.ndim == 6:
-            fits = tuple(shape[2:4]) == (frames, depth) and segments in (None, shape[1])
-        else:
-            fits = False
-        if not fits:
-            t = segments or "T"
-            remedy = "; inputs.unsqueeze(0) adds the batch axis" if inputs.ndim == 3 else ""
-            product = segments * channels if segments else f"T*{channels}"
-            raise ValueError(
-                f"expected (N, {product}, H, W) = {t} segment{'s' * (t != 1)} x {frames} "
-                f"frame{'s' * (frames != 1)} x {depth} channels, (N, {t}, {channels}, H, W) or "
-                f"(N, {t}, {frames}, {depth}, H, W), got {_shape(inputs)}{remedy}"
-            )
-        if 0 in shape:
-            raise ValueError(f"inputs must not be empty, got {_shape(inputs)}")
-        # The sides stay as they are, which exporters need to know, whatever the batch.
-        snippets = inputs.flatten(2, -3) if inputs.ndim > 4 else inputs.unflatten(1, (-1, channels))
-        return cast(Tensor, snippets.flatten(0, 1))
+        """Check clips of `segments` (None: any number), and return them as (M, L*C, H, W)."""
+        return to_snippets(inputs, segments, self.frames_per_snippet, self._frame_channels)
+
+    @property
+    def variant(self) -> str:
+        """Kind of model: "TSN", "TRN", "MTRN" or "TSM"."""
+        return _RELATIONAL.get(self.consensus_type, "TSN")
+
+    @property
+    def _class_counts(self) -> tuple[int, ...]:
+        return self.num_class if isinstance(self.num_class, tuple) else (self.num_class,)
+
+    @property
+    def _head_names(self) -> tuple[str, ...]:
+        return ("fc_verb", "fc_noun") if isinstance(self.num_class, tuple) else ("new_fc",)
+
+    @property
+    def _frame_channels(self) -> int:
+        return MODALITIES[self.modality]
+
+    @property
+    def _feature_segments(self) -> int:
+        """Segments that features have; fewer than `num_segments` after temporal pooling."""
+        return self.num_segments
+
+    @property
+    def frames_per_snippet(self) -> int:
+        """Frames (flow: pairs of u and v) to load for a snippet: L, or L + 1 for RGBDiff."""
+        return self.new_length + (self.modality == "RGBDiff")
+
+    @property
+    def input_mean(self) -> list[float]:
+        """Mean of the input, in the units of `preprocessing.input_range`."""
+        return list(self.preprocessing.mean)
+
+    @property
+    def input_std(self) -> list[float]:
+        """Standard deviation of the input, in the same units."""
+        return list(self.preprocessing.std)
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self.preprocessing.input_size
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the square crop in pixels; another name for `input_size`."""
+        return self.preprocessing.input_size
+
+    @property
+    def scale_size(self) -> int:
+        """Length in pixels of a frame's shorter side before cropping."""
+        return self.preprocessing.scale_size
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, unless modules were built for what it is.
+
+        Raises:
+            AttributeError: if it is an option of the constructor.
+        """
+        if name in self._read_only and hasattr(self, name):
+            built = getattr(self, name)
+            if built != value:
+                raise AttributeError(
+                    f"{name} is {built!r} for good, since the model was built for it, got "
+                    f"{value!r}: build another model, or load its checkpoint with other options"
+                )
+            return
+        super().__setattr__(name, value)
+
+    @property
+    def dropout(self) -> float:
+        """Probability with which features are dropped while training; may be set at any time."""
+        last = self.base_model.last_linear
+        return last.p if isinstance(last, nn.Dropout) else 0.0
+
+    @dropout.setter
+    def dropout(self, value: float) -> None:
+        last = self.base_model.last_linear
+        if not isinstance(last, nn.Dropout):
+            raise ValueError(f"dropout cannot be set: base_model.last_linear is {last}")
+        last.p = _probability("dropout", value)
+
+    @property
+    def classifier_pairing(self) -> str:
+        """Which scale of a multi-scale relation uses which classifier; an option of `trn.MTRN`."""
+        return self._pairing
+
+    def evaluation_transform(self, crop_count: int = 1) -> Callable[[Frames], Tensor]:
+        """Return the transform from 8-bit frames to this model's input.
+
+        Args:
+            crop_count: 1, 3 or 10.
+
+        Returns:
+            A callable from frames to float32 (crops*T*L*C, H, W); add a batch axis for `forward`.
+        """
+        return evaluation_transform(self, crop_count)
+
+    def training_transform(self, *, flip: bool = True) -> Callable[[Frames], Tensor]:
+        """Return the same transform with random crops and flips.
+
+        Args:
+            flip: whether to mirror half of the clips; False where left and right are labels.
+
+        Returns:
+            A callable from frames to float32 (T*L*C, H, W).
+        """
+        return training_transform(self, flip=flip)
 
     def partialBN(self, enable: bool = True) -> None:  # noqa: N802 - the original's name
         """Freeze every 2-D batch norm of the backbone but the first, or undo that.
@@ -580,24 +493,11 @@ class TSN(nn.Module):
         Args:
             enable: whether to freeze.
         """
-        thaw = self._partial_bn and not enable
-        self._partial_bn = bool(enable)
-        for batch_norm in self._partial_batch_norms():
-            if enable or thaw:
+        if enable or self._partial_bn:  # otherwise what a user froze stays so
+            for batch_norm in partial_batch_norms(self.base_model):
                 batch_norm.train(self.training and not enable)
-                for parameter in batch_norm.parameters():
-                    parameter.requires_grad_(not enable)
-
-    def _partial_batch_norms(self) -> list[nn.BatchNorm2d | nn.SyncBatchNorm]:
-        """The batch norms that `partialBN` freezes: by place, for conversions change classes."""
-        modules = list(self.base_model.modules())
-        blocks = (module for module in modules if isinstance(module, NonLocalBlock))
-        non_local = {inner for block in blocks for inner in block.modules()}
-        return [
-            module
-            for module in modules
-            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and module not in non_local
-        ][1:]
+                batch_norm.requires_grad_(not enable)
+        self._partial_bn = bool(enable)
 
     def train(self, mode: bool = True) -> Self:
         """Put the model in training (or evaluation) mode, partial batch norm respected.
@@ -623,7 +523,7 @@ class TSN(nn.Module):
         return super().requires_grad_(requires_grad)
 
     def get_optim_policies(self) -> list[dict[str, Any]]:
-        """Parameter groups for an optimiser.
+        """Return parameter groups for an optimiser.
 
         Returns:
             Groups, in the original's order, each with `params`, `name`, and the factors `lr_mult`
@@ -648,57 +548,16 @@ class TSN(nn.Module):
         """
         if self.inference_only:
             raise ValueError(_CANNOT_BE_TRAINED)
-        groups: dict[str, list[nn.Parameter]] = {
-            "first_conv_weight": [],
-            "first_conv_bias": [],
-            "normal_weight": [],
-            "normal_bias": [],
-            "BN scale/shift": [],
-        }
-        _, first = first_convolution(self.base_model)
-        frozen: set[nn.Module] = set(self._partial_batch_norms()) if self._partial_bn else set()
-        for module in self.modules():
-            prefix = "first_conv" if module is first else "normal"
-            for name, parameter in module.named_parameters(recurse=False):
-                if module in frozen:
-                    continue
-                if parameter.ndim > 1:
-                    groups[f"{prefix}_weight"].append(parameter)
-                elif name == "bias" and getattr(module, "weight", parameter).ndim > 1:
-                    groups[f"{prefix}_bias"].append(parameter)
-                else:  # scale or shift of a normalisation, slope of an activation
-                    groups["BN scale/shift"].append(parameter)
-        first_rate = 5 if self.modality == "Flow" else 1
-        rates = {
-            "first_conv_weight": (first_rate, 1),
-            "first_conv_bias": (2 * first_rate, 0),
-            "normal_weight": (1, 1),
-            "normal_bias": (2, 0),
-            "BN scale/shift": (1, 0),
-        }
-        return [
-            {"params": parameters, "lr_mult": rate, "decay_mult": decay, "name": name}
-            for (name, parameters), (rate, decay) in zip(
-                groups.items(), rates.values(), strict=True
-            )
-        ]
-
-
-def _require_floating_point(argument: str, value: object, remedy: str) -> None:
-    if not isinstance(value, Tensor):
-        raise ValueError(
-            f"{argument} must be a floating-point tensor, got {type(value).__name__} "
-            f"(torch.from_numpy makes one of an array): {remedy}"
-        )
-    if not value.is_floating_point():
-        raise ValueError(f"{argument} must be a floating-point tensor, got {value.dtype}: {remedy}")
-    if value.layout != torch.strided:
-        raise ValueError(
-            f"{argument} must be a dense tensor, got one of layout {value.layout}: use "
-            f"{argument}.to_dense()"
+        return parameter_groups(
+            self,
+            first_convolution=first_convolution(self.base_model)[1],
+            first_lr_mult=5 if self.modality == "Flow" else 1,
+            frozen=set(partial_batch_norms(self.base_model)) if self._partial_bn else (),
         )
 
 
-def _shape(tensor: Tensor) -> tuple[int, ...]:
-    """A shape that prints without torch.Size around it."""
-    return tuple(tensor.shape)
+def _probability(argument: str, value: object) -> float:
+    number = float(value) if isinstance(value, Real) else -1.0
+    if not 0 <= number <= 1:
+        raise ValueError(f"{argument} must be a probability from 0 to 1, got {value!r}")
+    return number

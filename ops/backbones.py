@@ -1,174 +1,54 @@
-"""Backbones as segment networks use them: by name, with weights and input specification.
+"""Backbones by name, with ImageNet weights and the preprocessing that these want.
 
-Sources: ResNet (arXiv:1512.03385), VGG (arXiv:1409.1556) and Inception-V3 (arXiv:1512.00567) as
-torchvision implements them; BN-Inception (arXiv:1502.03167) from `ops.bn_inception`; every other
-architecture of pretrainedmodels that ends in a `last_linear`.
+Here are the classes of ours, a file each, and the generic path to every other architecture of
+pretrainedmodels that ends in a `last_linear`.
 
 Differences from the original:
-    - ResNets, VGGs and Inception-V3 are real classes with pretrainedmodels' names. The original's
-      are torchvision instances with methods bound from outside, which a DataParallel replica
-      carries along bound to the wrong model, and which cannot be pickled.
-    - ImageNet weights come from torchvision (IMAGENET1K_V1) for these, and bring the preprocessing
-      that they were trained with.
+    - ImageNet weights come from torchvision (IMAGENET1K_V1) for ResNets, VGGs and Inception-V3.
 """
 
 import warnings
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
 import torch
-import torchvision
 from torch import Tensor, nn
-from torchvision.models import resnet, vgg
 
 from checkpoints.errors import CheckpointError
 from checkpoints.files import read_file
 from checkpoints.state_dict import clean_state_dict
-from data.preprocessing import CAFFE, TORCHVISION, Preprocessing
+from data.preprocessing import Preprocessing
+from ops.backbone import Backbone
 from ops.bn_inception import BNInception
+from ops.inception_v3 import InceptionV3
 from ops.loading import init_empty, load_weights
+from ops.resnet import ResNet
+from ops.vgg import VGG
 from weights.download import fetch
 
 __all__ = [
     "BACKBONES",
-    "VGG",
-    "InceptionV3",
-    "ResNet",
+    "SHIFTABLE",
     "adapt_first_convolution",
     "canonical_name",
     "first_convolution",
     "make_backbone",
 ]
 
-
-class ResNet(resnet.ResNet):  # type: ignore[misc]  # torchvision is untyped
-    """torchvision's ResNet with `last_linear` for `fc`, and `features` and `logits` apart."""
-
-    def __init__(self, block: type[resnet.BasicBlock | resnet.Bottleneck], layers: list[int]):
-        super().__init__(block, layers)
-        self.last_linear = self.fc
-        del self.fc
-        self._expansion: int = block.expansion
-
-    def stages(self) -> list[nn.Sequential]:
-        """The four stages of residual blocks."""
-        stages = [self.layer1, self.layer2, self.layer3, self.layer4]
-        return [cast(nn.Sequential, stage) for stage in stages]
-
-    def stage_channels(self, index: int) -> int:
-        """Output channels of stage `index`, counted from 0."""
-        return int(64 * 2**index * self._expansion)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Activations of the last stage: (N, C, H, W) to (N, D, ~H/32, ~W/32)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return cast(Tensor, self.layer4(self.layer3(self.layer2(self.layer1(x)))))
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Class scores (N, classes) of activations (N, D, h, w)."""
-        return cast(Tensor, self.last_linear(self.avgpool(features).flatten(1)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Class scores (N, classes) of images (N, C, H, W)."""
-        return self.logits(self.features(x))
-
-
-class VGG(vgg.VGG):  # type: ignore[misc]  # torchvision is untyped
-    """torchvision's VGG with pretrainedmodels' names and split.
-
-    Args:
-        configuration: torchvision's letter: A, B, D or E for 11, 13, 16 or 19 layers.
-        batch_norm: whether batch norm follows each convolution.
-    """
-
-    def __init__(self, configuration: str, batch_norm: bool):
-        super().__init__(vgg.make_layers(vgg.cfgs[configuration], batch_norm))
-        # As attributes, `features` and `classifier` would hide behind the methods' names.
-        self._features = self._modules.pop("features")
-        classifier = cast(nn.Sequential, self._modules.pop("classifier"))
-        names = ("linear0", "relu0", "dropout0", "linear1", "relu1", "dropout1", "last_linear")
-        for name, module in zip(names, classifier, strict=True):
-            self.add_module(name, module)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Output of the second last linear layer: (N, C, H, W) to (N, 4096)."""
-        x = self.avgpool(cast(nn.Module, self._features)(x)).flatten(1)
-        return cast(Tensor, self.linear1(self.dropout0(self.relu0(self.linear0(x)))))
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Class scores (N, classes) of features (N, 4096)."""
-        return cast(Tensor, self.last_linear(self.dropout1(self.relu1(features))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Class scores (N, classes) of images (N, C, H, W)."""
-        return self.logits(self.features(x))
-
-
-class InceptionV3(torchvision.models.Inception3):  # type: ignore[misc]  # torchvision is untyped
-    """torchvision's Inception-V3 with `last_linear` for `fc`, and `features` and `logits` apart.
-
-    The auxiliary classifier exists, since state dicts hold its weights, but is never run.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(transform_input=False, init_weights=True)
-        self.last_linear = self.fc
-        del self.fc
-
-    def features(self, x: Tensor) -> Tensor:
-        """Activations of the last block: (N, C, H, W) to (N, 2048, h, w), 8 x 8 for 299 x 299."""
-        for name, module in self.named_children():
-            if name.startswith(("Conv2d_", "maxpool", "Mixed_")):
-                x = module(x)
-        return x
-
-    def logits(self, features: Tensor) -> Tensor:
-        """Class scores (N, classes) of activations (N, 2048, h, w)."""
-        return cast(Tensor, self.last_linear(self.dropout(self.avgpool(features)).flatten(1)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Class scores (N, classes) of images (N, C, H, W)."""
-        return self.logits(self.features(x))
-
-
-_INCEPTION_V3 = replace(CAFFE, input_size=299, scale_size=299 * 256 // 224)
-# torchvision ported Google's weights, which take RGB in -1..1.
-_INCEPTION_V3_IMAGENET = Preprocessing(
-    mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), input_size=299, scale_size=299 * 256 // 224
-)
-
-_RESNETS: dict[str, tuple[type[resnet.BasicBlock | resnet.Bottleneck], list[int]]] = {
-    "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
-    "resnet101": (resnet.Bottleneck, [3, 4, 23, 3]),
-    "resnet152": (resnet.Bottleneck, [3, 8, 36, 3]),
+_FAMILIES: dict[str, type[Backbone]] = {
+    name: family
+    for family in (BNInception, ResNet, VGG, InceptionV3)
+    for name in family.architectures
 }
-_VGGS = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
-
-_CONSTRUCTORS: dict[str, Callable[[], nn.Module]] = {
-    "BNInception": BNInception,
-    **{name: partial(ResNet, *arguments) for name, arguments in _RESNETS.items()},
-    **{name: partial(VGG, letter, batch_norm=False) for name, letter in _VGGS.items()},
-    **{f"{name}_bn": partial(VGG, letter, batch_norm=True) for name, letter in _VGGS.items()},
-    "inceptionv3": InceptionV3,
-}
-BACKBONES = tuple(_CONSTRUCTORS)
+BACKBONES = tuple(_FAMILIES)
 """Names of the architectures that need no pretrainedmodels."""
-
-# torchvision's names in its own weights, ours in our classes; the classifier is not wanted.
-_RENAMED = {
-    "features.": "_features.",
-    "classifier.0.": "linear0.",
-    "classifier.3.": "linear1.",
-}
-_CLASSIFIERS = ("fc.", "classifier.6.", "last_linear.")
+SHIFTABLE = tuple(
+    name for name, family in _FAMILIES.items() if family.shift_places is not Backbone.shift_places
+)
+"""Names of the architectures that can shift channels through time."""
 
 
 def _pretrainedmodels() -> ModuleType:
@@ -176,21 +56,20 @@ def _pretrainedmodels() -> ModuleType:
         import pretrainedmodels
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"this backbone or its ImageNet weights need the package {error.name!r}: "
-            f"pip install pretrainedmodels six"
+            f"this backbone needs the package {error.name!r}: pip install pretrainedmodels six"
         ) from error
     return cast(ModuleType, pretrainedmodels)
 
 
 def _other_names() -> list[str]:
-    """Architectures of pretrainedmodels that end in a `last_linear` and are not ours."""
+    """Return the architectures of pretrainedmodels that end in a `last_linear` and are not ours."""
     ours = {name.lower() for name in BACKBONES}
     names = _pretrainedmodels().model_names
     return [name for name in names if name not in ours and not name.startswith("squeezenet")]
 
 
 def canonical_name(name: str) -> str:
-    """The spelling that `model.arch` and checkpoints use, whatever case came in.
+    """Return the spelling that `model.arch` and checkpoints use, whatever case came in.
 
     Args:
         name: name of an architecture, in any case.
@@ -240,31 +119,23 @@ def make_backbone(name: str, *, imagenet: bool = False) -> tuple[nn.Module, Prep
         checkpoints.errors.CheckpointError: if the file in the cache does not hold them.
     """
     name = canonical_name(name)
-    if name not in _CONSTRUCTORS:
+    if name not in _FAMILIES:
         return _make_other(name, imagenet)
-    preprocessing = TORCHVISION
-    if name == "BNInception":
-        preprocessing = CAFFE
-    elif name == "inceptionv3":
-        preprocessing = _INCEPTION_V3_IMAGENET if imagenet else _INCEPTION_V3
+    family = _FAMILIES[name]
+    arguments = family.architectures[name]
     if not imagenet:
-        return _CONSTRUCTORS[name](), preprocessing
-    state = _imagenet_state(name)
+        return family(*arguments), family.preprocessing
+    state = _imagenet_state(family, name)
     with init_empty():  # which the file has
-        backbone = _CONSTRUCTORS[name]()
+        backbone = family(*arguments)
     load_weights(backbone, state, source=f"ImageNet for {name}", absent=("last_linear.",))
     cast(nn.Linear, backbone.last_linear).to_empty(device="cpu").reset_parameters()
-    return backbone.to(torch.empty(0).device), preprocessing
+    return backbone.to(torch.empty(0).device), family.imagenet_preprocessing
 
 
-def _imagenet_state(name: str) -> dict[str, Tensor]:
-    """ImageNet weights under our names, without the classifier."""
-    if name == "BNInception":
-        url = _pretrainedmodels().pretrained_settings["bninception"]["imagenet"]["url"]
-    else:
-        torchvision_name = "inception_v3" if name == "inceptionv3" else name
-        url = torchvision.models.get_model_weights(torchvision_name)["IMAGENET1K_V1"].url
-    path = _fetch(url)
+def _imagenet_state(family: type[Backbone], name: str) -> dict[str, Tensor]:
+    """Return ImageNet weights under our names, without the classifier."""
+    path = _fetch(family.imagenet_url(name))
     contents = read_file(path)
     try:
         state, _ = clean_state_dict(contents)
@@ -272,24 +143,22 @@ def _imagenet_state(name: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: {error}") from error
     renamed: dict[str, Tensor] = {}
     for key, tensor in state.items():
-        if key.startswith(_CLASSIFIERS):
-            continue
-        for old, new in _RENAMED.items():
-            if key.startswith(old):
-                key = new + key.removeprefix(old)
+        for theirs, ours in family.imagenet_prefixes.items():
+            if key.startswith(theirs):
+                key = ours + key.removeprefix(theirs)
                 break
         # Batch norms in BN-Inception's file, made by PyTorch 0.1, are [1, C].
         renamed[key] = tensor[0] if tensor.ndim == 2 and len(tensor) == 1 else tensor
-    return renamed
+    return {key: tensor for key, tensor in renamed.items() if not key.startswith("last_linear.")}
 
 
 def _fetch(url: str) -> Path:
-    """The cached file of a URL in torch.hub's form, .../NAME-SHA256PREFIX.pth."""
+    """Return the cached file of a URL in torch.hub's form, .../NAME-SHA256PREFIX.pth."""
     return fetch(url, sha256_prefix=url.rpartition("-")[2].partition(".")[0])
 
 
 def _make_other(name: str, imagenet: bool) -> tuple[nn.Module, Preprocessing]:
-    """The generic path: an architecture and its input specification from pretrainedmodels."""
+    """Build an architecture of pretrainedmodels, with its input specification."""
     library = _pretrainedmodels()
     all_settings: dict[str, Any] = library.pretrained_settings[name]
     # Some weights are published only after training on more classes ("imagenet+5k").
@@ -322,7 +191,10 @@ def _make_other(name: str, imagenet: bool) -> tuple[nn.Module, Preprocessing]:
 
 
 def first_convolution(backbone: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Name and module of the convolution that sees the image."""
+    """Return name and module of the convolution that sees the image."""
+    if isinstance(backbone, Backbone):
+        name = backbone.first_convolution
+        return name, cast(nn.Conv2d, backbone.get_submodule(name))
     for name, module in backbone.named_modules():
         if isinstance(module, nn.Conv2d):
             return name, module

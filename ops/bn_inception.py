@@ -11,11 +11,15 @@ Differences from the original:
       whatever is left.
 """
 
-from typing import NamedTuple, cast
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from data.preprocessing import CAFFE
+from ops.backbone import Backbone
 
 __all__ = ["BNInception"]
 
@@ -34,11 +38,14 @@ class _Block(NamedTuple):
 
     @property
     def stride(self) -> int:
-        """The two blocks without a 1x1 branch halve the resolution."""
+        """Return 2 for the two blocks without a 1x1 branch, which halve the resolution."""
         return 1 if self.one else 2
 
     def out_channels(self, in_channels: int) -> int:
-        """Channels after concatenation; a pooling branch without projection passes its input."""
+        """Return the channels after concatenation.
+
+        A pooling branch without projection passes its input on.
+        """
         return self.one + self.three + self.double + (self.projection or in_channels)
 
 
@@ -56,12 +63,12 @@ _BLOCKS = (
 )
 
 
-class BNInception(nn.Module):
+class BNInception(Backbone):
     """BN-Inception with pretrainedmodels' names.
 
     Input: float (N, C, H, W), C = 3 unless the first convolution was adapted; BGR in 0..255 minus
-    the mean for the published weights. Output of `forward`: (N, num_classes), or whatever takes the
-    place of `last_linear` makes of the (N, 1024) features.
+    the mean for the published weights. Output of `forward`: (N, 1000), or whatever takes the place
+    of `last_linear` makes of the (N, 1024) features.
 
     Attributes:
         before_stage: module applied to the input of conv2 and of each of the ten inception
@@ -69,7 +76,12 @@ class BNInception(nn.Module):
             all eleven places share it.
     """
 
-    def __init__(self, num_classes: int = 1000) -> None:
+    architectures: ClassVar = {"BNInception": ()}
+    first_convolution = "conv1_7x7_s2"
+    preprocessing = CAFFE
+    imagenet_preprocessing = CAFFE
+
+    def __init__(self) -> None:
         super().__init__()
         self._add_convolution("conv1_7x7_s2", 3, 64, kernel=7, stride=2)
         self._add_convolution("conv2_3x3_reduce", 64, 64)
@@ -94,7 +106,12 @@ class BNInception(nn.Module):
                 self._add_convolution(f"{name}_pool_proj", channels, block.projection)
             channels = block.out_channels(channels)
         self.before_stage: nn.Module = nn.Identity()
-        self.last_linear: nn.Module = nn.Linear(channels, num_classes)
+        self.last_linear: nn.Module = nn.Linear(channels, 1000)
+
+    @classmethod
+    def imagenet_url(cls, architecture: str) -> str:
+        """Return the URL of the weights that pretrainedmodels publishes."""
+        return "http://data.lip6.fr/cadene/pretrainedmodels/bn_inception-52deb4733.pth"
 
     def _add_convolution(
         self, name: str, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1
@@ -120,7 +137,8 @@ class BNInception(nn.Module):
         if block.pool == "avg":
             pooled = F.avg_pool2d(x, 3, stride=1, padding=1)
         else:
-            # Unpadded where it halves the resolution, as in Caffe (hence the ceiling mode).
+            # Kept: no padding, and rounding up, where it halves the resolution. Published weights
+            # were trained so, in Caffe (test_outputs_are_pretrainedmodels).
             padding = 1 if block.stride == 1 else 0
             odd_h, odd_w = x.shape[-2] % 2, x.shape[-1] % 2
             if block.stride == 2 and (odd_h or odd_w):
@@ -133,7 +151,7 @@ class BNInception(nn.Module):
         return torch.cat(branches, dim=1)
 
     def features(self, x: Tensor) -> Tensor:
-        """Activations of the last inception block: (N, 3, H, W) to (N, 1024, ~H/32, ~W/32)."""
+        """Return activations of the last block: (N, C, H, W) to (N, 1024, ~H/32, ~W/32)."""
         x = self._convolve("conv1_7x7_s2", x)
         x = self.before_stage(F.max_pool2d(x, 3, 2, ceil_mode=True))
         x = self._convolve("conv2_3x3_reduce", x)
@@ -144,10 +162,21 @@ class BNInception(nn.Module):
         return x
 
     def logits(self, features: Tensor) -> Tensor:
-        """Class scores (N, num_classes) of activations (N, 1024, h, w)."""
+        """Return class scores (N, 1000) of activations (N, 1024, h, w)."""
         pooled = F.adaptive_avg_pool2d(features, 1).flatten(1)
         return cast(Tensor, self.last_linear(pooled))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Class scores (N, num_classes) of images (N, C, H, W)."""
-        return self.logits(self.features(x))
+    def foldable(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Return each convolution with its batch norm, which has its name and `_bn`."""
+        for name, module in self.named_children():
+            if name.endswith("_bn"):
+                yield self.get_submodule(name.removesuffix("_bn")), module
+
+    def shift_places(self, place: str, every: int) -> list[list[tuple[nn.Module, str]]]:
+        """Return `before_stage`, which eleven stages share; key names stay as they are then."""
+        if place != "block" or every != 1:
+            raise ValueError(
+                f"shift_place={place!r} with shift_every={every} is not possible with BNInception, "
+                f"which has no residual blocks: use shift_place='block' and shift_every=1"
+            )
+        return [[(self, "before_stage")]]

@@ -7,17 +7,18 @@ from copy import deepcopy
 from typing import TypeVar, cast
 
 import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ops.backbones import VGG, InceptionV3, ResNet
-from ops.bn_inception import BNInception
+from ops.backbone import Backbone
+from ops.non_local import NonLocalBlock
 from ops.temporal_shift import TemporalShift
 
 __all__ = ["optimize_for_inference"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -28,15 +29,13 @@ def optimize_for_inference(
     channels_last: bool = True,
     compile: bool = False,
 ) -> Model:
-    """A copy of a model that gives the same outputs faster, and can do nothing else.
+    """Return a copy of a model that gives the same outputs faster, and can do nothing else.
 
     Batch norms of the backbone are folded into the convolutions in front of them (networks of
     pretrainedmodels keep theirs), which leaves identities in their places; convolutions lie in
-    channels_last; shifts, but those of whole residual blocks, are done in place under
-    torch.inference_mode(); parameters are frozen. The copy's `inference_only` is true: its
-    `train()`, `get_optim_policies` and `save_checkpoint` refuse. Threads may share it, but not a
-    tensor that goes to a part of it. To hooks, a convolution gives what its batch norm gave; blocks
-    and stages give what they did.
+    channels_last; parameters are frozen. The copy's `inference_only` is true: its `train()`,
+    `get_optim_policies` and `save_checkpoint` refuse. To hooks, a convolution gives what its batch
+    norm gave; blocks and stages give what they did.
 
     Args:
         model: a TSN, TRN, MTRN or TSM; stays as it is.
@@ -60,14 +59,7 @@ def optimize_for_inference(
     fast = deepcopy(model).to(torch.promote_types(own_dtype, torch.float32))
     fast.eval().requires_grad_(False)
     network = cast(nn.Module, fast.base_model)
-    if isinstance(network, ResNet | VGG | InceptionV3 | BNInception):
-        for module in list(network.modules()):
-            _fold_batch_norms(module)
-    before_stage = network.before_stage if isinstance(network, BNInception) else None
-    for module in network.modules():
-        if isinstance(module, TemporalShift):
-            # Nothing but the stage sees what is shifted before a stage of BN-Inception.
-            module.in_place = isinstance(module.net, nn.Conv2d) or module is before_stage
+    _fold_batch_norms(network)
     if channels_last:
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
@@ -79,21 +71,27 @@ def optimize_for_inference(
     return fast
 
 
-def _fold_batch_norms(parent: nn.Module) -> None:
-    """Fold each batch norm of a module into the convolution that is registered before it.
-
-    In all networks here that is the one whose output it normalises.
-    """
-    before, convolution = "", None
-    for name, child in list(parent.named_children()):
-        if isinstance(child, _BATCH_NORMS) and convolution is not None:
-            folded = fuse_conv_bn_eval(convolution, child)
-            wrapped = parent.get_submodule(before)
-            if isinstance(wrapped, TemporalShift):
-                wrapped.net = folded
-            else:
-                setattr(parent, before, folded)
-            setattr(parent, name, nn.Identity())
-        inner = child.net if isinstance(child, TemporalShift) else child
-        convolution = inner if isinstance(inner, nn.Conv2d | nn.Conv3d) else None
-        before = name
+def _fold_batch_norms(network: nn.Module) -> None:
+    """Fold batch norms into convolutions, wherever a part of a network says that it can be done."""
+    folded: set[nn.Module] = set()
+    for part in network.modules():
+        if not isinstance(part, Backbone | NonLocalBlock):
+            continue
+        for convolution, batch_norm in part.foldable():
+            if isinstance(convolution, TemporalShift):
+                convolution = convolution.net
+            if isinstance(convolution, _CONVOLUTIONS) and isinstance(batch_norm, _BATCH_NORMS):
+                convolution.weight, convolution.bias = fuse_conv_bn_weights(
+                    convolution.weight,
+                    convolution.bias,
+                    cast(Tensor, batch_norm.running_mean),
+                    cast(Tensor, batch_norm.running_var),
+                    batch_norm.eps,
+                    batch_norm.weight,
+                    batch_norm.bias,
+                )
+                folded.add(batch_norm)
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if child in folded:
+                setattr(parent, name, nn.Identity())

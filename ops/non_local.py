@@ -9,17 +9,18 @@ Differences from the original:
     - Attention is PyTorch's fused one, which never holds the matrix of all pairs.
 """
 
+from collections.abc import Iterator
 from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops.backbones import ResNet
+from ops.backbone import Backbone
 
 __all__ = ["NonLocalBlock", "NonLocalWrapper", "add_non_local"]
 
 _PLACES = ((1, (0, 2)), (2, (0, 2, 4)))
-"""Stage (counted from 0) and its blocks that a non-local block follows, where they exist."""
+"""Stages (counted from 0) and their blocks that a non-local block follows, where they exist."""
 
 
 class NonLocalBlock(nn.Module):
@@ -52,6 +53,10 @@ class NonLocalBlock(nn.Module):
         attended = attended.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:])
         return cast(Tensor, self.W(attended)) + x
 
+    def foldable(self) -> Iterator[tuple[nn.Module, nn.Module]]:
+        """Return the last convolution with its batch norm."""
+        yield self.W[0], self.W[1]
+
 
 class NonLocalWrapper(nn.Module):
     """A 2-D block followed by a non-local block over the clip's segments.
@@ -77,21 +82,21 @@ class NonLocalWrapper(nn.Module):
 
 
 def add_non_local(backbone: nn.Module, num_segments: int) -> None:
-    """Put non-local blocks behind the first blocks of a ResNet's second and third stage, in place.
+    """Put non-local blocks behind the first blocks of the second and third stage, in place.
 
     Args:
-        backbone: an `ops.backbones.ResNet`, shifted or not.
+        backbone: a backbone with residual stages, shifted or not.
         num_segments: segments that these stages see.
 
     Raises:
-        ValueError: if the backbone is not a ResNet.
+        ValueError: if the backbone has no such stages.
     """
-    if not isinstance(backbone, ResNet):
+    stages = list(backbone.stages().items()) if isinstance(backbone, Backbone) else []
+    if not stages:
         raise ValueError(f"non_local needs a ResNet as base_model, got {type(backbone).__name__}")
-    stages = backbone.stages()
     for index, positions in _PLACES:
-        channels = backbone.stage_channels(index)
+        name, channels = stages[index]
+        stage = cast(nn.Sequential, backbone.get_submodule(name))
         for position in positions:
-            if position < len(stages[index]):
-                block = stages[index][position]
-                stages[index][position] = NonLocalWrapper(block, channels, num_segments)
+            if position < len(stage):
+                stage[position] = NonLocalWrapper(stage[position], channels, num_segments)

@@ -145,18 +145,18 @@ class MultiScaleRelation(nn.Module):
         return super().train(mode)
 
     def relations(self, scale: int) -> Tensor:
-        """All relations of a scale: int32 (R, scale), segment indices in ascending order."""
+        """Return all relations of a scale: int32 (R, scale), segments in ascending order."""
         return _join(*self._relations(scale))
 
     def _relations(self, scale: int) -> tuple[Tensor, Tensor, Tensor]:
-        """All relations of a scale, as tables of their two halves and of which belong together."""
+        """Return a scale's relations: tables of their halves, and of which belong together."""
         lefts, rights, pairs = (
             cast(Tensor, getattr(self, f"_{name}_{scale}")) for name in ("lefts", "rights", "pairs")
         )
         return lefts, rights, pairs
 
     def _chosen_relations(self, scale: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Relations over which a call averages, in halves: all, or k drawn ones."""
+        """Return the relations over which a call averages, in halves: all, or k drawn ones."""
         lefts, rights, pairs = self._relations(scale)
         if self.training or self.sampling == "random":
             drawn = torch.randperm(len(pairs))[:_RELATIONS_PER_SCALE].to(pairs.device)
@@ -168,7 +168,7 @@ class MultiScaleRelation(nn.Module):
     def _mean_hidden(
         self, index: int, segments: Tensor, relations: tuple[Tensor, Tensor, Tensor]
     ) -> Tensor:
-        """Hidden activations of scale `index`, averaged over relations.
+        """Return hidden activations of scale `index`, averaged over relations.
 
         The fusion layer is linear in the concatenated segments, hence a sum over positions of
         products that depend on one segment and one position each. There are T * scale of those,
@@ -239,7 +239,7 @@ class MultiScaleRelation(nn.Module):
 def _halves(
     num_segments: int, scale: int
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]], list[tuple[int, int]]]:
-    """All ascending tuples of `scale` segments: what they begin with, end with, and the pairs.
+    """Split all ascending tuples of `scale` segments: beginnings, ends, and which make pairs.
 
     In ascending order, as are both halves: those that can follow one are the last of them.
     """
@@ -256,13 +256,13 @@ def _halves(
 
 
 def _join(lefts: Tensor, rights: Tensor, pairs: Tensor) -> Tensor:
-    """The relations whose halves these are: int32 (R, scale)."""
+    """Return the relations whose halves these are: int32 (R, scale)."""
     left, right = pairs.unbind(1)
     return torch.cat((lefts.index_select(0, left), rights.index_select(0, right)), dim=1)
 
 
 def _add_up(terms: Sequence[Tensor], rows: Tensor) -> Tensor:
-    """For `rows` (R, terms), the sums (N, R, D) of one row of each of some terms (N, any, D)."""
+    """Return, for `rows` (R, terms), sums (N, R, D) of one row of each term (N, any, D)."""
     total = terms[0].index_select(1, rows[:, 0])
     for position in range(1, len(terms)):
         total = total + terms[position].index_select(1, rows[:, position])

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from ops.backbones import ResNet
-from ops.bn_inception import BNInception
+from ops.backbone import Backbone
+from ops.backbones import SHIFTABLE
 
 __all__ = [
     "SHIFT_PLACES",
@@ -54,14 +54,14 @@ def temporal_shift(x: Tensor, num_segments: int, shift_div: int = 8) -> Tensor:
 
 
 def _shift(x: Tensor, num_segments: int, fold: int, reverse: bool = False) -> Tensor:
-    """The first `fold` channels move back and the second forward, or the other way round."""
+    """Move the first `fold` channels back and the second forward, or in reverse."""
     if torch.is_grad_enabled() and x.requires_grad and not _is_traced():
         return cast(Tensor, _Shift.apply(x, num_segments, fold, reverse))
     return _shifted(x, num_segments, fold, reverse)
 
 
 def _shifted_by_concatenation(x: Tensor, num_segments: int, fold: int) -> Tensor:
-    """The shift for torch.jit.trace and the older exporter for ONNX, which loses writes in place.
+    """Shift for torch.jit.trace and the older exporter for ONNX, which loses writes in place.
 
     torch.compile takes three times as long to compile it with shapes that are symbols.
     """
@@ -77,22 +77,14 @@ def _is_traced() -> bool:
 
 
 def _shifted(x: Tensor, num_segments: int, fold: int, reverse: bool) -> Tensor:
-    """What `_shift` returns, in operations of PyTorch."""
+    """Return what `_shift` returns, in operations of PyTorch."""
     # One pass over everything, then the few channels that move. A concatenation would lose
     # channels_last, and convolutions would rearrange it; writing each part of an empty tensor takes
     # half as long again where the channels of a pixel lie together.
     result = x.clone()
-    _move(x, result, num_segments, fold, reverse)
-    return result
-
-
-def _move(
-    source: Tensor, target: Tensor, num_segments: int, fold: int, reverse: bool = False
-) -> None:
-    """Write what moves of `source` to its place in `target`, both (N*T, at least 2 fold, H, W)."""
     # (N*T, C, H, W) -> (N, T, C, H, W), views of both
-    clips = (source.shape[0] // num_segments, num_segments)
-    source, target = (x.view(*clips, *x.shape[1:]) for x in (source, target))
+    clips = (x.shape[0] // num_segments, num_segments, *x.shape[1:])
+    source, target = x.view(clips), result.view(clips)
     back, forward = slice(fold), slice(fold, 2 * fold)
     if reverse:
         back, forward = forward, back
@@ -100,32 +92,7 @@ def _move(
     target[:, -1, back].zero_()
     target[:, 1:, forward] = source[:, :-1, forward]
     target[:, 0, forward].zero_()
-
-
-def _shift_in_place(x: Tensor, num_segments: int, fold: int) -> tuple[Tensor, Tensor]:
-    """Shift a dense tensor of at least two segments; returns what moves of it, and a copy of that.
-
-    It does what `_move` does. Slices would take as long as the copying, hence the strides.
-    """
-    moving = x.narrow(1, 0, 2 * fold)
-    original = moving.clone()
-    clips, size = x.shape[0] // num_segments, (fold, *x.shape[2:])
-
-    def all_but_one(tensor: Tensor, segment: int, channel: int) -> Tensor:
-        """`fold` channels of all segments of each clip but one, from these on."""
-        frame, *rest = tensor.stride()
-        start = tensor.storage_offset() + segment * frame + channel * rest[0]
-        strides = (num_segments * frame, frame, *rest)
-        return tensor.as_strided((clips, num_segments - 1, *size), strides, start)
-
-    all_but_one(x, 0, 0).copy_(all_but_one(original, 1, 0))
-    all_but_one(x, 1, fold).copy_(all_but_one(original, 0, fold))
-    # The second channels of the first segment and the first of the last, which are so far apart:
-    frame, *rest = x.stride()
-    start = x.storage_offset() + fold * rest[0]
-    strides = (num_segments * frame, (num_segments - 1) * frame - fold * rest[0], *rest)
-    x.as_strided((clips, 2, *size), strides, start).zero_()
-    return moving, original
+    return result
 
 
 class _Shift(Function):
@@ -162,13 +129,6 @@ class TemporalShift(nn.Module):
         net: module applied to the shifted (N*T, C, H, W).
         num_segments: T.
         shift_div: one part in `shift_div` of the channels moves each way.
-
-    Attributes:
-        in_place: whether to shift the input itself, which moves less memory, and put it back
-            afterwards; where `net` is the identity it stays shifted and is the output, as with
-            nn.ReLU(inplace=True). It is done in inference mode alone, on a tensor that was made
-            there, and not while there are hooks, which could keep what changes. Any other `net`
-            must not return its input, and no other thread may use it.
     """
 
     def __init__(self, net: nn.Module, num_segments: int, shift_div: int = 8) -> None:
@@ -176,32 +136,10 @@ class TemporalShift(nn.Module):
         self.net = net
         self.num_segments = num_segments
         self.shift_div = shift_div
-        self.in_place = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply `net` to the shifted `x` (N*T, C, H, W)."""
-        if not self.in_place or _is_traced() or not self._may_borrow(x):
-            return cast(Tensor, self.net(temporal_shift(x, self.num_segments, self.shift_div)))
-        moving, original = _shift_in_place(x, self.num_segments, x.shape[1] // self.shift_div)
-        if isinstance(self.net, nn.Identity):
-            return x
-        try:
-            return cast(Tensor, self.net(x))
-        finally:
-            moving.copy_(original)
-
-    def _may_borrow(self, x: Tensor) -> bool:
-        """Whether nobody sees that `x` is another for a while, and no element is there twice."""
-        net = self.net
-        return (
-            torch.is_inference_mode_enabled()
-            and x.is_inference()
-            and (x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous())
-            and min(self.num_segments, self.shift_div) > 1
-            and x.shape[0] % self.num_segments == 0  # otherwise the copy says what is wrong
-            and not (self._forward_pre_hooks or self._forward_hooks)
-            and not (net._forward_pre_hooks or net._forward_hooks)
-        )
+        return cast(Tensor, self.net(temporal_shift(x, self.num_segments, self.shift_div)))
 
     def extra_repr(self) -> str:
         """Show the options beside the wrapped module."""
@@ -241,67 +179,52 @@ def add_temporal_shift(
 ) -> None:
     """Make a backbone shift channels through time, in place.
 
-    A ResNet shifts in its residual blocks. BN-Inception shifts the input of every stage but the
-    first, eleven in all; its key names stay as they are.
-
     Args:
-        backbone: an `ops.backbones.ResNet` or `BNInception`.
+        backbone: one of `ops.backbones.SHIFTABLE`.
         num_segments: T.
         shift_div: one part in `shift_div` of the channels moves each way.
         shift_place: "blockres" shifts the input of each block's first convolution and leaves the
             shortcut as it is; "block" shifts the block's input. BN-Inception has no shortcuts, so
-            only "block" is possible there.
+            only "block" is possible there: the input of every stage but the first, eleven in all.
         shift_every: 1 shifts in every block, k in blocks 0, k, 2k, ... of every stage.
-        temporal_pool: whether `add_temporal_pool` will follow, after which the stages from
-            `layer2` on see half as many segments.
+        temporal_pool: whether `add_temporal_pool` will follow, after which all stages but the first
+            see half as many segments.
 
     Raises:
         ValueError: for a backbone or a place where no shift is possible.
     """
-    if isinstance(backbone, BNInception):
-        if shift_place != "block":
-            raise ValueError(
-                f"shift_place={shift_place!r} is not possible with BNInception, which has no "
-                f"residual blocks: use shift_place='block'"
-            )
-        if shift_every != 1 or temporal_pool:
-            raise ValueError(
-                f"shift_every={shift_every!r} and temporal_pool={temporal_pool!r} are for ResNets; "
-                f"BNInception takes shift_every=1 and temporal_pool=False"
-            )
-        backbone.before_stage = TemporalShift(nn.Identity(), num_segments, shift_div)
-        return
-    if not isinstance(backbone, ResNet):
+    places = (
+        backbone.shift_places(shift_place, shift_every) if isinstance(backbone, Backbone) else []
+    )
+    if not places:
         raise ValueError(
-            f"base_model must be a ResNet or BNInception to be shifted, got "
+            f"base_model must be one of {', '.join(SHIFTABLE)} to be shifted, got a "
             f"{type(backbone).__name__}"
         )
-    for index, stage in enumerate(backbone.stages()):
+    for index, stage in enumerate(places):
         segments = num_segments // 2 if temporal_pool and index > 0 else num_segments
-        for position in range(0, len(stage), shift_every):
-            block = stage[position]
-            if shift_place == "block":
-                stage[position] = TemporalShift(block, segments, shift_div)
-            else:
-                block.conv1 = TemporalShift(cast(nn.Module, block.conv1), segments, shift_div)
+        for parent, name in stage:
+            setattr(parent, name, TemporalShift(parent.get_submodule(name), segments, shift_div))
 
 
 def add_temporal_pool(backbone: nn.Module, num_segments: int) -> None:
-    """Halve the segments in front of a ResNet's second stage, in place.
+    """Halve the segments in front of the second residual stage, in place.
 
     To be added after shifts and non-local blocks, whose key names then start with `layer2.net`.
 
     Args:
-        backbone: an `ops.backbones.ResNet`.
+        backbone: a backbone with residual stages.
         num_segments: T, even.
 
     Raises:
-        ValueError: if the backbone is not a ResNet or T is odd.
+        ValueError: if the backbone has no such stages, or T is odd.
     """
-    if not isinstance(backbone, ResNet):
+    stages = list(backbone.stages()) if isinstance(backbone, Backbone) else []
+    if not stages:
         raise ValueError(
             f"temporal_pool needs a ResNet as base_model, got {type(backbone).__name__}"
         )
     if num_segments % 2:
         raise ValueError(f"temporal_pool needs an even num_segments, got {num_segments}")
-    backbone.layer2 = TemporalPool(backbone.layer2, num_segments)
+    second = stages[1]
+    setattr(backbone, second, TemporalPool(backbone.get_submodule(second), num_segments))

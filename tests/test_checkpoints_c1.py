@@ -136,10 +136,12 @@ def test_preprocessing_is_the_files_own(tmp_path: Path) -> None:
     loaded = load_checkpoint(write(contents, tmp_path / "file"))
     assert loaded.input_std == loaded.input_mean == [0.485, 0.456, 0.406]
     assert (loaded.input_size, loaded.scale_size) == (112, 128)
-    assert (loaded.input_space, loaded.input_range) == ("RGB", [0, 1])
+    ours = loaded.preprocessing
+    assert (ours.input_space, ours.input_range) == ("RGB", (0, 1))
     theirs.update(bgr=True, rescale=False, mean=[104, 117, 128], std=[1])
     loaded = load_checkpoint(write(contents, tmp_path / "file"))
-    assert (loaded.input_space, loaded.input_range) == ("BGR", [0, 255])
+    ours = loaded.preprocessing
+    assert (ours.input_space, ours.input_range) == ("BGR", (0, 255))
     assert loaded.input_mean == [104, 117, 128]
     # It stays when the model is saved, unlike that of a release, which is the architecture's.
     again = load_checkpoint(save_checkpoint(loaded, tmp_path / "saved"))

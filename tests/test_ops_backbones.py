@@ -168,6 +168,29 @@ def test_auxiliary_classifier_of_inception_never_runs() -> None:
     assert backbone.train()(x).shape == (2, 1000)
 
 
+@pytest.mark.parametrize("name", LISTED)
+def test_every_batch_norm_can_be_folded_into_a_convolution(name: str) -> None:
+    backbone, _ = on_meta(name)
+    pairs = list(backbone.foldable())
+    modules = list(backbone.modules())
+    assert {norm for _, norm in pairs} == {m for m in modules if isinstance(m, nn.BatchNorm2d)}
+    convolutions = [convolution for convolution, _ in pairs]
+    assert len(convolutions) == len(set(convolutions))
+    if pairs:  # VGGs without batch norms have none
+        assert set(convolutions) == {m for m in modules if isinstance(m, nn.Conv2d)}
+    assert all(convolution.out_channels == norm.num_features for convolution, norm in pairs)
+
+
+@pytest.mark.parametrize("name", [name for name in LISTED if name.startswith("resnet")])
+def test_stages_have_the_channels_that_they_say(name: str) -> None:
+    backbone, _ = on_meta(name)
+    x = torch.empty(1, 64, 16, 16, device="meta")
+    assert list(backbone.stages()) == ["layer1", "layer2", "layer3", "layer4"]
+    for stage, channels in backbone.stages().items():
+        x = backbone.get_submodule(stage)(x)
+        assert x.shape[1] == channels
+
+
 # The generic path
 
 
@@ -311,7 +334,9 @@ def test_inception_v3_from_the_cache_with_its_own_preprocessing(hub_cache: Path)
     torch.testing.assert_close((pixels - 0.5) / 0.5, network._transform_input(usual))
 
 
-def test_bn_inception_from_the_cache(hub_cache: Path) -> None:
+def test_bn_inception_from_the_cache_without_pretrainedmodels(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The file is from PyTorch 0.1: statistics are [1, C], and batches are not counted."""
     with torch.device("meta"):
         network = theirs("BNInception")
@@ -322,6 +347,7 @@ def test_bn_inception_from_the_cache(hub_cache: Path) -> None:
         if not name.endswith("num_batches_tracked")
     )
     put(hub_cache, "bn_inception-52deb4733.pth", old, legacy=True)
+    monkeypatch.setitem(sys.modules, "pretrainedmodels", None)
     backbone, preprocessing = make_backbone("bninception", imagenet=True)
     ours = backbone.state_dict()
     assert set(ours) == set(state)

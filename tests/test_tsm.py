@@ -217,8 +217,11 @@ REFUSED = [
     ({"base_model": "BNInception", "shift_place": "block", "non_local": True}, "non_local.*ResNet"),
     ({"base_model": "BNInception", "shift_place": "block", "shift_every": 2}, "shift_every"),
     ({"base_model": "BNInception", "shift_place": "block", "temporal_pool": True}, "temporal_pool"),
-    ({"base_model": "vgg11"}, "base_model must be a ResNet or BNInception"),
-    ({"base_model": "se_resnet50"}, "base_model must be a ResNet or BNInception"),
+    ({"base_model": "vgg11"}, "base_model must be one of BNInception, resnet18.* got a VGG"),
+    (
+        {"base_model": "se_resnet50"},
+        "base_model must be one of BNInception, resnet18.* got a SENet",
+    ),
     ({"num_segments": 5, "temporal_pool": True}, "temporal_pool needs an even num_segments, got 5"),
     ({"shift_place": "inside"}, "shift_place must be one of block, blockres, got 'inside'"),
     ({"shift_div": 0}, "shift_div must be a positive integer, got 0"),

@@ -204,10 +204,10 @@ def _image_by_image(model: TSN, images: list[Image.Image], crop_count: int) -> T
         if crop_count == 10:
             crops += [ImageOps.mirror(image) for image in group]
     arrays = [np.array(image) for image in crops]
-    if model.input_space == "BGR":
+    if model.preprocessing.input_space == "BGR":
         arrays = [array[:, :, ::-1] for array in arrays]
     stacked = torch.from_numpy(np.concatenate(arrays, axis=2)).permute(2, 0, 1).contiguous().float()
-    if model.input_range[1] == 1:
+    if model.preprocessing.input_range[1] == 1:
         stacked = stacked.div(255)
     for channel, plane in enumerate(stacked):
         mean, std = (s[channel % len(s)] for s in (model.input_mean, model.input_std))
@@ -228,8 +228,10 @@ def _tensor_by_tensor(model: TSN, frames: Tensor, crop_count: int) -> Tensor:
         if crop_count == 10:
             group += [frame.flip(-1) for frame in group]
         for frame in group:
-            pixels = (frame.flip(0) if model.input_space == "BGR" else frame).float()
-            outputs.append(((pixels / 255 if model.input_range[1] == 1 else pixels) - mean) / std)
+            pixels = (frame.flip(0) if model.preprocessing.input_space == "BGR" else frame).float()
+            outputs.append(
+                ((pixels / 255 if model.preprocessing.input_range[1] == 1 else pixels) - mean) / std
+            )
     return torch.cat(outputs)
 
 

@@ -7,13 +7,13 @@ checkpoints of its action recognition challenge (C1).
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
 from checkpoints.checkpoint import read_checkpoint
-from checkpoints.config import Checkpoint, ModelConfig
+from checkpoints.config import MODEL_OPTIONS, Checkpoint, ModelConfig
 from checkpoints.errors import CheckpointError
 from data.preprocessing import CAFFE, TORCHVISION
 from weights.download import fetch
@@ -75,10 +75,10 @@ class PublishedWeights:
             checkpoint = read_checkpoint(path)
         except CheckpointError as error:
             raise CheckpointError(f"{error}. {advice}") from error
-        for option, wanted in asdict(self.config).items():
-            found = getattr(checkpoint.config, option)
-            known = option not in ("dropout", "preprocessing")
-            if known and str(found).lower() != str(wanted).lower():
+        names = ("model_type", "arch", "modality", "num_segments", "num_class")
+        for option in (*names, *MODEL_OPTIONS[self.config.model_type]):
+            found, wanted = getattr(checkpoint.config, option), getattr(self.config, option)
+            if str(found).lower() != str(wanted).lower():
                 raise CheckpointError(
                     f"{path} does not hold the published weights of that name: {option} is "
                     f"{found!r} there, not {wanted!r}. {advice}"
