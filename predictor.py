@@ -16,7 +16,7 @@ from data.options import positive_integer
 from data.video import load_clip, open_frames
 from epic.classes import ClassNames, index_names
 from ops.inference import optimize_for_inference
-from transforms import evaluation_transform
+from presets import evaluation_transform
 from tsn import TSN
 
 __all__ = ["Label", "Prediction", "Predictor"]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from checkpoints.assign import init_empty, load_weights
 from checkpoints.checkpoint import Checkpoint, read_checkpoint
 from checkpoints.files import CheckpointError
+from data.functional import Frames
 from data.options import MODALITIES, default_length, one_of, positive_integer
 from data.preprocessing import Preprocessing
 from ops.backbones import (
@@ -33,7 +34,7 @@ from ops.backbones import (
 from ops.consensus import CONSENSUS_TYPES
 from ops.non_local import NonLocalBlock
 from ops.relation import MultiScaleRelation, TemporalRelation
-from transforms import Frames, evaluation_transform, training_transform
+from presets import evaluation_transform, training_transform
 from weights.download import fetch
 from weights.published import PublishedWeights, find_published
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.frames import FrameSource, is_integer
-from data.groups import resize_short_side
+from data.functional import resize
 from data.options import positive_integer
 
 __all__ = ["FrameRange", "NumberRange", "ResizedFrames", "select"]
@@ -145,8 +145,7 @@ class ResizedFrames(_View):
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         for index, frame in self._source._frames_of_one_size(indices):
-            # (C, H, W) -> (1, C, H, W), which is what `resize_short_side` takes, and back
-            yield index, resize_short_side(frame[None], self._short_side)[0]
+            yield index, resize(frame, [self._short_side])
 
 
 def select(
