@@ -62,8 +62,8 @@ def test_presets_refuse_what_the_model_does_not_take() -> None:
 
 
 @pytest.mark.parametrize("modality", ["RGB", "Flow"])
-def test_clips_are_mirrored_unless_left_and_right_are_labels(modality: str) -> None:
-    """The right half is bright; a mirrored flow clip has it on the left, and u inverted."""
+def test_clips_are_flipped_unless_left_and_right_are_labels(modality: str) -> None:
+    """The right half is bright; a flipped flow clip has it on the left, and u inverted."""
     frames = torch.zeros(1, 3 if modality == "RGB" else 2, 64, 64, dtype=torch.uint8)
     frames[..., 32:] = 255
     preprocessing = replace(IMAGENET.for_modality(modality, 1), input_size=64)
@@ -71,11 +71,11 @@ def test_clips_are_mirrored_unless_left_and_right_are_labels(modality: str) -> N
     for flip, expected in ((True, {True, False}), (False, {False})):
         transform = training_transform(model, flip=flip)
         torch.manual_seed(0)
-        mirrored = set()
+        flipped = set()
         for _ in range(20):
             last = transform(frames)[-1]
-            mirrored.add(bool(last[:, 0].mean() > last[:, -1].mean()))
-        assert mirrored == expected
+            flipped.add(bool(last[:, 0].mean() > last[:, -1].mean()))
+        assert flipped == expected
 
 
 @pytest.mark.parametrize("name", MODELS)

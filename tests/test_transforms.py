@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
-from torchvision.transforms.v2.functional import resize
 
 from transforms import (
     GroupCenterCrop,
@@ -85,22 +84,16 @@ def test_over_sample_order_by_hand() -> None:
     crops = rows(GroupOverSample((2, 1), flip=False)([first, second]))
     assert crops == [[i + a, i + b] for a, b in cut for i in (0, 100)]
 
-    # Mode L is flow: of the mirrored crops, those of the even frame are inverted.
+    # Mode L is flow: of the flipped crops, those of the even frame are inverted.
     crops = rows(GroupOverSample((2, 1))([first, second]))
     expected = []
     for a, b in cut:
         expected += [[a, b], [100 + a, 100 + b], [255 - b, 255 - a], [100 + b, 100 + a]]
     assert crops == expected
-    # On pairs of u and v the axis is (crop, mirrored, frame, channel).
+    # On pairs of u and v the axis is (crop, flip, frame, channel).
     crops = GroupOverSample((2, 1))(pairs([first, second]))
     assert crops.shape == (10, 2, 1, 2)
     assert crops.flatten(0, 2).tolist() == expected
-
-
-def test_over_sample_does_not_invert_rgb() -> None:
-    frames = coordinates(6, 5, count=1)
-    crops = arrays(GroupOverSample((2, 1))(frames))[..., 0]
-    assert crops[:4, 0].tolist() == [[0, 1], [1, 0], [4, 5], [5, 4]]
 
 
 def test_offsets_are_rounded_down() -> None:
@@ -115,9 +108,9 @@ def test_full_resolution_offsets_by_hand() -> None:
     crops = GroupFullResSample((4, 5), None, flip=False)(frames)
     assert places(crops) == [(0, 2)] * 2 + [(8, 2)] * 2 + [(4, 2)] * 2
     assert {image.size for image in crops} == {(4, 5)}
-    mirrored = GroupFullResSample((4, 5), None)(frames)
-    assert places(mirrored)[::2] == [(0, 2), (3, 2), (8, 2), (11, 2), (4, 2), (7, 2)]
-    assert [image.getpixel((0, 0))[2] for image in mirrored] == [0, 1] * 6
+    flipped = GroupFullResSample((4, 5), None)(frames)
+    assert places(flipped)[::2] == [(0, 2), (3, 2), (8, 2), (11, 2), (4, 2), (7, 2)]
+    assert [image.getpixel((0, 0))[2] for image in flipped] == [0, 1] * 6
 
 
 # Random transforms
@@ -138,14 +131,14 @@ def test_random_crop_reaches_every_place_with_all_frames_together() -> None:
 def test_flip_is_one_coin_and_inverts_u(is_flow: bool) -> None:
     flow = images("L", 4)
     kept = arrays(flow)
-    mirrored = kept[:, :, ::-1].copy()
+    flipped = kept[:, :, ::-1].copy()
     if is_flow:
-        mirrored[::2] = 255 - mirrored[::2]
+        flipped[::2] = 255 - flipped[::2]
     torch.manual_seed(0)
     outcomes = [arrays(GroupRandomHorizontalFlip(is_flow)(flow)) for _ in range(50)]
-    flipped = [np.array_equal(outcome, mirrored) for outcome in outcomes]
-    assert all(f or np.array_equal(o, kept) for f, o in zip(flipped, outcomes, strict=True))
-    assert 10 < sum(flipped) < 40
+    heads = [np.array_equal(outcome, flipped) for outcome in outcomes]
+    assert all(head or np.array_equal(o, kept) for head, o in zip(heads, outcomes, strict=True))
+    assert 10 < sum(heads) < 40
 
 
 def test_flip_refuses_rgb_as_flow_whatever_the_coin_says() -> None:
@@ -296,16 +289,6 @@ def test_every_repr_shows_the_arguments() -> None:
     assert repr(GroupNormalize([0.5], [0.2])) == "GroupNormalize(mean=[0.5], std=[0.2])"
 
 
-@pytest.mark.parametrize("size", [(2, 1), (7, 5), (40, 31), (90, 80)])
-def test_frames_in_planes_are_resized_alike(size: tuple[int, int]) -> None:
-    together = torch.randint(0, 256, (3, 45, 36, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-    planes = together.contiguous()
-    expected = resize(together, [size[1], size[0]], antialias=True)
-    assert GroupScale((size[1], size[0]))(planes).equal(expected)
-    part = planes[:, :, 3:-2, 5:]
-    assert GroupScale((9, 9))(part).equal(resize(part, [9, 9], antialias=True))
-
-
 # Bad input
 
 
@@ -321,46 +304,32 @@ GROUP_TRANSFORMS = [
     Stack(),
 ]
 BAD_FRAMES = {
-    "empty list": ([], ValueError, "at least one frame, got an empty list"),
-    "mixed sizes": (
-        images("RGB", 1) + images("RGB", 1, 30),
-        ValueError,
-        r"one size, got .*\(30, 20\) and \(35, 20\)",
-    ),
-    "mixed modes": (images("RGB", 1) + images("L", 1), ValueError, r"\['L', 'RGB'\]; convert"),
-    "other mode": ([images("RGB", 1)[0].convert("P")], ValueError, r"\['P'\]; convert"),
-    "one image": (images("RGB", 1)[0], ValueError, "list of PIL images .* got Image"),
+    "empty list": ([], "at least one frame, got an empty list"),
+    "mixed sizes": (images("RGB", 1) + images("RGB", 1, 30), r"got .*\(30, 20\) and \(35, 20\)"),
+    "mixed modes": (images("RGB", 1) + images("L", 1), r"\['L', 'RGB'\]; convert"),
+    "other mode": ([images("RGB", 1)[0].convert("P")], r"\['P'\]; convert"),
+    "one image": (images("RGB", 1)[0], "list of PIL images .* got Image"),
     "array": (
         np.zeros((2, 3, 9, 9), np.uint8),
-        ValueError,
         "list of PIL images .* got ndarray; torch.from_numpy makes a tensor",
     ),
-    "sparse": (
-        torch.zeros(2, 3, 9, 9, dtype=torch.uint8).to_sparse(),
-        ValueError,
-        "must be dense, got torch.sparse_coo",
-    ),
-    "list of arrays": (
-        [np.zeros((9, 9, 3), np.uint8)],
-        ValueError,
-        r"PIL images, got \['ndarray'\]",
-    ),
-    "float tensor": (torch.zeros(2, 3, 9, 9), ValueError, "uint8, got torch.float32"),
-    "3-D": (torch.zeros(3, 9, 9, dtype=torch.uint8), ValueError, r"H, W\) .* got \(3, 9, 9\)"),
+    "sparse": (torch.zeros(2, 3, 9, 9, dtype=torch.uint8).to_sparse(), "dense, got torch.sparse"),
+    "list of arrays": ([np.zeros((9, 9, 3), np.uint8)], r"PIL images, got \['ndarray'\]"),
+    "float tensor": (torch.zeros(2, 3, 9, 9), "uint8, got torch.float32"),
+    "3-D": (torch.zeros(3, 9, 9, dtype=torch.uint8), r"H, W\) .* got \(3, 9, 9\)"),
     "channels last": (
         torch.zeros(2, 9, 9, 3, dtype=torch.uint8),
-        ValueError,
         r"3 channels .* got \(2, 9, 9, 3\); frames.permute\(0, 3, 1, 2\) puts channels first",
     ),
-    "no frames": (torch.zeros(0, 3, 9, 9, dtype=torch.uint8), ValueError, r"got \(0, 3, 9, 9\)"),
+    "no frames": (torch.zeros(0, 3, 9, 9, dtype=torch.uint8), r"got \(0, 3, 9, 9\)"),
 }
 
 
 @pytest.mark.parametrize("transform", GROUP_TRANSFORMS, ids=lambda t: type(t).__name__)
 @pytest.mark.parametrize("what", BAD_FRAMES)
 def test_frames_that_are_none(transform: Callable, what: str) -> None:
-    frames, error, message = BAD_FRAMES[what]
-    with pytest.raises(error, match=f"^{type(transform).__name__}: .*{message}"):
+    frames, message = BAD_FRAMES[what]
+    with pytest.raises(ValueError, match=f"^{type(transform).__name__}: .*{message}"):
         transform(frames)
 
 
