@@ -1,10 +1,10 @@
-"""See the four models classify a clip: decode, sample, crop, features, logits, labels, picture.
+"""Classify a clip from the command line: the four models, their labels, and a picture.
 
-    python demo.py                                         a made-up clip, random weights
+    python demo.py                                         a synthetic clip, random weights
     python demo.py --clip CLIP --checkpoint FILE           a real clip, real labels
     python demo.py tsm --clip CLIP --pretrained epic-kitchens --fetch-classes
 
-Without arguments nothing is downloaded. The picture shows the frames that the models saw beside
+Without arguments nothing is downloaded. The picture shows the frames that the models saw above
 the most probable classes.
 """
 
@@ -17,16 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from checkpoints.errors import UnknownSegmentsError
 from data.synthetic import make_flow, make_video
 from data.video import FrameSource, open_frames
 from epic.classes import DATASETS, ClassNames, fetch_class_names, read_class_names
 from model_loader import get_config, load_checkpoint
-from predictor import Label, Prediction, Predictor
+from pictures import ClassifiedClip, draw_predictions
+from predictor import Predictor
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
@@ -38,9 +35,6 @@ _MODELS: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TS
 # Published weights, as models name them, and the dataset of their classes.
 _PUBLISHED = {"epic-kitchens": "epic-kitchens-55", "epic-kitchens-100": "epic-kitchens-100"}
 _PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
-
-# Title, frames (T * frames per snippet, C, H, W), T, and what the model says.
-_Row = tuple[str, Tensor, int, Prediction]
 
 # Command-line option -> the model types that have it, the constructor's name for it.
 _ALL = ("tsn", "trn", "mtrn", "tsm", "tsm-nl")
@@ -70,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     clip = parser.add_argument_group("clip")
     clip.add_argument(
         "--clip",
-        help="video file, folder of RGB frames, or folder of flow images (default: a made-up clip)",
+        help="video file, folder of RGB frames or of flow images (default: a synthetic clip)",
     )
     clip.add_argument("--start", type=int, help="first frame of the clip")
     clip.add_argument("--stop", type=int, help="frame behind the last of the clip")
@@ -149,64 +143,73 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
     if arguments.batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
     models = _models(arguments)
-    names = _class_names(arguments, models[0][1].num_class)
-    modality = models[0][1].modality
-    clip = arguments.clip
+    first = next(iter(models.values()))  # all have the same classes, and see the same frames
+    names = _class_names(arguments, first.num_class)
+    clip, title = arguments.clip, arguments.clip
     if clip is None:
-        clip = make_flow(folder) if modality == "Flow" else make_video(folder / "clip.mp4")
-        print("No --clip given: the clip is a made-up one, a disc crossing the picture.")
-    source = open_frames(clip, modality)
+        clip = make_flow(folder) if first.modality == "Flow" else make_video(folder / "clip.mp4")
+        title = "synthetic clip"
+        print("No --clip given: the clip is a synthetic one, a disc crossing the picture.")
+    source = open_frames(clip, first.modality)
     parts = _parts(source, arguments)
-    print(f"Clip: {arguments.clip or 'made up'}, {len(source)} frames, modality {modality}")
+    print(f"Clip: {title}, {len(source)} frames, modality {first.modality}")
 
-    rows: list[_Row] = []
-    for title, model in models:
+    count = len(parts)
+    endings = [f", part {n} of {count}" for n in range(1, count + 1)] if count > 1 else [""]
+    loader = Predictor(first, optimize=False)
+    clips = [
+        ClassifiedClip(
+            f"{Path(title).name}{ending}: sampled frames",
+            loader.load(source, start=start, stop=stop),
+            first.num_segments,
+            {},
+        )
+        for ending, (start, stop) in zip(endings, parts, strict=True)
+    ]
+    for name, model in models.items():
         if arguments.print_model:
             print(model)
-        if names is not None and not isinstance(model.num_class, tuple):
-            raise ValueError(
-                f"class names are of verbs and nouns, but this model has one task with "
-                f"{model.num_class} classes: leave --verb-classes, --noun-classes and "
-                f"--fetch-classes out"
-            )
         predictor = Predictor(model, names, crop_count=arguments.crops)
-        clips = [predictor.load(source, start=start, stop=stop) for start, stop in parts]
-        for part, (frames, prediction) in enumerate(
-            zip(clips, predictor.predict(clips), strict=True), start=1
-        ):
-            name = title if len(parts) == 1 else f"{title}, part {part} of {len(parts)}"
-            rows.append((name, frames, model.num_segments, prediction))
-            print(f"\n{name}\n{prediction}")
+        predictions = predictor.predict([clip.frames for clip in clips])
+        for clip, ending, prediction in zip(clips, endings, predictions, strict=True):
+            clip.predictions[name] = prediction
+            print(f"\n{name}{ending}\n{prediction}")
     if arguments.checkpoint is None and arguments.pretrained not in _PUBLISHED:
         what = "The heads' weights" if arguments.pretrained else "The weights"
         caution = f"{what} are random: the labels mean nothing."
         print(f"\n{caution} Real ones come with --checkpoint or --pretrained epic-kitchens.")
     else:
         caution = ""
-    _draw(rows, caution, arguments.output)
+    draw_predictions(clips, arguments.output, caution=caution)
     print(f"\nPicture: {arguments.output}")
 
 
 def _class_names(
     arguments: argparse.Namespace, num_class: int | tuple[int, int]
 ) -> ClassNames | None:
+    """Read the class names that the command line asks for; None if it asks for none."""
     files = (arguments.verb_classes, arguments.noun_classes)
-    if arguments.fetch_classes and any(files):
-        raise ValueError("--fetch-classes and --verb-classes/--noun-classes exclude each other")
-    if arguments.fetch_classes:
-        for name, dataset in DATASETS.items():
-            if dataset.num_class == num_class:
-                return fetch_class_names(name)
-        raise ValueError(f"--fetch-classes knows no dataset with {num_class} classes")
-    if any(files):
+    if not arguments.fetch_classes and not any(files):
+        return None
+    if not isinstance(num_class, tuple):
+        raise ValueError(
+            f"class names are of verbs and nouns, but this model has one task with {num_class} "
+            f"classes: leave --verb-classes, --noun-classes and --fetch-classes out"
+        )
+    if not arguments.fetch_classes:
         if not all(files):
             raise ValueError("--verb-classes and --noun-classes are needed together")
         return read_class_names(*files)
-    return None
+    if any(files):
+        raise ValueError("--fetch-classes and --verb-classes/--noun-classes exclude each other")
+    for name, dataset in DATASETS.items():
+        if dataset.num_class == num_class:
+            return fetch_class_names(name)
+    raise ValueError(f"--fetch-classes knows no dataset with {num_class} classes")
 
 
-def _models(arguments: argparse.Namespace) -> list[tuple[str, TSN]]:
-    """The models that the command line asks for, with their titles."""
+def _models(arguments: argparse.Namespace) -> dict[str, TSN]:
+    """Return the models that the command line asks for, by their names."""
     if arguments.checkpoint is not None:
         if arguments.pretrained:
             raise ValueError("--checkpoint and --pretrained exclude each other")
@@ -222,11 +225,11 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, TSN]]:
                 f"it, as in --segment-count 8"
             ) from None
         _check_contradictions(arguments, model)
-        return [(_title(model), model)]
+        return {_name(model): model}
     if arguments.model_type is not None:
         model = _make(arguments.model_type, arguments)
-        return [(_title(model), model)]
-    models = []
+        return {_name(model): model}
+    models = {}
     refusals = []
     for model_type in _MODELS:
         try:
@@ -234,7 +237,7 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, TSN]]:
         except ValueError as error:
             refusals.append(f"{model_type}: {error}")
         else:
-            models.append((_title(model), model))
+            models[_name(model)] = model
     if not models:
         raise ValueError(refusals[0].partition(": ")[2])
     for refusal in refusals:
@@ -242,13 +245,12 @@ def _models(arguments: argparse.Namespace) -> list[tuple[str, TSN]]:
     return models
 
 
-def _title(model: TSN) -> str:
-    settings = get_config(model)
-    return f"{settings.model_type.upper()} {model.arch} {model.modality}"
+def _name(model: TSN) -> str:
+    return f"{get_config(model).model_type.upper()} {model.arch} {model.modality}"
 
 
 def _make(model_type: str, arguments: argparse.Namespace) -> TSN:
-    """A model from the command line; unset options stay the model's own."""
+    """Build a model from the command line; unset options stay the model's own."""
     options: dict[str, Any] = {}
     for option, (model_types, name) in _OPTIONS.items():
         value = getattr(arguments, option)
@@ -273,11 +275,11 @@ def _make(model_type: str, arguments: argparse.Namespace) -> TSN:
 
 def _check_contradictions(arguments: argparse.Namespace, model: TSN) -> None:
     """Refuse options that say something else than the checkpoint."""
-    settings = get_config(model)
-    model_type = "tsm-nl" if settings.non_local else settings.model_type
+    config = get_config(model)
+    model_type = "tsm-nl" if config.non_local else config.model_type
     pairs: dict[str, tuple[Any, Any]] = {
         "model_type": (arguments.model_type, model_type),
-        "--modality": (arguments.modality, settings.modality),
+        "--modality": (arguments.modality, config.modality),
     }
     for option, (model_types, name) in _OPTIONS.items():
         has = getattr(model, "arch" if name == "base_model" else name, None)
@@ -292,7 +294,7 @@ def _check_contradictions(arguments: argparse.Namespace, model: TSN) -> None:
 
 
 def _parts(source: FrameSource, arguments: argparse.Namespace) -> list[tuple[int, int]]:
-    """Ranges of frames that the clip is cut into."""
+    """Return the ranges of frames that the clip is cut into."""
     start = 0 if arguments.start is None else arguments.start
     stop = len(source) if arguments.stop is None else arguments.stop
     if not 0 <= start < stop <= len(source):
@@ -305,71 +307,6 @@ def _parts(source: FrameSource, arguments: argparse.Namespace) -> list[tuple[int
         raise ValueError(f"--batch-size {count} is more than the clip's {stop - start} frames")
     borders = [start + (stop - start) * index // count for index in range(count + 1)]
     return list(pairwise(borders))
-
-
-def _sheet(frames: Tensor, snippets: int, columns: int = 4) -> np.ndarray[Any, Any]:
-    """First frame of each snippet, in rows with white gaps: uint8 (H', W', 3)."""
-    first = frames[:: len(frames) // snippets]
-    if first.shape[1] == 2:  # flow: u in red, v in green, no motion grey
-        first = torch.cat([first, torch.full_like(first[:, :1], 128)], dim=1)
-    columns = min(columns, snippets)
-    rows = -(-snippets // columns)
-    t, c, h, w = first.shape
-    sheet = first.new_full((rows * columns, c, h + 6, w + 6), 255)
-    sheet[:t, :, :h, :w] = first
-    # (rows * columns, C, H, W) -> (rows, H, columns, W, C) -> (rows * H, columns * W, C)
-    image = sheet.unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
-    return np.asarray(image.flatten(2, 3).flatten(0, 1).cpu())
-
-
-def _draw(rows: Sequence[_Row], caution: str, path: Path) -> None:
-    """Draw the sampled frames beside bars of the most probable classes, and write a picture."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the picture needs the package matplotlib: pip install matplotlib"
-        ) from error
-    figure = Figure(figsize=(16, 2.4 * len(rows) + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    if caution:
-        figure.suptitle(caution, color="firebrick")
-    widest = max(len(labels) for *_, prediction in rows for labels in vars(prediction).values())
-    for axes, (title, frames, segments, prediction) in zip(
-        figure.subplots(len(rows), 4, squeeze=False, width_ratios=(3, 1, 1, 1)), rows, strict=True
-    ):
-        axes[0].imshow(_sheet(frames, segments))
-        axes[0].set_title(f"{title}: sampled frames", loc="left", fontsize=10)
-        axes[0].set_axis_off()
-        kinds = {
-            "verbs": prediction.verbs,
-            "nouns": prediction.nouns,
-            "actions": prediction.actions,
-        }
-        if prediction.classes:
-            kinds = {"classes": prediction.classes}
-        for axis in axes[1 + len(kinds) :]:
-            axis.set_axis_off()
-        for axis, (kind, labels) in zip(axes[1:], kinds.items(), strict=False):
-            _bars(axis, kind, labels, widest)
-    figure.savefig(path, dpi=80)
-
-
-def _bars(axis: Any, kind: str, labels: Sequence[Label], count: int) -> None:
-    """Horizontal bars, most probable on top, the names inside so that they never overlap."""
-    values = [100 * label.probability for label in labels]
-    positions = range(len(labels))
-    axis.barh(positions, values, color="steelblue", alpha=0.5)
-    for position, label in zip(positions, labels, strict=True):
-        axis.text(0.02, position, label.name, va="center", fontsize=8,
-                  transform=axis.get_yaxis_transform())  # fmt: skip
-    axis.set_ylim(count - 0.5, -0.5)
-    axis.set_yticks([])
-    axis.set_xlim(0, max([*values, 1e-9]) * 1.05)
-    axis.set_title(f"{kind} (%)", fontsize=10)
-    axis.tick_params(labelsize=8)
-    axis.locator_params(axis="x", nbins=4)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor
 from data.options import positive_integer
 from data.video import load_clip, open_frames
 from ops.inference import optimize_for_inference
-from transforms import evaluation_transform
+from presets import evaluation_transform
 from tsn import TSN
 
 __all__ = ["Label", "Prediction", "Predictor"]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints.config import MODEL_OPTIONS, Checkpoint
+from data.functional import Frames
 from data.options import MODALITIES, class_counts, default_length, one_of, positive_integer
 from data.preprocessing import Preprocessing
 from ops.backbones import (
@@ -34,7 +35,7 @@ from ops.loading import init_empty, load_weights
 from ops.parameter_groups import parameter_groups
 from ops.partial_batch_norm import partial_batch_norms, warn_of_fresh_statistics
 from ops.relation import MultiScaleRelation, TemporalRelation
-from transforms import Frames, evaluation_transform, training_transform
+from presets import evaluation_transform, training_transform
 from weights.published import find_published
 
 __all__ = ["TSN"]

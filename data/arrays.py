@@ -1,4 +1,4 @@
-"""Frames that are in memory already: arrays, tensors, and lists of PIL images."""
+"""Frames in memory: arrays, tensors, and lists of PIL images."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -16,7 +16,7 @@ __all__ = ["FrameArray", "FrameImages", "concat_flow", "image_tensor"]
 
 
 class FrameArray(FrameSource):
-    """Frames in a uint8 NumPy array or tensor, which stays where it is (frames too: its device).
+    """Frames in a uint8 NumPy array or tensor; those of a tensor stay on its device.
 
     Args:
         frames: uint8, (frames, C, H, W) or (frames, H, W, C). Where both could be meant (H or W
@@ -52,7 +52,9 @@ class FrameArray(FrameSource):
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         for index in indices:
             frame = self._array[index]
-            if isinstance(frame, np.ndarray):  # copied, for it may be read-only or mirrored
+            if isinstance(
+                frame, np.ndarray
+            ):  # copied, for it may be read-only or have negative strides
                 frame = torch.from_numpy(np.array(frame, order="C"))
             yield index, frame.permute(2, 0, 1) if self._channels_last else frame
 
@@ -101,9 +103,12 @@ class FrameImages(FrameSource):
 
 
 def image_tensor(source: Image.Image | str | BinaryIO, mode: str, name: str) -> Tensor:
-    """uint8 tensor (C, H, W) of an image or an image file, converted to mode "RGB" or "L".
+    """Return an image or image file as a uint8 tensor (C, H, W), of mode "RGB" or "L".
 
-    Files of photographs are turned upright (EXIF); flow and images in memory stay as they are.
+    RGB files are turned upright (EXIF); flow and images in memory stay as they are.
+
+    Raises:
+        ValueError: if it is no 8-bit image that can be read; `name` says which one.
     """
     try:
         image = source if isinstance(source, Image.Image) else Image.open(source)
@@ -119,6 +124,7 @@ def image_tensor(source: Image.Image | str | BinaryIO, mode: str, name: str) -> 
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF data say."""
     image.load()
     with suppress(SyntaxError):  # damaged EXIF, beside pixels that are sound
         if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -127,7 +133,11 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def concat_flow(u: Tensor, v: Tensor, name: str) -> Tensor:
-    """(2, H, W) from two (1, H, W)."""
+    """Return u and v, each (1, H, W), as one frame of flow (2, H, W).
+
+    Raises:
+        ValueError: if they differ in size; `name` says where they are from.
+    """
     if u.shape != v.shape:
         raise ValueError(f"{name}: u is {size_of(u)} and v {size_of(v)} pixels (width x height)")
     return torch.cat((u, v))

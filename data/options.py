@@ -1,4 +1,4 @@
-"""Options that models and clips share, checked alike."""
+"""Options that models and clips share, and their checks."""
 
 from collections.abc import Iterable, Sequence
 from operator import index
@@ -7,7 +7,7 @@ from typing import SupportsIndex, cast
 __all__ = ["MODALITIES", "class_counts", "default_length", "one_of", "positive_integer"]
 
 MODALITIES = {"RGB": 3, "Flow": 2, "RGBDiff": 3}
-"""Channels of one frame."""
+"""Modality -> channels of one frame."""
 
 
 def class_counts(value: object) -> int | tuple[int, int]:
@@ -27,12 +27,16 @@ def class_counts(value: object) -> int | tuple[int, int]:
 
 
 def default_length(modality: str) -> int:
-    """Frames of a snippet where nobody says otherwise: 1 for "RGB", 5 for other modalities."""
+    """Return the default frames of a snippet: 1 for "RGB", 5 for other modalities."""
     return 1 if modality == "RGB" else 5
 
 
 def one_of(argument: str, value: object, choices: Iterable[str]) -> str:
-    """The spelling in `choices` of a name given in any case, or a ValueError that lists them."""
+    """Return a name, given in any case, as it is spelled in `choices`.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
     choices = tuple(choices)
     for choice in choices:
         if isinstance(value, str) and value.lower() == choice.lower():
@@ -41,7 +45,11 @@ def one_of(argument: str, value: object, choices: Iterable[str]) -> str:
 
 
 def positive_integer(argument: str, value: object) -> int:
-    """An integer of at least 1, or a ValueError that names the argument."""
+    """Return `value` as an int.
+
+    Raises:
+        ValueError: if it is no integer of at least 1.
+    """
     try:
         number = -1 if isinstance(value, bool) else index(cast(SupportsIndex, value))
     except TypeError:

@@ -3,7 +3,7 @@
 Preprocessing belongs to the weights, not to the architecture: the same backbone trained by two
 projects may want two different inputs, and feeding it the wrong one is the most reported cause of
 "very low accuracy" in this family of models. It is therefore one value, which travels with the
-weights into the model (`model.preprocessing`) and from there into the presets of `transforms`.
+weights into the model (`model.preprocessing`) and from there into `presets`.
 """
 
 from dataclasses import dataclass, replace
@@ -55,7 +55,7 @@ class Preprocessing:
             )
 
     def for_modality(self, modality: str, new_length: int) -> "Preprocessing":
-        """The same network's preprocessing when its first convolution sees another modality.
+        """Return the preprocessing of the same network with a first convolution for `modality`.
 
         Args:
             modality: "RGB", "Flow" or "RGBDiff".

@@ -1,4 +1,4 @@
-"""Which frames of a clip a model sees: a pure function from lengths to frame indices.
+"""Sampling: the indices of the frames of a clip that a model sees, computed from lengths alone.
 
 A clip is cut into T segments and one snippet of L consecutive frames is taken from each (TSN,
 arXiv:1608.00859, section 3.1). The formulas are those of the projects whose weights are published,
@@ -48,7 +48,7 @@ def segment_indices(
     mode: str = "test",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Indices of the frames that a model sees of one clip.
+    """Return the indices of the frames that a model sees of one clip.
 
     Args:
         frame_count: number of frames in the clip (flow: of pairs of u and v), at least 1.
@@ -94,13 +94,13 @@ def segment_indices(
 
 
 def _segment_middles(n: int, t: int, length: int) -> list[int]:
-    """Offsets of the test protocol; negative where the clip is shorter than a snippet."""
+    """Return the test offsets, which are negative where the clip is shorter than a snippet."""
     tick = (n - length + 1) / t
     return [int(tick / 2 + tick * i) for i in range(t)]
 
 
 def _random_offsets(n: int, t: int, length: int, generator: torch.Generator | None) -> list[int]:
-    """Offsets of training: one draw per segment, so that every part of the clip is seen."""
+    """Draw the training offsets, one in each segment, so that every part of the clip is seen."""
     choices = n - length + 1
     segment = choices // t
     if segment > 0:
@@ -112,6 +112,6 @@ def _random_offsets(n: int, t: int, length: int, generator: torch.Generator | No
 
 
 def _dense_offsets(n: int, t: int, start: int) -> list[int]:
-    """Offsets of one dense window, which wraps around in clips shorter than it."""
+    """Return the offsets of one dense window, which wraps around in clips shorter than it."""
     stride = _DENSE_WINDOW // t
     return [(start + i * stride) % n for i in range(t)]

@@ -1,4 +1,4 @@
-"""Made-up clips, for trying things out where no real clip is at hand."""
+"""Synthetic clips, to try things out without a real one: a disc crosses the picture."""
 
 import os
 from pathlib import Path
@@ -8,25 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data.preprocessing import FLOW_ZERO
+
 __all__ = ["make_flow", "make_video"]
 
 _WIDTH, _HEIGHT = 456, 256
-_RADIUS = 50
+_DISC_RADIUS = 50
 
 
 def _disc(index: int, count: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A disc on its way across a gradient: frame `index` of `count`, and where the disc is."""
+    """Draw frame `index` of `count`, and return it with a mask of the disc."""
     y, x = np.mgrid[0:_HEIGHT, 0:_WIDTH]
     ramp = x * 255 // _WIDTH
     frame = np.stack([ramp, y, 255 - ramp], axis=-1).astype(np.uint8)
-    centre = _RADIUS + (_WIDTH - 2 * _RADIUS) * index / max(count - 1, 1)
-    inside = (x - centre) ** 2 + (y - _HEIGHT / 2) ** 2 < _RADIUS**2
+    centre = _DISC_RADIUS + (_WIDTH - 2 * _DISC_RADIUS) * index / max(count - 1, 1)
+    inside = (x - centre) ** 2 + (y - _HEIGHT / 2) ** 2 < _DISC_RADIUS**2
     frame[inside] = (250, 200, 40)
     return frame, inside
 
 
 def make_video(path: str | os.PathLike[str], frame_count: int = 60) -> Path:
-    """Write a video file, 456 x 256 at 30 frames a second: a disc crosses the picture.
+    """Write a video file, 456 x 256 at 30 frames per second.
 
     Args:
         path: destination; its ending names the container, such as `.mp4`.
@@ -54,7 +56,7 @@ def make_video(path: str | os.PathLike[str], frame_count: int = 60) -> Path:
 
 
 def make_flow(folder: str | os.PathLike[str], frame_count: int = 60) -> Path:
-    """Write flow images of the same scene, u/ and v/ in a folder: the disc moves to the right.
+    """Write flow images of the same scene into folders u and v: the disc moves to the right.
 
     Args:
         folder: an existing folder.
@@ -68,8 +70,8 @@ def make_flow(folder: str | os.PathLike[str], frame_count: int = 60) -> Path:
         (folder / component).mkdir()
     for index in range(frame_count):
         _, inside = _disc(index, frame_count)
-        for component, grey in (("u", 164), ("v", 128)):  # 128 is no motion
-            image = np.where(inside, grey, 128).astype(np.uint8)
+        for component, grey in (("u", FLOW_ZERO + 36), ("v", FLOW_ZERO)):
+            image = np.where(inside, grey, FLOW_ZERO).astype(np.uint8)
             name = f"frame_{index + 1:010d}.jpg"
             Image.fromarray(image).save(folder / component / name)
     return folder

@@ -1,6 +1,6 @@
-"""Views of a source of frames: a part of it by index or by file number, or its frames resized.
+"""Views of a source of frames: a part of it, by index or by file number, or all of it resized.
 
-A view is a source itself, and reads no more of the one below than is asked of it.
+A view is a source itself, and reads only the frames that are asked of it.
 """
 
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.frames import FrameSource, is_integer
-from data.groups import resize_short_side
+from data.functional import resize
 from data.options import positive_integer
 
 __all__ = ["FrameRange", "NumberRange", "ResizedFrames", "select"]
 
 
 class _View(FrameSource):
-    """What the views share: they are called as their source is, and warn in its name."""
+    """Base of the views, which have the name of their source and warn in its name."""
 
     def __init__(self, source: FrameSource) -> None:
         self.name, self.channels, self.fps = source.name, source.channels, source.fps
@@ -44,7 +44,7 @@ class FrameRange(_View):
         self, source: FrameSource, start: int | None = None, stop: int | None = None
     ) -> None:
         super().__init__(source)
-        self._range = _checked_range(
+        self._range = _check_range(
             start, stop, range(len(source)), f"the number of frames in {self.name}"
         )
 
@@ -64,7 +64,7 @@ class FrameRange(_View):
 
 
 class NumberRange(_View):
-    """Frames numbered start ... stop - 1 of a source of numbered images, as if all were there.
+    """Frames numbered start ... stop - 1 of a source of numbered images, as if none were missing.
 
     Index i is number start + i, whatever is missing; a missing number shows the frame before it.
 
@@ -83,9 +83,9 @@ class NumberRange(_View):
     ) -> None:
         super().__init__(source)
         self._numbers = source._checked_numbers()
-        there = range(int(self._numbers[0]), int(self._numbers[-1]) + 1)
-        self._range = _checked_range(
-            start, stop, there, f"the number behind the last in {self.name}"
+        numbered = range(int(self._numbers[0]), int(self._numbers[-1]) + 1)
+        self._range = _check_range(
+            start, stop, numbered, f"the number behind the last in {self.name}"
         )
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class NumberRange(_View):
         return np.arange(self._range.start, self._range.stop)
 
     def _warn_of_gaps(self, first: int, last: int) -> None:
-        """Do nothing: only a missing number that is wanted matters here, as `_frames` finds out."""
+        """Do nothing: `_frames` warns of the missing numbers that are read, and only of those."""
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         wanted = np.array(indices) + self._range.start
@@ -114,7 +114,7 @@ class NumberRange(_View):
 
 
 class ResizedFrames(_View):
-    """All frames of another source, each resized as it comes: antialiased, bilinear.
+    """Frames of another source, each resized as it is read: bilinear, antialiased.
 
     Sizes are those of `transforms.GroupScale`, which leaves these frames as they are.
 
@@ -145,14 +145,13 @@ class ResizedFrames(_View):
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         for index, frame in self._source._frames_of_one_size(indices):
-            # (C, H, W) -> (1, C, H, W), which is what `resize_short_side` takes, and back
-            yield index, resize_short_side(frame[None], self._short_side)[0]
+            yield index, resize(frame, [self._short_side])
 
 
 def select(
     source: FrameSource, start: int | None, stop: int | None, by_number: bool
 ) -> FrameSource:
-    """The part of a source between two indices or two file numbers, `stop` excluded."""
+    """Return the part of a source between two indices or file numbers, `stop` excluded."""
     if by_number:
         return NumberRange(source, start, stop)
     if start is None and stop is None:
@@ -168,16 +167,20 @@ def select(
     return part
 
 
-def _checked_range(start: int | None, stop: int | None, there: range, end: str) -> range:
-    """The part of what is there from start to stop; `end` says in errors what its end is."""
+def _check_range(start: int | None, stop: int | None, limits: range, end: str) -> range:
+    """Return the range from start to stop, or to the `limits` where they are None.
+
+    Raises:
+        ValueError: if it is empty or exceeds the limits; `end` says what `limits.stop` is.
+    """
     for name, value in (("start", start), ("stop", stop)):
         if value is not None and not is_integer(value):
             raise ValueError(f"{name} must be an integer or None, got {value!r}")
-    start = there.start if start is None else as_int(start)
-    stop = there.stop if stop is None else as_int(stop)
-    if not there.start <= start < stop <= there.stop:
+    start = limits.start if start is None else as_int(start)
+    stop = limits.stop if stop is None else as_int(stop)
+    if not limits.start <= start < stop <= limits.stop:
         raise ValueError(
-            f"start and stop must satisfy {there.start} <= start < stop <= {there.stop}, {end}, "
+            f"start and stop must satisfy {limits.start} <= start < stop <= {limits.stop}, {end}, "
             f"got start={start}, stop={stop}"
         )
     return range(start, stop)

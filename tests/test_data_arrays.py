@@ -10,14 +10,14 @@ from data.video import FrameArray, FrameImages, open_frames
 
 
 @pytest.mark.parametrize(("modality", "channels"), [("RGB", 3), ("Flow", 2), ("RGBDiff", 3)])
-@pytest.mark.parametrize("kind", ["array", "tensor", "mirrored", "read-only"])
+@pytest.mark.parametrize("kind", ["array", "tensor", "flipped", "read-only"])
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_arrays_in_both_layouts(modality, channels, kind, channels_last):
     first = torch.arange(5 * channels * 6 * 7, dtype=torch.uint8).reshape(5, channels, 6, 7)
     clip = first.permute(0, 2, 3, 1) if channels_last else first
     if kind != "tensor":
         clip = clip.numpy()
-    if kind == "mirrored":
+    if kind == "flipped":
         clip, first = clip[::-1], first.flip(0)
     if kind == "read-only":
         clip.flags.writeable = False

@@ -13,7 +13,7 @@ from PIL import Image
 from data.sampling import segment_indices
 from data.video import FrameArray, FrameRange, FrameSource, load_clip, open_frames
 from data.views import NumberRange, ResizedFrames
-from transforms import evaluation_transform
+from presets import evaluation_transform
 from tsn import TSN
 
 

@@ -38,7 +38,7 @@ def error(arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.essential
-def test_all_four_models_classify_a_made_up_clip(tmp_path, capsys) -> None:
+def test_all_four_models_classify_a_synthetic_clip(tmp_path, capsys) -> None:
     text = run(FAST, tmp_path, capsys)
     for title in ("TSN", "TRN", "MTRN", "TSM"):
         assert f"\n{title} resnet18 RGB\nverbs" in text
@@ -67,7 +67,7 @@ def test_flow(tmp_path, capsys) -> None:
     clip = make_flow(tmp_path / "flow", 7)
     text = run([*options, "--clip", str(clip), "--crops", "3"], tmp_path, capsys)
     assert "7 frames" in text
-    assert "made-up" not in text
+    assert "synthetic" not in text
 
 
 def test_batch_is_parts_of_the_clip(tmp_path, capsys) -> None:

@@ -12,7 +12,7 @@ from data.synthetic import make_flow, make_video
 from data.video import open_frames
 from epic.classes import ClassNames
 from predictor import Predictor
-from transforms import evaluation_transform
+from presets import evaluation_transform
 from trn import MTRN
 from tsn import TSN
 

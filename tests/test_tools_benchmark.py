@@ -18,6 +18,7 @@ from torch import nn
 
 from data.synthetic import make_video
 from ops.temporal_shift import temporal_shift
+from presets import evaluation_transform
 from tools import benchmark, comparisons
 from tools.comparisons import SECTIONS, Case, Comparison
 from tools.measure import (
@@ -31,7 +32,6 @@ from tools.measure import (
     take_turns,
     tf32,
 )
-from transforms import evaluation_transform
 from tsn import TSN
 
 CPU = torch.device("cpu")

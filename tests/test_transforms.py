@@ -1,21 +1,14 @@
-import copy
-import pickle
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers.frame_forms import arrays, images, pairs, seeded, tensor
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
-from torchvision.transforms.v2.functional import resize
 
-from data.preprocessing import Preprocessing
-from tools.measure import peak_memory
 from transforms import (
     GroupCenterCrop,
     GroupFullResSample,
@@ -26,57 +19,11 @@ from transforms import (
     GroupRandomHorizontalFlip,
     GroupRandomSizedCrop,
     GroupScale,
-    RequireModality,
     Stack,
-    ToModelInput,
     ToTorchFormatTensor,
-    evaluation_transform,
-    training_transform,
 )
 
 pytestmark = pytest.mark.essential
-
-IMAGENET = Preprocessing(
-    (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "RGB", (0.0, 1.0), input_size=16, scale_size=20
-)
-BGR_255 = Preprocessing(
-    (104.0, 117.0, 128.0), (1.0,), "BGR", (0.0, 255.0), input_size=16, scale_size=20
-)
-MODELS = {
-    "resnet-rgb": SimpleNamespace(preprocessing=IMAGENET, modality="RGB"),
-    "bninception-rgb": SimpleNamespace(preprocessing=BGR_255, modality="RGB"),
-    "resnet-flow": SimpleNamespace(preprocessing=IMAGENET.for_modality("Flow", 5), modality="Flow"),
-    "bninception-flow": SimpleNamespace(
-        preprocessing=BGR_255.for_modality("Flow", 5), modality="Flow"
-    ),
-    "resnet-rgbdiff": SimpleNamespace(
-        preprocessing=IMAGENET.for_modality("RGBDiff", 5), modality="RGBDiff"
-    ),
-    "bninception-rgbdiff": SimpleNamespace(
-        preprocessing=BGR_255.for_modality("RGBDiff", 5), modality="RGBDiff"
-    ),
-}
-
-
-def images(mode: str = "RGB", count: int = 4, width: int = 35, height: int = 20) -> list:
-    """Random pictures: whatever is mixed up between them shows."""
-    rng = np.random.default_rng(count * width + height)
-    shape = (height, width, 3) if mode == "RGB" else (height, width)
-    return [Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)) for _ in range(count)]
-
-
-def arrays(frames: list) -> np.ndarray:
-    """(images, H, W, channels), the starting point of everything that is computed apart."""
-    return np.stack([np.atleast_3d(np.asarray(image)) for image in frames])
-
-
-def tensor(frames: list) -> torch.Tensor:
-    return torch.from_numpy(arrays(frames).copy()).permute(0, 3, 1, 2).contiguous()
-
-
-def pairs(frames: list) -> torch.Tensor:
-    """L images u0, v0, u1, v1, ... as a tensor with channels u and v."""
-    return tensor(frames).unflatten(0, (-1, 2)).flatten(1, 2)
 
 
 def channels(frames: list | torch.Tensor) -> np.ndarray:
@@ -96,11 +43,6 @@ def coordinates(width: int, height: int, count: int = 2) -> list:
 
 def places(frames: list) -> list[tuple[int, int]]:
     return [image.getpixel((0, 0))[:2] for image in frames]
-
-
-def seeded(transform: Callable, frames: object, seed: int) -> object:
-    torch.manual_seed(seed)
-    return transform(frames)
 
 
 # Deterministic transforms
@@ -142,22 +84,16 @@ def test_over_sample_order_by_hand() -> None:
     crops = rows(GroupOverSample((2, 1), flip=False)([first, second]))
     assert crops == [[i + a, i + b] for a, b in cut for i in (0, 100)]
 
-    # Mode L is flow: of the mirrored crops, those of the even frame are inverted.
+    # Mode L is flow: of the flipped crops, those of the even frame are inverted.
     crops = rows(GroupOverSample((2, 1))([first, second]))
     expected = []
     for a, b in cut:
         expected += [[a, b], [100 + a, 100 + b], [255 - b, 255 - a], [100 + b, 100 + a]]
     assert crops == expected
-    # On pairs of u and v the axis is (crop, mirrored, frame, channel).
+    # On pairs of u and v the axis is (crop, flip, frame, channel).
     crops = GroupOverSample((2, 1))(pairs([first, second]))
     assert crops.shape == (10, 2, 1, 2)
     assert crops.flatten(0, 2).tolist() == expected
-
-
-def test_over_sample_does_not_invert_rgb() -> None:
-    frames = coordinates(6, 5, count=1)
-    crops = arrays(GroupOverSample((2, 1))(frames))[..., 0]
-    assert crops[:4, 0].tolist() == [[0, 1], [1, 0], [4, 5], [5, 4]]
 
 
 def test_offsets_are_rounded_down() -> None:
@@ -172,9 +108,9 @@ def test_full_resolution_offsets_by_hand() -> None:
     crops = GroupFullResSample((4, 5), None, flip=False)(frames)
     assert places(crops) == [(0, 2)] * 2 + [(8, 2)] * 2 + [(4, 2)] * 2
     assert {image.size for image in crops} == {(4, 5)}
-    mirrored = GroupFullResSample((4, 5), None)(frames)
-    assert places(mirrored)[::2] == [(0, 2), (3, 2), (8, 2), (11, 2), (4, 2), (7, 2)]
-    assert [image.getpixel((0, 0))[2] for image in mirrored] == [0, 1] * 6
+    flipped = GroupFullResSample((4, 5), None)(frames)
+    assert places(flipped)[::2] == [(0, 2), (3, 2), (8, 2), (11, 2), (4, 2), (7, 2)]
+    assert [image.getpixel((0, 0))[2] for image in flipped] == [0, 1] * 6
 
 
 # Random transforms
@@ -195,14 +131,14 @@ def test_random_crop_reaches_every_place_with_all_frames_together() -> None:
 def test_flip_is_one_coin_and_inverts_u(is_flow: bool) -> None:
     flow = images("L", 4)
     kept = arrays(flow)
-    mirrored = kept[:, :, ::-1].copy()
+    flipped = kept[:, :, ::-1].copy()
     if is_flow:
-        mirrored[::2] = 255 - mirrored[::2]
+        flipped[::2] = 255 - flipped[::2]
     torch.manual_seed(0)
     outcomes = [arrays(GroupRandomHorizontalFlip(is_flow)(flow)) for _ in range(50)]
-    flipped = [np.array_equal(outcome, mirrored) for outcome in outcomes]
-    assert all(f or np.array_equal(o, kept) for f, o in zip(flipped, outcomes, strict=True))
-    assert 10 < sum(flipped) < 40
+    heads = [np.array_equal(outcome, flipped) for outcome in outcomes]
+    assert all(head or np.array_equal(o, kept) for head, o in zip(heads, outcomes, strict=True))
+    assert 10 < sum(heads) < 40
 
 
 def test_flip_refuses_rgb_as_flow_whatever_the_coin_says() -> None:
@@ -337,64 +273,6 @@ def test_normalize_wants_whole_repetitions(normalise: GroupNormalize) -> None:
         normalise(torch.zeros(4, 2, 2))
 
 
-# Presets
-
-
-def grey_level(model: SimpleNamespace) -> float:
-    """How much one grey level is, at most, in the input of the model."""
-    size = model.preprocessing.input_range[1] / 255
-    return size if model.modality == "RGBDiff" else size / min(model.preprocessing.std)
-
-
-def test_presets_refuse_what_the_model_does_not_take() -> None:
-    rgb, flow = MODELS["resnet-rgb"], MODELS["resnet-flow"]
-    for model, frames in ((rgb, images("L")), (flow, images("RGB")), (flow, tensor(images()))):
-        for transform in (evaluation_transform(model, 10), training_transform(model)):
-            with pytest.raises(ValueError, match=f"a model of modality {model.modality} got"):
-                transform(frames)
-    with pytest.raises(ValueError, match=r"in pairs u0, v0.*got 3 images"):
-        evaluation_transform(flow)(images("L", 3))
-    assert evaluation_transform(flow)(pairs(images("L", 6))[:1]).shape == (2, 16, 16)
-    for crop_count in (5, True, 10.0, "10"):
-        with pytest.raises(ValueError, match=f"crop_count must be 1, 3 or 10, got {crop_count!r}"):
-            evaluation_transform(rgb, crop_count)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"modality must be .*'Depth'"):
-        training_transform(SimpleNamespace(preprocessing=IMAGENET, modality="Depth"))
-
-
-@pytest.mark.parametrize("modality", ["RGB", "Flow"])
-def test_clips_are_mirrored_unless_left_and_right_are_labels(modality: str) -> None:
-    """The right half is bright; a mirrored flow clip has it on the left, and u inverted."""
-    frames = torch.zeros(1, 3 if modality == "RGB" else 2, 64, 64, dtype=torch.uint8)
-    frames[..., 32:] = 255
-    preprocessing = replace(IMAGENET.for_modality(modality, 1), input_size=64)
-    model = SimpleNamespace(preprocessing=preprocessing, modality=modality)
-    for flip, expected in ((True, {True, False}), (False, {False})):
-        transform = training_transform(model, flip=flip)
-        torch.manual_seed(0)
-        mirrored = set()
-        for _ in range(20):
-            last = transform(frames)[-1]
-            mirrored.add(bool(last[:, 0].mean() > last[:, -1].mean()))
-        assert mirrored == expected
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_presets_can_be_printed_copied_and_pickled(name: str) -> None:
-    model = MODELS[name]
-    frames = images("L" if model.modality == "Flow" else "RGB", 4)
-    presets = [evaluation_transform(model, count) for count in (1, 3, 10)]
-    for preset in [*presets, training_transform(model)]:
-        assert "ToModelInput(mean=(" in repr(preset)
-        expected = seeded(preset, frames, 0)
-        for twin in (pickle.loads(pickle.dumps(preset)), copy.deepcopy(preset)):
-            assert torch.equal(seeded(twin, frames, 0), expected)
-    assert "GroupScale(size=20)" in repr(presets[2])
-    assert "GroupOverSample(crop_size=16, scale_size=None, flip=True)" in repr(presets[2])
-    if name == "bninception-rgb":
-        assert "input_space='BGR', input_range=(0.0, 255.0)" in repr(presets[0])
-
-
 def test_every_repr_shows_the_arguments() -> None:
     assert repr(GroupScale(256)) == "GroupScale(size=256)"
     assert repr(GroupRandomSizedCrop(224)) == "GroupRandomSizedCrop(size=224)"
@@ -409,49 +287,6 @@ def test_every_repr_shows_the_arguments() -> None:
     assert repr(Stack(True)) == "Stack(roll=True)"
     assert repr(ToTorchFormatTensor(False)) == "ToTorchFormatTensor(div=False)"
     assert repr(GroupNormalize([0.5], [0.2])) == "GroupNormalize(mean=[0.5], std=[0.2])"
-    assert repr(RequireModality("Flow")) == "RequireModality(modality='Flow')"
-
-
-def test_preset_on_real_frames(epic_test_data: Path) -> None:
-    paths = sorted((epic_test_data / "clips" / "frames").glob("img_*.jpg"))[:8]
-    frames = [Image.open(path).convert("RGB") for path in paths]
-    preprocessing = Preprocessing(IMAGENET.mean, IMAGENET.std)
-    model = SimpleNamespace(preprocessing=preprocessing, modality="RGB")
-    for crop_count, side in ((1, 224), (3, 256), (10, 224)):
-        transform = evaluation_transform(model, crop_count)
-        from_list, from_tensor = transform(frames), transform(tensor(frames))
-        assert from_list.shape == (crop_count * 8 * 3, side, side)
-        torch.testing.assert_close(from_tensor, from_list, rtol=0, atol=1.001 * grey_level(model))
-
-
-@pytest.mark.skipif(torch.__version__ < "2.7", reason="PyTorch 2.6 copies what it resizes")
-@pytest.mark.parametrize("size", [(456, 256), (1920, 1080)])
-@pytest.mark.parametrize("together", [True, False], ids=["pixels together", "planes"])
-def test_ten_crops_take_less_than_twice_the_memory_of_the_result(
-    size: tuple[int, int], together: bool
-) -> None:
-    preprocessing = Preprocessing(IMAGENET.mean, IMAGENET.std)
-    transform = evaluation_transform(
-        SimpleNamespace(preprocessing=preprocessing, modality="RGB"), 10
-    )
-    frames = torch.zeros(8, *reversed(size), 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-    if not together:
-        frames = frames.contiguous()
-    used = peak_memory(lambda: transform(frames), frames.device)
-    if used is None:
-        pytest.skip("this system does not tell")
-    output = 10 * 8 * 3 * 224 * 224 * 4
-    assert output < used < 2 * output
-
-
-@pytest.mark.parametrize("size", [(1, 1), (7, 5), (40, 31), (90, 80)])
-def test_frames_in_planes_are_resized_alike(size: tuple[int, int]) -> None:
-    together = torch.randint(0, 256, (3, 45, 36, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-    planes = together.contiguous()
-    expected = resize(together, [size[1], size[0]], antialias=True)
-    assert GroupScale((size[1], size[0]))(planes).equal(expected)
-    part = planes[:, :, 3:-2, 5:]
-    assert GroupScale((9, 9))(part).equal(resize(part, [9, 9], antialias=True))
 
 
 # Bad input
@@ -467,50 +302,34 @@ GROUP_TRANSFORMS = [
     GroupMultiScaleCrop(8),
     GroupRandomSizedCrop(8),
     Stack(),
-    ToModelInput([0.5], [0.2]),
-    RequireModality("RGB"),
 ]
 BAD_FRAMES = {
-    "empty list": ([], ValueError, "at least one frame, got an empty list"),
-    "mixed sizes": (
-        images("RGB", 1) + images("RGB", 1, 30),
-        ValueError,
-        r"one size, got .*\(30, 20\) and \(35, 20\)",
-    ),
-    "mixed modes": (images("RGB", 1) + images("L", 1), ValueError, r"\['L', 'RGB'\]; convert"),
-    "other mode": ([images("RGB", 1)[0].convert("P")], ValueError, r"\['P'\]; convert"),
-    "one image": (images("RGB", 1)[0], ValueError, "list of PIL images .* got Image"),
+    "empty list": ([], "at least one frame, got an empty list"),
+    "mixed sizes": (images("RGB", 1) + images("RGB", 1, 30), r"got .*\(30, 20\) and \(35, 20\)"),
+    "mixed modes": (images("RGB", 1) + images("L", 1), r"\['L', 'RGB'\]; convert"),
+    "other mode": ([images("RGB", 1)[0].convert("P")], r"\['P'\]; convert"),
+    "one image": (images("RGB", 1)[0], "list of PIL images .* got Image"),
     "array": (
         np.zeros((2, 3, 9, 9), np.uint8),
-        ValueError,
         "list of PIL images .* got ndarray; torch.from_numpy makes a tensor",
     ),
-    "sparse": (
-        torch.zeros(2, 3, 9, 9, dtype=torch.uint8).to_sparse(),
-        ValueError,
-        "must be dense, got torch.sparse_coo",
-    ),
-    "list of arrays": (
-        [np.zeros((9, 9, 3), np.uint8)],
-        ValueError,
-        r"PIL images, got \['ndarray'\]",
-    ),
-    "float tensor": (torch.zeros(2, 3, 9, 9), ValueError, "uint8, got torch.float32"),
-    "3-D": (torch.zeros(3, 9, 9, dtype=torch.uint8), ValueError, r"H, W\) .* got \(3, 9, 9\)"),
+    "sparse": (torch.zeros(2, 3, 9, 9, dtype=torch.uint8).to_sparse(), "dense, got torch.sparse"),
+    "list of arrays": ([np.zeros((9, 9, 3), np.uint8)], r"PIL images, got \['ndarray'\]"),
+    "float tensor": (torch.zeros(2, 3, 9, 9), "uint8, got torch.float32"),
+    "3-D": (torch.zeros(3, 9, 9, dtype=torch.uint8), r"H, W\) .* got \(3, 9, 9\)"),
     "channels last": (
         torch.zeros(2, 9, 9, 3, dtype=torch.uint8),
-        ValueError,
         r"3 channels .* got \(2, 9, 9, 3\); frames.permute\(0, 3, 1, 2\) puts channels first",
     ),
-    "no frames": (torch.zeros(0, 3, 9, 9, dtype=torch.uint8), ValueError, r"got \(0, 3, 9, 9\)"),
+    "no frames": (torch.zeros(0, 3, 9, 9, dtype=torch.uint8), r"got \(0, 3, 9, 9\)"),
 }
 
 
 @pytest.mark.parametrize("transform", GROUP_TRANSFORMS, ids=lambda t: type(t).__name__)
 @pytest.mark.parametrize("what", BAD_FRAMES)
 def test_frames_that_are_none(transform: Callable, what: str) -> None:
-    frames, error, message = BAD_FRAMES[what]
-    with pytest.raises(error, match=f"^{type(transform).__name__}: .*{message}"):
+    frames, message = BAD_FRAMES[what]
+    with pytest.raises(ValueError, match=f"^{type(transform).__name__}: .*{message}"):
         transform(frames)
 
 
@@ -550,7 +369,6 @@ def test_crop_larger_than_the_frames(transform: Callable) -> None:
         (lambda: GroupNormalize([], [1]), r"GroupNormalize: mean and std .* mean=\[\]"),
         (lambda: GroupNormalize([0.5], [0]), r"std positive, got .* std=\[0\]"),
         (lambda: GroupNormalize(0.5, 0.2), r"GroupNormalize: mean and std must be lists"),
-        (lambda: ToModelInput([0.5], [1], "bgr"), "input_space must be 'RGB' or 'BGR', got 'bgr'"),
     ],
 )
 def test_arguments_that_cannot_be(make: Callable, message: str) -> None:
@@ -573,5 +391,5 @@ def test_conversions_refuse_other_types_and_shapes() -> None:
     for wrong in (np.zeros((3, 2, 2)), torch.zeros(3, 2, 2, dtype=torch.uint8)):
         with pytest.raises(ValueError, match="GroupNormalize: expected a floating-point tensor"):
             normalise(wrong)
-    with pytest.raises(ValueError, match=r"expected \(channels, H, W\), got \(1, 3, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"\(channels, H, W\) .*, got .* \(1, 3, 2, 2\)"):
         normalise(torch.zeros(1, 3, 2, 2))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import transforms
 from data.preprocessing import Preprocessing
+from presets import ToModelInput, evaluation_transform, training_transform
 from transforms import (
     GroupCenterCrop,
     GroupFullResSample,
@@ -30,10 +31,7 @@ from transforms import (
     GroupRandomSizedCrop,
     GroupScale,
     Stack,
-    ToModelInput,
     ToTorchFormatTensor,
-    evaluation_transform,
-    training_transform,
 )
 
 Pixels = np.ndarray

@@ -29,8 +29,8 @@ from ops.inference import optimize_for_inference
 from ops.relation import MultiScaleRelation
 from ops.temporal_shift import TemporalShift, temporal_shift
 from predictor import Predictor
+from presets import evaluation_transform
 from tools.measure import OwnProcess, count_flops, tf32
-from transforms import evaluation_transform
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN

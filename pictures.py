@@ -1,0 +1,129 @@
+"""Figures that several programs draw, with the package matplotlib."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torchvision.utils import flow_to_image, make_grid
+
+from data.preprocessing import FLOW_ZERO
+from predictor import Label, Prediction
+
+__all__ = ["ClassifiedClip", "contact_sheet", "draw_predictions"]
+
+_WIDTH = 12.0  # inches, as all lengths of figures are
+_MAX_SHEET_HEIGHT = 3.0
+_TITLE_HEIGHT = 0.3
+_BAR_HEIGHT = 0.27
+_MAX_COLUMNS = 8  # frames in a row
+
+
+@dataclass(frozen=True)
+class ClassifiedClip:
+    """The frames of a clip that models saw, and what the models say.
+
+    Attributes:
+        title: what is written above the frames.
+        frames: uint8 (T * frames per snippet, C, H, W); C is 3 for RGB, 2 for flow (u, v).
+        num_segments: T.
+        predictions: name of each model -> its prediction.
+    """
+
+    title: str
+    frames: Tensor
+    num_segments: int
+    predictions: dict[str, Prediction]
+
+
+def draw_predictions(
+    clips: Sequence[ClassifiedClip], path: str | os.PathLike[str], *, caution: str = ""
+) -> None:
+    """Draw clips, each above bars of the most probable classes, and write a picture.
+
+    Args:
+        clips: what to draw, from top to bottom.
+        path: destination, whose ending says which format it has.
+        caution: written above everything, in red.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the picture needs the package matplotlib: pip install matplotlib"
+        ) from error
+    sheets = [contact_sheet(clip.frames, clip.num_segments) for clip in clips]
+    heights: list[float] = []
+    for clip, sheet in zip(clips, sheets, strict=True):
+        _, h, w = sheet.shape
+        heights.append(min(_WIDTH * h / w, _MAX_SHEET_HEIGHT) + _TITLE_HEIGHT)
+        for prediction in clip.predictions.values():
+            heights.append(_BAR_HEIGHT * (1 + max(map(len, vars(prediction).values()))))
+    height = sum(heights) + _TITLE_HEIGHT * (len(clips) + bool(caution))
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    if caution:
+        figure.suptitle(caution, color="firebrick", fontsize=11)
+    grid = figure.add_gridspec(len(heights), 4, height_ratios=heights, width_ratios=(1, 2, 2, 3))
+    row = 0
+    for clip, sheet in zip(clips, sheets, strict=True):
+        axes = figure.add_subplot(grid[row, :])
+        axes.imshow(sheet.permute(1, 2, 0).cpu().numpy())  # (C, H, W) -> (H, W, C)
+        axes.set_anchor("W")
+        axes.set_title(clip.title, loc="left", fontsize=11)
+        axes.set_axis_off()
+        for name, prediction in clip.predictions.items():
+            row += 1
+            _draw_model(figure, [grid[row, column] for column in range(4)], name, prediction)
+        row += 1
+    figure.savefig(path, dpi=100)
+
+
+def contact_sheet(frames: Tensor, num_segments: int) -> Tensor:
+    """Return the first frame of each snippet, at most eight in a row, with grey borders.
+
+    Args:
+        frames: uint8 (T * frames per snippet, C, H, W), RGB or flow.
+        num_segments: T.
+
+    Returns:
+        uint8 RGB (3, H', W'). In flow the colour is the direction of motion, and white is none.
+    """
+    first = frames[:: len(frames) // num_segments]
+    if first.shape[1] == 2:
+        first = flow_to_image(first.float() - FLOW_ZERO)
+    rows = math.ceil(num_segments / _MAX_COLUMNS)
+    columns = math.ceil(num_segments / rows)
+    sheet: Tensor = make_grid(first, nrow=columns, padding=4, pad_value=225)
+    return sheet
+
+
+def _draw_model(figure: Any, cells: Sequence[Any], name: str, prediction: Prediction) -> None:
+    """Draw a row: the name of a model, and bars for each kind of class."""
+    heading, *kinds = (figure.add_subplot(cell) for cell in cells)
+    heading.text(0, 0.5, name.replace(" ", "\n", 1), va="center", fontsize=11)
+    heading.set_axis_off()
+    labels = {kind: labels for kind, labels in vars(prediction).items() if labels}
+    for axes, kind in zip(kinds, labels, strict=False):
+        _draw_bars(axes, kind, labels[kind])
+    for axes in kinds:
+        axes.set_axis_off()
+
+
+def _draw_bars(axes: Any, kind: str, labels: Sequence[Label]) -> None:
+    """Draw horizontal bars, the most probable class on top, with the text inside."""
+    largest = max(labels[0].probability, 1e-9)
+    for row, label in enumerate(labels):
+        axes.barh(row, 1, color="whitesmoke")
+        axes.barh(row, label.probability / largest, color="lightsteelblue")
+        axes.text(0.015, row, label.name, va="center", fontsize=9)
+        percent = f"{100 * label.probability:.3g} %"
+        axes.text(0.985, row, percent, va="center", ha="right", fontsize=9)
+    axes.set_xlim(0, 1)
+    axes.invert_yaxis()
+    axes.margins(y=0)
+    axes.set_title(kind, loc="left", fontsize=9, color="dimgrey")
