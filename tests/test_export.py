@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.small_models import assert_close, randomised
+from helpers.small_models import assert_close, randomised, replicated
 from torch import Tensor, nn
 
 from trn import MTRN, TRN
@@ -64,28 +64,6 @@ def through_a_file(model: nn.Module) -> Any:
     torch.save(model, file)
     file.seek(0)
     return torch.load(file, weights_only=False)
-
-
-def replicated(model: nn.Module) -> Any:
-    """What DataParallel runs on another device: `torch.nn.parallel.replicate` for CPU tensors.
-
-    Its own broadcasts between CUDA devices only; all that it does besides is done here.
-    """
-    copies = {module: module._replicate_for_data_parallel() for module in model.modules()}
-    for module, replica in copies.items():
-        for name, child in module._modules.items():
-            if child is None:
-                replica._modules[name] = None
-            else:
-                setattr(replica, name, copies[child])
-        for name, parameter in module._parameters.items():
-            if parameter is None:
-                replica._parameters[name] = None
-            else:
-                setattr(replica, name, parameter.detach().clone())
-        for name, buffer in module._buffers.items():
-            replica._buffers[name] = None if buffer is None else buffer.clone()
-    return copies[model]
 
 
 COPIES = [copy.deepcopy, through_pickle, through_a_file, replicated]

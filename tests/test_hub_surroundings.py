@@ -29,7 +29,7 @@ from helpers.hub_programs import (
     module_of,
     top_level_names,
 )
-from test_export import replicated
+from helpers.small_models import replicated
 
 MODEL = "TSM"
 HUB_AND_CLONE = ["hub", pytest.param("clone", marks=pytest.mark.slow)]
