@@ -1,4 +1,4 @@
-"""What tests of models share: quick random weights, replicas, and comparison by the largest value."""
+"""What tests of models share: quick weights, replicas, comparison by the largest value."""
 
 from typing import Any, TypeVar
 
@@ -40,9 +40,9 @@ def assert_close(ours: Any, expected: Any) -> None:
 
 
 def replicated(model: nn.Module) -> Any:
-    """Return what DataParallel runs on another device: `torch.nn.parallel.replicate` for CPU tensors.
+    """Return a replica as DataParallel makes it for another device, but on the CPU.
 
-    Its own broadcasts between CUDA devices only; all that it does besides is done here.
+    `torch.nn.parallel.replicate` copies tensors to CUDA devices alone; the rest is done as there.
     """
     copies = {module: module._replicate_for_data_parallel() for module in model.modules()}
     for module, replica in copies.items():
