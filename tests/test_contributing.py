@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from helpers.hub_programs import REPOSITORY
+from helpers.repository import REPOSITORY
 
 
 def read(name: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.hub_programs import REPOSITORY
+from helpers.repository import REPOSITORY
 from helpers.video_kinds import VIDEOS, videos_fixture  # noqa: F401 -- a fixture
 from helpers.videos import COUNT, encode, number_in, patch
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.hub_programs import CLIP, ENVIRONMENT, REPOSITORY, digest, make, source_files
+from helpers.hub_models import CLIP, digest, make
+from helpers.interpreter import ENVIRONMENT
+from helpers.repository import REPOSITORY, source_files
 from test_hubconf import ENTRY_POINTS
 
 INSTALLED = {file for file in source_files() if file.name != "setup.py"}

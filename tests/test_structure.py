@@ -8,7 +8,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from helpers.hub_programs import REPOSITORY, source_files
+from helpers.repository import REPOSITORY, source_files
 
 FILES = [file for file in source_files() if file.name not in ("__init__.py", "setup.py")]
 THIRD_PARTY = {"torch", "torchvision", "numpy", "PIL"}
@@ -125,12 +125,17 @@ def test_other_packages_are_imported_where_they_are_needed(path: Path) -> None:
     assert tops - set(sys.stdlib_module_names) - local <= THIRD_PARTY
 
 
-def test_importing_everything_is_silent_and_light() -> None:
+def test_importing_everything_is_silent_and_light(tmp_path: Path) -> None:
+    """And a clone that comes first is what is imported, whatever has its names behind it.
+
+    Folders without `__init__.py` would give way to any module of their name, anywhere.
+    """
     modules = [module_name(path) for path in FILES]
+    for name in {place(module) for module in modules}:
+        (tmp_path / f"{name}.py").write_text("raise ImportError('of somebody else')")
     code = (
         "import importlib, sys, torch\n"
         "import torchvision.transforms.v2\n"  # which does change filters and environment
-        f"sys.path.append({str(REPOSITORY / 'tests')!r})\n"
         "from helpers.global_state import changes, snapshot\n"
         "before, loaded = snapshot(), set(sys.modules)\n"  # older torchvisions import av
         f"for name in {modules!r}: importlib.import_module(name)\n"
@@ -138,9 +143,12 @@ def test_importing_everything_is_silent_and_light() -> None:
         "assert heavy <= loaded, heavy\n"
         "assert not changes(before), changes(before)\n"
     )
+    path = os.pathsep.join(map(str, [REPOSITORY, tmp_path, REPOSITORY / "tests"]))
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-P", "-c", code],  # the working directory does not count
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
     assert result.stderr == ""
@@ -166,13 +174,3 @@ def test_no_file_names_where_the_tests_data_lie() -> None:
         path = REPOSITORY / name
         if name != ".ci/run" and path.is_file() and path.suffix != ".npz":
             assert "../" + "shared" not in path.read_text(encoding="utf-8"), name
-
-
-def test_a_clone_that_comes_first_is_what_is_imported(tmp_path: Path) -> None:
-    """Folders without `__init__.py` would give way to any module of their name, anywhere."""
-    for name in {path.parts[0] for path in FILES if len(path.parts) > 1}:
-        (tmp_path / f"{name}.py").write_text("raise ImportError('of somebody else')")
-    code = "".join(f"import {module_name(path)}\n" for path in FILES if len(path.parts) > 1)
-    path = os.pathsep.join([str(REPOSITORY), str(tmp_path)])
-    command = [sys.executable, "-P", "-c", code]  # the working directory does not count
-    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=True)
