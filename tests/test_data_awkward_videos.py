@@ -75,8 +75,10 @@ def test_a_video_turned_counter_clockwise_has_its_upper_left_corner_below(tmp_pa
 
 def test_an_angle_between_quarter_turns_is_left_alone(tmp_path):
     path = mp4(tmp_path)
-    tilted = patch(path, tmp_path / "tilted.mp4", set_matrix(50_000, 42_000, -42_000, 50_000))
-    assert VideoFile(tilted).read([5]).equal(VideoFile(path).read([5]))
+    for cosine in (50_000, -50_000):
+        tilt = set_matrix(cosine, 42_000, -42_000, cosine)
+        tilted = patch(path, tmp_path / "tilted.mp4", tilt)
+        assert VideoFile(tilted).read([5]).equal(VideoFile(path).read([5]))
 
 
 def test_frames_of_another_size_are_scaled_to_the_first(tmp_path, caplog):
