@@ -222,8 +222,8 @@ def clone(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
         shutil.copy(REPOSITORY / name, folder)
-    for file in [*source_files(), *map(Path, ("tests/test_tsn.py", "tests/hub_cache.py"))]:
-        (folder / file).parent.mkdir(exist_ok=True)
+    for file in [*source_files(), *map(Path, ("tests/test_tsn.py", "tests/helpers/hub_cache.py"))]:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / file, folder / file)
     for name in ("benchmark.json", "demo.png", "data/clip.mp4", "notes/notes.py"):
         (folder / name).parent.mkdir(exist_ok=True)
