@@ -225,7 +225,8 @@ def test_workers_of_a_data_loader(source: str, interpreter: Interpreter) -> None
     assert outcome == [True] * len(loaders) + [True], outcome
 
 
-@pytest.mark.parametrize("source", HUB_AND_CLONE)
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["hub", "clone"])
 def test_results_and_errors_return_from_spawned_processes(
     source: str, interpreter: Interpreter
 ) -> None:
