@@ -24,7 +24,7 @@ def to_snippets(inputs: Tensor, segments: int | None, frames: int, channels: int
         ValueError: for any other shape, an empty batch, or numbers that are not floating-point.
     """
     _check_floating_point(
-        "inputs", inputs, "transforms.evaluation_transform(model) turns 8-bit frames into one"
+        "inputs", inputs, "presets.evaluation_transform(model) turns 8-bit frames into one"
     )
     shape, depth = inputs.shape, frames * channels
     if inputs.ndim == 4:

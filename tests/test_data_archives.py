@@ -7,7 +7,6 @@ import random
 import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,34 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.numbered_images import save, values
-from PIL import Image
+from helpers.tars import image, rgb, tar_of
 
 from data.archives import is_tar
 from data.video import FlowFolder, FrameFolder, load_clip, open_frames
-
-
-def image(value: int, mode: str = "RGB") -> bytes:
-    data = io.BytesIO()
-    Image.new(mode, (12, 10), value if mode == "L" else (value,) * 3).save(data, format="PNG")
-    return data.getvalue()
-
-
-def tar_of(path: Path, members: dict[str, bytes | tarfile.TarInfo], **options: object) -> Path:
-    """A tar with these members, in this order."""
-    with tarfile.open(path, **({"mode": "w"} | options)) as tar:
-        for name, data in members.items():
-            if isinstance(data, tarfile.TarInfo):
-                data.name = name
-                tar.addfile(data)
-            else:
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def rgb(numbers: list[int], name: str = "frame_{:010d}.jpg") -> dict[str, bytes]:
-    return {name.format(number): image(number) for number in numbers}
 
 
 def link(target: str, kind: bytes) -> tarfile.TarInfo:
@@ -182,16 +157,6 @@ def test_compressed_tars_are_refused(compression, tmp_path):
         for modality in ("RGB", "Flow"):
             with pytest.raises(ValueError, match=r"compressed file \(\w+\): unpack it first"):
                 open_frames(clip, modality)
-
-
-def test_zips_are_refused(tmp_path):
-    path = tmp_path / "frames.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("frame_1.jpg", image(1))
-    with pytest.raises(
-        ValueError, match=r"frames\.zip: a compressed file \(zip\): unpack it first"
-    ):
-        open_frames(path)
 
 
 def test_only_tars_are_taken_for_tars(tmp_path):

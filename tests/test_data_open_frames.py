@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.numbered_images import save, values
-from test_data_archives import rgb, tar_of
+from helpers.tars import rgb, tar_of
 
 from data.video import FlowFolder, FrameArray, FrameFolder, FrameSource, VideoFile, open_frames
 

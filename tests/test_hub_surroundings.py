@@ -1,4 +1,4 @@
-"""Hub models among other people's modules, versions, processes and threads (hub_programs.py)."""
+"""Hub models among other people's modules, versions, processes and threads."""
 
 import ast
 import copy
@@ -6,6 +6,7 @@ import copyreg
 import importlib
 import pickle
 import pickletools
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,23 +14,18 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.hub_programs import (
-    CLIP,
-    COLLISIONS,
-    KINDS,
+from helpers import hub_programs
+from helpers.hub_models import CLIP, KINDS, logits, make, module_of
+from helpers.hub_processes import described, pool, read, workers
+from helpers.interpreter import Interpreter, ProgramError
+from helpers.repository import (
     REPOSITORY,
-    SITUATIONS,
     TRIPLED,
-    Interpreter,
     copy_repository,
-    described,
     library_modules,
-    logits,
-    make,
-    module_of,
     top_level_names,
 )
-from test_export import replicated
+from helpers.small_models import replicated
 
 MODEL = "TSM"
 HUB_AND_CLONE = ["hub", pytest.param("clone", marks=pytest.mark.slow)]
@@ -51,49 +47,37 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interprete
 # Names
 
 
-@pytest.fixture(scope="module")
-def collided(interpreter: Interpreter) -> dict[str, Any]:
-    return interpreter.run("collisions", str(REPOSITORY))
-
-
-@pytest.mark.parametrize(("name", "situation"), COLLISIONS)
-def test_the_callers_modules_stay_the_callers(
-    name: str, situation: str, collided: dict[str, Any]
-) -> None:
-    outcome = collided[situation]
-    assert isinstance(outcome, list), outcome
-    assert name not in outcome
+@pytest.mark.parametrize("situation", hub_programs.SITUATIONS)
+def test_the_callers_modules_stay_the_callers(situation: str, interpreter: Interpreter) -> None:
+    expected = logits(make(REPOSITORY, "MTRN"))
+    outcome = interpreter.run(hub_programs.collide, str(REPOSITORY), situation, expected)
+    assert outcome == []
 
 
 def test_all_our_names_collide() -> None:
     assert {"tsn", "ops", "data", "hubconf", "tools", "tests"} <= set(top_level_names())
-    assert len(COLLISIONS) == len(SITUATIONS) * len(top_level_names()) == len(set(COLLISIONS))
 
 
 # Versions
 
 
 def test_two_versions_live_in_one_process(tmp_path: Path, interpreter: Interpreter) -> None:
-    plain, tripled = (
-        copy_repository(tmp_path / "plain"),
-        copy_repository(tmp_path / "tripled", TRIPLED),
-    )
-    outcome = interpreter.run("versions", str(plain), str(tripled))
-    assert outcome == dict.fromkeys(outcome, "")
-    assert len(outcome) == 3
+    plain = str(copy_repository(tmp_path / "plain"))
+    tripled = str(copy_repository(tmp_path / "tripled", TRIPLED))
+    for threads in (1, 2):
+        interpreter.run(hub_programs.two_versions, [plain, tripled], threads, plain)
 
 
 def test_two_versions_read_checkpoints_at_once(tmp_path: Path, interpreter: Interpreter) -> None:
     other = copy_repository(tmp_path / "other")
-    outcome = interpreter.run("two_readers", str(REPOSITORY), str(other))
-    assert outcome == ""
+    interpreter.run(hub_programs.two_readers, str(REPOSITORY), str(other))
 
 
 def test_what_is_loaded_stays_when_the_clone_is_edited(
     tmp_path: Path, interpreter: Interpreter
 ) -> None:
     clone = copy_repository(tmp_path / "clone")
-    assert interpreter.run("edited", str(clone)) == ""
+    interpreter.run(hub_programs.edited, str(clone))
 
 
 def test_links_to_nowhere_are_no_code(tmp_path: Path) -> None:
@@ -175,7 +159,7 @@ def test_another_process_reads_pickles_and_files_of_torch_save(
     clone = str(REPOSITORY) if source == "clone" else None
     things = picklable(None) if clone else things
     expected, paths = [], []
-    first = ("MTRN", "evaluation transform", "refusal")  # each is the first to load the package
+    first = ("MTRN", "refusal")  # each is the first to load the package
     for index, (name, thing) in enumerate(things.items()):
         suffixes = ("pickle", "pt") if name in ("MTRN", "evaluation transform") else ("pickle",)
         for suffix in suffixes:
@@ -187,8 +171,8 @@ def test_another_process_reads_pickles_and_files_of_torch_save(
             paths.append(str(path))
             expected.append(described(thing))
             if name in first:
-                assert interpreter.run("read", paths[-1:], clone) == expected[-1:]
-    assert interpreter.run("read", paths, clone) == expected
+                assert interpreter.run(read, paths[-1:], clone) == expected[-1:]
+    assert interpreter.run(read, paths, clone) == expected
 
 
 def test_pickles_of_a_clone_that_is_gone_say_so(tmp_path: Path, interpreter: Interpreter) -> None:
@@ -196,10 +180,8 @@ def test_pickles_of_a_clone_that_is_gone_say_so(tmp_path: Path, interpreter: Int
     path = tmp_path / "model.pickle"
     path.write_bytes(pickle.dumps(make(clone, "TSN").preprocessing))
     shutil.rmtree(clone)
-    answer = interpreter.run("read", [str(path)], None)
-    last = answer.strip().splitlines()[-1]
-    assert last.startswith("FileNotFoundError")
-    assert str(clone) in last
+    with pytest.raises(ProgramError, match=rf"\nFileNotFoundError: .*{re.escape(str(clone))}"):
+        interpreter.run(read, [str(path)], None)
 
 
 def test_pickles_are_read_with_the_code_that_is_there_now(
@@ -210,7 +192,7 @@ def test_pickles_are_read_with_the_code_that_is_there_now(
     old = make(clone, "TSN")
     path.write_bytes(pickle.dumps(old))
     copy_repository(clone, TRIPLED)
-    ((kind, _, values),) = interpreter.run("read", [str(path)], None)
+    ((kind, _, values),) = interpreter.run(read, [str(path)], None)
     assert kind == "TSN"
     assert values == pytest.approx([3 * value for value in logits(old)], abs=1e-3)
 
@@ -235,16 +217,17 @@ def test_workers_of_a_data_loader(source: str, interpreter: Interpreter) -> None
     loaders = [("fork", 2, "transform"), ("fork", 2, "model"), ("spawn", 1, "model")]
     if hub:
         loaders += [("spawn", 2, "transform"), ("forkserver", 1, "transform")]
-    outcome = interpreter.run("workers", hub, clone, loaders)
+    outcome = interpreter.run(workers, hub, clone, loaders)
     assert outcome == [True] * len(loaders) + [True], outcome
 
 
-@pytest.mark.parametrize("source", HUB_AND_CLONE)
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["hub", "clone"])
 def test_results_and_errors_return_from_spawned_processes(
     source: str, interpreter: Interpreter
 ) -> None:
     hub, clone = (str(REPOSITORY), None) if source == "hub" else (None, str(REPOSITORY))
-    size, table, kind, message = interpreter.run("pool", hub, clone)
+    size, table, kind, message = interpreter.run(pool, hub, clone)
     assert size == 224
     assert "wash" in table
     assert kind == "CheckpointError"
@@ -285,16 +268,17 @@ def test_export_and_compile(model: Any) -> None:
 
 
 @pytest.mark.slow
-def test_threads_build_save_and_load(interpreter: Interpreter) -> None:
-    outcome = interpreter.run("threads", str(REPOSITORY))
-    assert outcome == {"hub": "", "clone": ""}
+@pytest.mark.parametrize("source", ["hub", "clone"])
+def test_threads_build_save_and_load(source: str, interpreter: Interpreter) -> None:
+    hub, clone = (str(REPOSITORY), None) if source == "hub" else (None, str(REPOSITORY))
+    interpreter.run(hub_programs.threads, hub, clone)
 
 
 def test_hub_changes_nothing_of_the_process(
     model: Any, tmp_path: Path, interpreter: Interpreter
 ) -> None:
     path = module_of(model, "model_loader").save_checkpoint(model, tmp_path / "model.pth")
-    outcome = interpreter.run("quiet", str(REPOSITORY), str(path))
+    outcome = interpreter.run(hub_programs.quiet, str(REPOSITORY), str(path))
     assert outcome == {"loading": [], "building": ["torch's random generator"]}
 
 

@@ -1,9 +1,7 @@
 """torch.hub entry points, as a notebook far away from the clone uses them."""
 
-import copy
 import doctest
 import inspect
-import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from helpers.hub_cache import hub_cache_fixture, write_class_names  # noqa: F401 -- a fixture
-from helpers.hub_programs import REPOSITORY, copy_repository
 from helpers.programs import run
 from helpers.public_names import PUBLIC_NAMES
+from helpers.repository import REPOSITORY
 
 from model_loader import save_checkpoint
 
@@ -99,31 +97,6 @@ def test_models_of_all_kinds_run() -> None:
     for name in ("TSN", "TRN", "MTRN", "TSM"):
         model = load(name, (5, 7), 3, "RGB", base_model="resnet18", pretrained=None).eval()
         assert [tuple(task.shape) for task in model(clips)] == [(2, 5), (2, 7)]
-
-
-def test_hub_models_survive_pickle_deepcopy_and_torch_save(tmp_path: Path) -> None:
-    model = load("TSM", 5, 4, "RGB", base_model="resnet18", pretrained=None).eval()
-    assert type(model).__module__.startswith("epic_kitchens_models_")
-    torch.save(model, tmp_path / "model.pt")
-    clips = torch.randn(1, 12, 64, 64)
-    for twin in (
-        copy.deepcopy(model),
-        pickle.loads(pickle.dumps(model)),
-        torch.load(tmp_path / "model.pt", weights_only=False),
-    ):
-        assert torch.equal(twin(clips), model(clips))
-
-
-def test_loading_twice_uses_one_package_and_other_code_another(tmp_path: Path) -> None:
-    first = load("TSN", 5, 2, "RGB", base_model="resnet18", pretrained=None)
-    second = load("TSN", 5, 2, "RGB", base_model="resnet18", pretrained=None)
-    assert type(first) is type(second)
-
-    other = copy_repository(tmp_path / "other")
-    third = torch.hub.load(str(other), "TSN", 5, 2, "RGB", "resnet18", pretrained=None,
-                           source="local")  # fmt: skip
-    assert type(third) is not type(first)
-    assert inspect.getfile(type(third)) == str(other / "tsn.py")
 
 
 @pytest.mark.essential

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.hub_programs import CLIP, REPOSITORY, digest, make, source_files
+from helpers.hub_models import CLIP, digest, make
 from helpers.programs import run
 from helpers.public_names import PUBLIC_NAMES
+from helpers.repository import REPOSITORY, source_files
 
 INSTALLED = {file for file in source_files() if file.name != "setup.py"}
 
@@ -211,8 +212,8 @@ def clone(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
         shutil.copy(REPOSITORY / name, folder)
-    for file in [*source_files(), *map(Path, ("tests/test_tsn.py", "tests/hub_cache.py"))]:
-        (folder / file).parent.mkdir(exist_ok=True)
+    for file in [*source_files(), *map(Path, ("tests/test_tsn.py", "tests/helpers/hub_cache.py"))]:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / file, folder / file)
     for name in ("benchmark.json", "demo.png", "data/clip.mp4", "notes/notes.py"):
         (folder / name).parent.mkdir(exist_ok=True)

@@ -8,34 +8,39 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from helpers.hub_programs import REPOSITORY, source_files
+from helpers.repository import REPOSITORY, source_files, top_level_names
 
 FILES = [file for file in source_files() if file.name not in ("__init__.py", "setup.py")]
 THIRD_PARTY = {"torch", "torchvision", "numpy", "PIL"}
 """What may be imported at module level beside the standard library."""
-_GROUND = {"data", "checkpoints", "weights", "epic"}
-_MODELS = {*_GROUND, "ops", "transforms", "presets", "tsn", "trn", "tsm"}
-_USERS = {*_MODELS, "model_loader", "predictor"}
+_MODELS = {
+    *("data", "checkpoints", "weights", "epic", "ops", "transforms", "presets"),
+    *("tsn", "trn", "tsm"),
+}
+_USERS = {*_MODELS, "model_loader", "predictor", "streaming"}
+_PROGRAMS = {*_USERS, "engine", "pictures"}
 RULES: dict[str, set[str]] = {
     "data": set(),
-    "checkpoints": {"data"},
-    "weights": {"checkpoints", "data"},
-    "epic": _GROUND - {"epic"},
-    "ops": _GROUND - {"epic"},
+    "checkpoints": {"data.preprocessing", "data.options"},
+    "weights": {"checkpoints", "data.preprocessing"},
+    "epic": {"weights.download", "checkpoints", "data"},
+    "ops": {"weights", "checkpoints", "data"},
     "transforms": {"data"},
     "presets": {"transforms", "data"},
     "tsn": {"ops", "presets", "weights", "checkpoints", "data"},
     "trn": {"tsn", "ops", "data"},
     "tsm": {"tsn", "ops", "data"},
-    "model_loader": {*_MODELS},
-    "predictor": {*_MODELS, "model_loader"},
-    "pictures": {*_USERS},
-    "demo": {*_USERS, "pictures"},
-    "tools": {*_USERS, "pictures"},
+    "model_loader": _MODELS,
+    "predictor": _MODELS,
+    "streaming": _MODELS,
+    "engine": _USERS,
+    "pictures": _USERS,
+    "demo": _PROGRAMS,
+    "tools": _PROGRAMS,
     "package_loader": set(),
     "hubconf": set(),
 }
-"""Folder or file -> the folders and files that it may import, beside its own folder."""
+"""Folder or file -> the folders, files and modules in folders that it may import, beside itself."""
 
 
 def module_name(path: Path) -> str:
@@ -82,13 +87,23 @@ def place(module: str) -> str:
 def test_imports_keep_to_the_rules(path: Path) -> None:
     here = place(module_name(path))
     assert here in RULES, f"say in RULES what {here} may import"
-    assert {place(name) for name in local_imports(path)} - {here} <= RULES[here]
+    allowed = RULES[here] | {here}
+    imported = {name for name in local_imports(path) if not {name, place(name)} & allowed}
+    assert not imported, f"{path} may import {sorted(RULES[here])}"
 
 
 def test_there_is_no_cycle() -> None:
     graph = {module_name(path): local_imports(path) for path in FILES}
     list(TopologicalSorter(graph).static_order())  # raises CycleError
-    list(TopologicalSorter(RULES).static_order())
+    places = {here: {place(name) for name in allowed} for here, allowed in RULES.items()}
+    list(TopologicalSorter(places).static_order())
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.rglob("*.py")), ids=lambda p: p.name)
+def test_test_files_do_not_import_one_another(path: Path) -> None:
+    names = {name.partition(".")[0] for name in imported_modules(ast.parse(path.read_text()))}
+    imported = {name for name in names if name.startswith("test_")}
+    assert not imported, "tests/helpers is for what they share"
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -102,12 +117,17 @@ def test_other_packages_are_imported_where_they_are_needed(path: Path) -> None:
     assert tops - set(sys.stdlib_module_names) - local <= THIRD_PARTY
 
 
-def test_importing_everything_is_silent_and_light() -> None:
+def test_importing_everything_is_silent_and_light(tmp_path: Path) -> None:
+    """And a clone that comes first is what is imported, whatever has its names behind it.
+
+    Folders without `__init__.py` would give way to any module of their name, anywhere.
+    """
     modules = [module_name(path) for path in FILES]
+    for name in top_level_names():
+        (tmp_path / f"{name}.py").write_text("raise ImportError('of somebody else')")
     code = (
         "import importlib, sys, torch\n"
         "import torchvision.transforms.v2\n"  # which does change filters and environment
-        f"sys.path.append({str(REPOSITORY / 'tests')!r})\n"
         "from helpers.global_state import changes, snapshot\n"
         "before, loaded = snapshot(), set(sys.modules)\n"  # older torchvisions import av
         f"for name in {modules!r}: importlib.import_module(name)\n"
@@ -115,9 +135,12 @@ def test_importing_everything_is_silent_and_light() -> None:
         "assert heavy <= loaded, heavy\n"
         "assert not changes(before), changes(before)\n"
     )
+    path = os.pathsep.join(map(str, [REPOSITORY, tmp_path, REPOSITORY / "tests"]))
     result = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-P", "-c", code],  # the working directory does not count
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
     assert result.stderr == ""
@@ -143,13 +166,3 @@ def test_no_file_names_where_the_tests_data_lie() -> None:
         path = REPOSITORY / name
         if name != ".ci/run" and path.is_file() and path.suffix != ".npz":
             assert "../" + "shared" not in path.read_text(encoding="utf-8"), name
-
-
-def test_a_clone_that_comes_first_is_what_is_imported(tmp_path: Path) -> None:
-    """Folders without `__init__.py` would give way to any module of their name, anywhere."""
-    for name in {path.parts[0] for path in FILES if len(path.parts) > 1}:
-        (tmp_path / f"{name}.py").write_text("raise ImportError('of somebody else')")
-    code = "".join(f"import {module_name(path)}\n" for path in FILES if len(path.parts) > 1)
-    path = os.pathsep.join([str(REPOSITORY), str(tmp_path)])
-    command = [sys.executable, "-P", "-c", code]  # the working directory does not count
-    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=True)

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from helpers.hub_programs import ENVIRONMENT
+from helpers.interpreter import ENVIRONMENT
 
 
 def run(folder: Path, *command: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""What the tests of the models share: quick random weights, and comparison by the largest value."""
+"""What tests of models share: quick weights, replicas, comparison by the largest value."""
 
 from typing import Any, TypeVar
 
@@ -37,3 +37,25 @@ def assert_close(ours: Any, expected: Any) -> None:
         return
     scale = expected.abs().max()
     torch.testing.assert_close(ours / scale, expected / scale, rtol=0, atol=1e-5)
+
+
+def replicated(model: nn.Module) -> Any:
+    """Return a replica as DataParallel makes it for another device, but on the CPU.
+
+    `torch.nn.parallel.replicate` copies tensors to CUDA devices alone; the rest is done as there.
+    """
+    copies = {module: module._replicate_for_data_parallel() for module in model.modules()}
+    for module, replica in copies.items():
+        for name, child in module._modules.items():
+            if child is None:
+                replica._modules[name] = None
+            else:
+                setattr(replica, name, copies[child])
+        for name, parameter in module._parameters.items():
+            if parameter is None:
+                replica._parameters[name] = None
+            else:
+                setattr(replica, name, parameter.detach().clone())
+        for name, buffer in module._buffers.items():
+            replica._buffers[name] = None if buffer is None else buffer.clone()
+    return copies[model]
