@@ -1,10 +1,5 @@
 """Files of EPIC-KITCHENS-100's C1 models: Lightning's, with a tree of hyper-parameters.
 
-    modality
-    data    frame_count, segment_length, preprocessing (bgr, rescale, input_size, scale_size, mean,
-            std)
-    model   type, backbone, dropout and, for TSM, shift_div, non_local, temporal_pool
-
 One head holds the classes of verbs and nouns, and is split. What is of training is not read.
 
 Source: the models of "Rescaling Egocentric Vision" (arXiv:2006.13256).

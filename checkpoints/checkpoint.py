@@ -1,9 +1,4 @@
-"""Reading checkpoint files of all layouts.
-
-In any of them, names of weights may have the prefixes of wrappers
-(`checkpoints.state_dict.clean_state_dict`), and the weights may lie under another usual name in the
-place of `state_dict`.
-"""
+"""Reading checkpoint files of all layouts."""
 
 import os
 from collections.abc import Mapping
@@ -43,14 +38,7 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read a checkpoint file of any layout.
 
-    Args:
-        path: the file.
-        num_segments: as for `parse_checkpoint`.
-        trust: as for `checkpoints.files.read_file`.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: as `checkpoints.files.read_file` and `parse_checkpoint`.
+    Arguments and errors are those of `checkpoints.files.read_file` and `parse_checkpoint`.
     """
     contents = read_file(path, trust=trust)
     try:

@@ -137,7 +137,7 @@ class Converter(ABC):
 
 
 def make_preprocessing(place: str, **values: Any) -> Preprocessing:
-    """Return the preprocessing of these values, which the entry `place` of a file gave."""
+    """Return the preprocessing that the entry `place` of a file gives."""
     try:
         return Preprocessing(**values)
     except ValueError as error:

@@ -1,25 +1,8 @@
 """The documented format, in which checkpoints are written, and its older forms.
 
-It is a dictionary written by `torch.save`:
-
-    model_type      "tsn", "trn", "mtrn", "tsm" or "tsm-nl" (TSM with non-local blocks)
-    epoch           number of the last epoch, or None
-    segment_count   T
-    modality        "RGB", "Flow" or "RGBDiff"
-    arch            name of the backbone
-    state_dict      the weights
-    args            argparse.Namespace of the training options; flow_length and dropout are read
-    consensus_type  tsn
-    img_feature_dim trn, mtrn
-    shift_place, shift_div, temporal_pool, non_local    tsm
-    optimizer       optional
-
-and, optionally, what version 1 of this library adds: `format_version`, `new_length`, `dropout`,
-`before_softmax`, `shift_every`, `classifier_pairing` and `preprocessing`. Class counts are read
-from the weights.
-
-Older files are read as well: an `img_feature_dim` that only `args` holds, model_type "tsn" with
-consensus_type "TRN" or "TRNMultiscale", and "tsm" with `non_local`.
+docs/checkpoints.md lists its entries. Class counts are read from the weights. Older forms: an
+`img_feature_dim` that only `args` holds, model_type "tsn" with consensus_type "TRN" or
+"TRNMultiscale", and "tsm" with `non_local`.
 """
 
 from argparse import Namespace
@@ -157,7 +140,7 @@ class DocumentedConverter(Converter):
 
 
 def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return a checkpoint in the documented format, as this module's docstring lists it.
+    """Return a checkpoint in the documented format.
 
     What the original reads stands where the original expects it: `args` always is a Namespace
     with `flow_length` and `dropout`. Paths and NumPy scalars in it become plain values.

@@ -1,37 +1,33 @@
 """Fields of a checkpoint's dictionary, read by their type and checked as they are read."""
 
-import builtins
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from types import EllipsisType
+from typing import Any, TypeAlias, TypeVar
 
 from checkpoints.errors import CheckpointError, list_names, show, type_name
 
 __all__ = ["Fields"]
-
-Default = TypeVar("Default")
 
 MAX_INT = 1_000_000
 """No number of a model comes near it, and nothing overflows with it."""
 MAX_NAME_LENGTH = 100
 MAX_ITEMS = 1000
 
-
-class _Required:
-    """Stands for a default that does not exist."""
-
-
-_REQUIRED = _Required()
+D = TypeVar("D")
+# The class has methods of these names.
+Str: TypeAlias = str
+Int: TypeAlias = int
+Float: TypeAlias = float
+Bool: TypeAlias = bool
 
 
 class Fields:
     """A dictionary of a file, read by types: `fields.int("data.frame_count")`.
 
     A field is named by the keys on the way to it, joined by dots. One that is None counts as
-    missing. Numbers may be plain or NumPy ones, tensors or digits.
-
-    Every method that reads a field takes its name and, for what may be missing, a default; it
-    raises a CheckpointError if the field has another type, or is missing and has no default.
+    missing. Numbers may be plain or NumPy ones, tensors or digits. What is missing and has no
+    default, or has another type, is a CheckpointError.
 
     Args:
         values: the dictionary; anything else has no fields.
@@ -42,13 +38,13 @@ class Fields:
         assumed: "NAME DEFAULT" of each default that was returned, but for None.
     """
 
-    def __init__(self, values: Any, place: builtins.str = "", fallback: Any = None) -> None:
+    def __init__(self, values: Any, place: Str = "", fallback: Any = None) -> None:
         self._values = values
         self._place = place
         self._fallback = fallback
-        self.assumed: list[builtins.str] = []
+        self.assumed: list[Str] = []
 
-    def get(self, name: builtins.str) -> Any:
+    def get(self, name: Str) -> Any:
         """Return a field as it is, or None."""
         for values in (self._values, self._fallback):
             value = values
@@ -58,9 +54,9 @@ class Fields:
                 return value
         return None
 
-    def _default(self, name: builtins.str, default: Default | _Required) -> Default:
+    def _default(self, name: Str, default: D | EllipsisType) -> D:
         """Return the default of a field that is missing."""
-        if isinstance(default, _Required):
+        if isinstance(default, EllipsisType):
             parent = name.rpartition(".")[0]
             held = self.get(parent) if parent else self._values
             names = list_names(held) if isinstance(held, Mapping) else type_name(held)
@@ -69,19 +65,15 @@ class Fields:
             self.assumed.append(f"{name} {default}")
         return default
 
-    def _error(self, name: builtins.str, wanted: builtins.str, value: Any) -> CheckpointError:
+    def _error(self, name: Str, wanted: Str, value: Any) -> CheckpointError:
         return CheckpointError(f"{self._place}{name} must be {wanted}, got {show(value)}")
 
-    def float(
-        self, name: builtins.str, default: Default | _Required = _REQUIRED
-    ) -> builtins.float | Default:
+    def float(self, name: Str, default: D | EllipsisType = ...) -> Float | D:
         """Return a finite number."""
         value = self.get(name)
         return self._default(name, default) if value is None else self._number(name, value)
 
-    def int(
-        self, name: builtins.str, default: Default | _Required = _REQUIRED
-    ) -> builtins.int | Default:
+    def int(self, name: Str, default: D | EllipsisType = ...) -> Int | D:
         """Return a whole number of at most a million."""
         value = self.get(name)
         if value is None:
@@ -89,42 +81,38 @@ class Fields:
         number = self._number(name, value)
         if not number.is_integer() or abs(number) > MAX_INT:
             raise self._error(name, f"a whole number up to {MAX_INT:,}", value)
-        return builtins.int(number)
+        return Int(number)
 
-    def floats(self, name: builtins.str) -> tuple[builtins.float, ...]:
+    def floats(self, name: Str) -> tuple[Float, ...]:
         """Return a short list of finite numbers, such as a mean of every channel."""
         value = self.get(name)
         if value is None:
-            return self._default(name, _REQUIRED)
+            return self._default(name, ...)
         if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_ITEMS:
             raise self._error(name, f"a list of 1 to {MAX_ITEMS:,} numbers", value)
         return tuple(self._number(name, item) for item in value)
 
-    def str(
-        self, name: builtins.str, default: Default | _Required = _REQUIRED
-    ) -> builtins.str | Default:
+    def str(self, name: Str, default: D | EllipsisType = ...) -> Str | D:
         """Return a short string."""
         value = self.get(name)
         if value is None:
             return self._default(name, default)
-        if not isinstance(value, builtins.str) or len(value) > MAX_NAME_LENGTH:
+        if not isinstance(value, Str) or len(value) > MAX_NAME_LENGTH:
             raise self._error(name, f"a string of at most {MAX_NAME_LENGTH} characters", value)
         return value
 
-    def bool(
-        self, name: builtins.str, default: Default | _Required = _REQUIRED
-    ) -> builtins.bool | Default:
+    def bool(self, name: Str, default: D | EllipsisType = ...) -> Bool | D:
         """Return a bool, of which 0 and 1 are other names."""
         value = self.get(name)
         if value is None:
             return self._default(name, default)
-        if not isinstance(value, builtins.bool | builtins.int) or value not in (0, 1):
+        if not isinstance(value, Bool | Int) or value not in (0, 1):
             raise self._error(name, "a bool", value)
-        return builtins.bool(value)
+        return Bool(value)
 
-    def _number(self, name: builtins.str, value: Any) -> builtins.float:
+    def _number(self, name: Str, value: Any) -> Float:
         try:
-            number = builtins.float(value)
+            number = Float(value)
         except (TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise self._error(name, "a number", value) from error
         if not math.isfinite(number):

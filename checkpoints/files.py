@@ -1,9 +1,8 @@
 """Checkpoint files: read without running code from them, written at once or not at all.
 
-torch's own reader of plain values and tensors (`weights_only`) is the guard. What it does not look
-at is checked here beforehand: archives that unpack to far more than they are, and files that are
-something else. What neither sees: a small pickle that copies its values over and over, which fills
-the memory that the process may have.
+torch's own reader of plain values and tensors (`weights_only`) is the guard. What it does not see
+is checked beforehand: archives that unpack to far more than they are, and files of another kind.
+Nobody sees a small pickle that copies its values over and over until the memory is full.
 """
 
 import os
@@ -23,16 +22,11 @@ from checkpoints.errors import CheckpointError, corrupt_file_error
 from checkpoints.safetensors_file import encode_safetensors, is_safetensors, read_safetensors
 from checkpoints.stand_ins import ALLOWED
 
-__all__ = ["FORMATS", "atomic_write", "find_format", "read_file", "write_file"]
-
-FORMATS = ("zip", "legacy", "safetensors")
-"""What `torch.save` writes, what it wrote before PyTorch 1.6, and safetensors."""
+__all__ = ["atomic_write", "read_file", "write_file"]
 
 _MAX_UNPACKED_RATIO, _ALWAYS_UNPACKED = 10, 64 * 2**20
-"""How many times its size a compressed archive may unpack to, and how many bytes always. Weights
-hardly compress."""
+"""How many times its size a compressed archive may unpack to, and how many bytes always."""
 _MAX_READ_ATTEMPTS = 10
-_ZIP_START = b"PK\x03\x04"
 
 _loading = threading.Lock()
 
@@ -40,11 +34,10 @@ _loading = threading.Lock()
 def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
     """Return what is in a checkpoint file, on the CPU, without running code from the file.
 
-    The file is read rather than mapped into memory: mapping a ResNet-50 saves less than 0.1 s, and
-    kills the process as soon as anybody overwrites the file.
+    Mapping it into memory would hardly be faster, and kill the process once the file is replaced.
 
     Args:
-        path: a file in any of `FORMATS`, which shows in what it holds.
+        path: a file of `torch.save`, of today or before PyTorch 1.6, or of safetensors.
         trust: whether the file may run any code while it is read: only for files whose writer you
             trust as much as a program.
 
@@ -99,7 +92,7 @@ def _validate_file(path: Path) -> None:
     """Refuse what torch's reader would take at its word, or read as something that it is not."""
     with open(path, "rb") as file:
         start = file.read(4)
-    if start == _ZIP_START:
+    if start == b"PK\x03\x04":
         try:
             with zipfile.ZipFile(path) as archive:
                 _validate_archive(archive, path.stat().st_size)
@@ -167,14 +160,6 @@ def _forbidden_name(error: Exception) -> str | None:
         return None
     match = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed|whose module)", str(error))
     return match and match[1]
-
-
-def find_format(path: str | os.PathLike[str]) -> str:
-    """Return the format of a checkpoint file that can be read, one of `FORMATS`."""
-    with open(path, "rb") as file:
-        if file.read(4) == _ZIP_START:
-            return "zip"
-    return "safetensors" if is_safetensors(Path(path)) else "legacy"
 
 
 def write_file(

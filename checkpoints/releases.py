@@ -7,10 +7,8 @@
 
 Sources: tsn-pytorch, TRN-pytorch (arXiv:1711.08496) and temporal-shift-module (arXiv:1811.08383).
 
-What is not recorded is read off the weights where they tell: the backbone, the modality, the places
-of the shift, the segments of a TRN. They do not tell the segments of a TSN or TSM. What else they
-do not tell is assumed, and reported: `shift_div` 8, consensus "avg", the published pairing of this
-library's MTRN, the backbone's usual preprocessing, and that a BN-Inception does not shift.
+Backbone, modality, places of the shift and the segments of a TRN are read off the weights, which do
+not tell the segments of a TSN or TSM. What else they do not tell is assumed, and reported.
 """
 
 import re

@@ -14,8 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from checkpoints.errors import CheckpointError, corrupt_file_error, show
-from checkpoints.state_dict import own_memory
 from checkpoints.values import to_plain
 
 __all__ = ["encode_safetensors", "is_safetensors", "read_safetensors"]
@@ -34,11 +35,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """Return the dictionary of a checkpoint, or the weights alone of anybody else's file.
-
-    Tensors are in memory of their own: mapping the file into memory would take the process with it
-    as soon as anybody cut the file short, and be slower.
-    """
+    """Return the dictionary of a checkpoint, or the weights alone of anybody else's file."""
     library = _library()
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
@@ -85,7 +82,11 @@ def encode_safetensors(contents: Mapping[str, Any]) -> bytes:
         if name not in ("state_dict", "optimizer")
     }
     try:
-        state = own_memory({name: t.detach().cpu() for name, t in contents["state_dict"].items()})
+        # Copied, since safetensors holds nothing that shares memory or has another layout.
+        state = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in contents["state_dict"].items()
+        }
         data: bytes = library.torch.save(
             state, metadata={"format": "pt", "config": json.dumps(config)}
         )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from checkpoints.errors import CheckpointError, list_names, show, type_name
 
-__all__ = ["clean_state_dict", "own_memory"]
+__all__ = ["clean_state_dict"]
 
 _MAX_SHARING = 4
 """How many times its size memory may be used: each tensor that shares it gets its own."""
@@ -97,24 +97,3 @@ def _require_tensors(entry: Any) -> None:
         raise CheckpointError(
             f"state_dict claims {claimed:,} bytes of weights, but they share {held:,} in memory"
         )
-
-
-def own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors that are contiguous and share nothing: only those that do are copied.
-
-    A view of something larger would keep that alive, and what two names share would be trained
-    twice.
-    """
-    own: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in tensors.items():
-        storage = tensor.untyped_storage()
-        if (
-            not tensor.is_contiguous()
-            or storage.nbytes() != tensor.nbytes
-            or storage.data_ptr() in storages
-        ):
-            tensor = tensor.clone(memory_format=torch.contiguous_format)
-        storages.add(tensor.untyped_storage().data_ptr())
-        own[name] = tensor
-    return own

@@ -22,7 +22,7 @@ def to_plain(value: Any, name: str | None = None) -> Any:
     """Return a value in plain ones: paths as strings, NumPy scalars as numbers, and so on.
 
     Args:
-        value: anything that `checkpoints.files.read_file` returns, or options of a program.
+        value: what `checkpoints.files.read_file` returns, or options of a program.
         name: what an error calls the value; None: what has no plain form stays as it is.
 
     Raises:

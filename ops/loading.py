@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from checkpoints.errors import CheckpointError, join_names
-from checkpoints.state_dict import own_memory
 
 __all__ = ["init_empty", "load_weights"]
 
@@ -96,7 +95,28 @@ def load_weights(
             f"{'; '.join(problems)}"
         )
     # Detached, since a parameter given for a buffer would become one of the model's.
-    own = own_memory(
+    own = _own_memory(
         {name: tensor.detach().to(wanted[name].dtype) for name, tensor in state.items()}
     )
     model.load_state_dict(own, strict=False, assign=True)
+
+
+def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors that are contiguous and share nothing: only those that do are copied.
+
+    A view of something larger would keep that alive, and what two names share would be trained
+    twice.
+    """
+    own: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        if (
+            not tensor.is_contiguous()
+            or storage.nbytes() != tensor.nbytes
+            or storage.data_ptr() in storages
+        ):
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        storages.add(tensor.untyped_storage().data_ptr())
+        own[name] = tensor
+    return own

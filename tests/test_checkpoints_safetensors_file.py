@@ -13,8 +13,9 @@ import safetensors.torch
 import torch
 
 from checkpoints.errors import CheckpointError
-from checkpoints.files import find_format, read_file, write_file
+from checkpoints.files import read_file, write_file
 from checkpoints.safetensors_file import is_safetensors
+from tools.options import find_format
 
 WEIGHTS = OrderedDict(
     (f"layer.{name}", value)

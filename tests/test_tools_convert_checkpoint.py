@@ -22,9 +22,10 @@ from helpers.original_format import (
 from helpers.other_projects import lightning, release
 from test_checkpoints_safetensors_file import assert_equal
 
-from checkpoints.files import find_format, read_file
+from checkpoints.files import read_file
 from model_loader import load_checkpoint, save_checkpoint
 from tools.convert_checkpoint import convert, main
+from tools.options import find_format
 
 PROGRAM = Path(__file__).resolve().parent.parent / "tools" / "convert_checkpoint.py"
 EXTRA = {

@@ -1,8 +1,12 @@
-"""Command-line options that several programs have."""
+"""What several programs share: command-line options, and how a checkpoint was serialised."""
 
 import argparse
+import os
+from pathlib import Path
 
-__all__ = ["add_segments_option", "add_trust_option"]
+from checkpoints.safetensors_file import is_safetensors
+
+__all__ = ["add_segments_option", "add_trust_option", "find_format"]
 
 
 def add_segments_option(parser: argparse.ArgumentParser) -> None:
@@ -23,3 +27,11 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let the file run code while it is read: only for files whose writer you trust",
     )
+
+
+def find_format(path: str | os.PathLike[str]) -> str:
+    """Return how a checkpoint was serialised: "zip" (torch.save), "legacy" or "safetensors"."""
+    with open(path, "rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            return "zip"
+    return "safetensors" if is_safetensors(Path(path)) else "legacy"

@@ -30,9 +30,9 @@ from checkpoints.checkpoint import parse_checkpoint
 from checkpoints.config import Checkpoint
 from checkpoints.documented import to_dictionary
 from checkpoints.errors import CheckpointError, UnknownSegmentsError, key_to_str, show
-from checkpoints.files import find_format, read_file
+from checkpoints.files import read_file
 from checkpoints.stand_ins import ConfigNode
-from tools.options import add_segments_option, add_trust_option
+from tools.options import add_segments_option, add_trust_option, find_format
 from weights.published import find_published
 
 __all__ = ["describe", "main"]

@@ -17,9 +17,9 @@ if not __package__:  # run as a program, when Python looks for modules beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from checkpoints.errors import CheckpointError
-from checkpoints.files import find_format, write_file
+from checkpoints.files import write_file
 from model_loader import read_documented
-from tools.options import add_segments_option, add_trust_option
+from tools.options import add_segments_option, add_trust_option, find_format
 
 __all__ = ["main", "update"]
 

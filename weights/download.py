@@ -11,10 +11,9 @@ hold for everything that is fetched: published weights, ImageNet weights, lists 
 - EPIC_MODELS_URL: where a mirror has the files, such as `http://head-node:8000/epic`. It is tried
   before the original URL, which remains the fallback.
 
-Differences from `torch.hub.download_url_to_file`: of many processes that need a file one downloads
-it and the others wait; failures that may pass are retried; a server that stalls ends in an error;
-a body shorter than announced is refused even where no hash is known; an empty file never counts as
-cached; and every error says which file to put where.
+Differences from `torch.hub.download_url_to_file`: of many processes one downloads and the others
+wait; failures that may pass are retried, stalls end; a body shorter than announced is refused, and
+an empty file never counts as cached; every error says which file to put where.
 """
 
 import errno
@@ -47,29 +46,16 @@ __all__ = ["DownloadError", "fetch"]
 _logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 128 * 1024
-
-_ROUNDS = 4
-"""How often each source is tried, as long as it fails for reasons that may pass."""
-
-_FIRST_PAUSE = 0.5
-"""Seconds before the second round; doubled before each further one."""
-
-_MAX_PAUSE = 30.0
-"""Seconds that a server's Retry-After can ask for."""
-
+_ROUNDS = 4  # tries of each source that fails for reasons that may pass
+_FIRST_PAUSE = 0.5  # seconds before the second round; doubled before each further one
+_MAX_PAUSE = 30.0  # seconds that a server's Retry-After can ask for
 _LEASE_SECONDS = 30.0
 """Silence after which a lock's owner counts as dead: six missed heartbeats, so that a file server
 may hang for a moment. All who share a cache must agree on it, or they go on without the lock."""
-
 _HEARTBEAT_SECONDS = 5.0
-"""Time between an owner's signs of life, each a small request to the file server."""
-
-_POLL_SECONDS = 0.5
-"""Time between two looks at another process's lock; hundreds of hosts may be looking."""
-
+_POLL_SECONDS = 0.5  # between two looks at another process's lock; hundreds may be looking
 _LOCK_TIMEOUT = 300.0
 """Seconds to wait for another process, which needs 250 if a mirror and the original both stall."""
-
 _LEFTOVER_SECONDS = 3600.0
 """Age of a partial file that nobody writes to any more, even if the hosts' clocks differ."""
 
@@ -128,8 +114,7 @@ def fetch(
         Path of the complete file.
 
     Raises:
-        ValueError: an argument cannot be (other kinds of URL, a file name with directories in it,
-            a prefix that is not hexadecimal, a time-out that is not positive), or EPIC_MODELS_URL.
+        ValueError: an argument cannot be, or EPIC_MODELS_URL.
         DownloadError: no server can be reached, or each answers with an error, stalls, or sends
             something else than announced or expected; or the file cannot be written. Nothing of
             this download is left in the directory then.

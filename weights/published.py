@@ -191,14 +191,6 @@ def find_published(
 ) -> PublishedWeights:
     """Return the published weights of one configuration; names match in any case.
 
-    Args:
-        variant: "TSN", "TRN", "MTRN" or "TSM".
-        base_model: name of the backbone.
-        modality: "RGB" or "Flow".
-        num_segments: number of segments of a clip.
-        new_length: frames in a snippet.
-        dataset: "epic-kitchens" or "epic-kitchens-100".
-
     Raises:
         ValueError: there are no such weights; the message lists those that exist.
     """

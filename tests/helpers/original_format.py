@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoints.files import find_format
 from helpers.small_models import randomised
 from model_loader import get_config
+from tools.options import find_format
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
