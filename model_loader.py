@@ -117,7 +117,7 @@ def load_checkpoint(
         >>> path = torch.hub.load(".", "save_checkpoint", model, path, source="local")
         >>> torch.hub.load(".", "load_checkpoint", path, source="local").num_class
         (125, 352)
-        >>> load_checkpoint(path, num_class=10).num_class
+        >>> torch.hub.load(".", "load_checkpoint", path, num_class=10, source="local").num_class
         10
 
     Args:

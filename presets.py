@@ -25,7 +25,8 @@ from transforms import (
     GroupScale,
 )
 
-__all__ = ["RequireModality", "ToModelInput", "evaluation_transform", "training_transform"]
+__all__ = ["RequireModality", "ToModelInput", "ToPixels", "evaluation_transform",
+           "training_transform"]  # fmt: skip
 
 _MOTION_SCALES = (1, 0.875, 0.75)
 """Scales of crops for flow and RGB differences; for RGB, GroupMultiScaleCrop's default."""
@@ -71,6 +72,15 @@ class RequireModality:
                 f"flow must come in pairs u0, v0, u1, v1, ...; got {len(frames)} images"
             )
         return frames
+
+
+@dataclass
+class ToPixels:
+    """`data.functional.to_tensor` as an object, which pickles into other processes from hub too."""
+
+    def __call__(self, frames: Frames) -> Tensor:
+        """Return frames as a uint8 tensor (frames, C, H, W)."""
+        return to_tensor(frames)
 
 
 @dataclass
@@ -179,7 +189,7 @@ def evaluation_transform(model: _Model, crop_count: int = 1) -> Callable[[Frames
         [
             RequireModality(model.modality),
             GroupScale(scale),
-            to_tensor,  # images are scaled by Pillow, and then cropped and flipped at once
+            ToPixels(),  # images are scaled by Pillow, and then cropped and flipped at once
             crops[crop_count],
             _to_model_input(model),
         ]

@@ -94,7 +94,10 @@ def test_options_reach_the_models(tmp_path, capsys) -> None:
 
 def test_combinations_that_cannot_be_are_skipped(tmp_path, capsys) -> None:
     text = run(["--arch", "bninception", "--segment-count", "1"], tmp_path, capsys)
-    assert "Skipped tsm: shift_place='blockres' is not possible with BNInception" in text
+    assert (
+        "Skipped tsm: shift_place='blockres' with shift_every=1 is not possible with BNInception"
+        in text
+    )
     assert "Skipped mtrn: num_segments" in text
     assert "TSN BNInception RGB" in text
     assert "\nTSM" not in text
