@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from helpers.equality import assert_equal
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,25 +43,6 @@ CONTENTS: dict[str, Any] = {
     "dollar": {"$tuple": [1]},
     "state_dict": WEIGHTS,
 }
-
-
-def assert_equal(ours: Any, expected: Any) -> None:
-    assert type(ours) is type(expected) or (isinstance(ours, dict) and isinstance(expected, dict))
-    if isinstance(expected, dict):
-        assert list(ours) == list(expected)
-        for key in expected:
-            assert_equal(ours[key], expected[key])
-    elif isinstance(expected, list | tuple):
-        assert len(ours) == len(expected)
-        for one, other in zip(ours, expected, strict=True):
-            assert_equal(one, other)
-    elif isinstance(expected, Namespace):
-        assert_equal(vars(ours), vars(expected))
-    elif isinstance(expected, torch.Tensor):
-        assert ours.dtype == expected.dtype
-        assert torch.equal(ours, expected)
-    else:
-        assert ours == expected or (ours != ours and expected != expected)
 
 
 @pytest.mark.essential

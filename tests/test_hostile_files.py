@@ -24,8 +24,8 @@ from helpers.pickles_by_hand import archive, dictionary, old_file, tensor
 from checkpoints.checkpoint import Checkpoint, to_dictionary
 from checkpoints.files import CheckpointError, read_file
 from model_loader import get_config, load_checkpoint
+from tools.convert_checkpoint import convert
 from tools.print_checkpoint_details import describe
-from tools.update_checkpoints import update
 from tsn import TSN
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -40,7 +40,7 @@ def load_through_hub(path: Path) -> Any:
 READERS: dict[str, Callable[[Path], Any]] = {
     "load_checkpoint": load_checkpoint,
     "print_checkpoint_details": describe,
-    "update_checkpoints": update,
+    "convert_checkpoint": convert,
     "hub": load_through_hub,
 }
 

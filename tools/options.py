@@ -1,4 +1,4 @@
-"""Command-line options that several programs have."""
+"""Command-line options that several programs share."""
 
 import argparse
 
@@ -11,8 +11,8 @@ def add_segments_option(parser: argparse.ArgumentParser) -> None:
         "--num-segments",
         metavar="T",
         type=int,
-        help="segments of a clip: for a file that does not record them, or to build a TSN or TSM "
-        "for another number than the file records",
+        help="segments of a clip: where the file does not record them, or to build a TSN or TSM for "
+        "another number",
     )
 
 
