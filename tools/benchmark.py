@@ -117,7 +117,7 @@ def loading(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
     """Yield ways to load a model from a checkpoint file."""
     folder = Path(options.folder)
     for backbone in options.backbones:
-        model = _model("TSN", backbone, options)
+        model = _model("TSN", backbone, options).cpu()
         weights = folder / "weights.pth"
         torch.save(model.base_model.state_dict(), weights)
         ways: Ways = {"baseline": partial(_load, backbone, weights)}
