@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.benchmark import Measurement
+from torch.utils.benchmark import Measurement, Timer
 
 from data.synthetic import make_video
 from tools import benchmark
@@ -48,11 +48,11 @@ def test_speed_is_the_median_ratio_of_the_rounds(monkeypatch: pytest.MonkeyPatch
     """So a slow minute that befalls both does not count."""
     seconds = iter([3.0, 1.0, 30.0, 10.0, 8.0, 2.0])  # of a and b in turn
 
-    class Timer(benchmark.Timer):
+    class FixedTimer(Timer):
         def blocked_autorange(self, *_: object, **__: object) -> Measurement:
             return Measurement(1, [next(seconds)], self._task_spec)
 
-    monkeypatch.setattr(benchmark, "Timer", Timer)
+    monkeypatch.setattr("torch.utils.benchmark.Timer", FixedTimer)
     ways = {"a": lambda: None, "b": lambda: None}
     baseline, other = benchmark.measure("part", "task", ways, rounds=3)
     assert (baseline.metadata, other.metadata) == ({"speed": 1}, {"speed": 3})

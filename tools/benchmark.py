@@ -20,7 +20,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,7 +32,6 @@ import torchvision
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
-from torch.utils.benchmark import Compare, Measurement, Timer
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from data.sampling import segment_indices
@@ -47,6 +46,10 @@ from transforms import evaluation_transform, training_transform
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
+
+if TYPE_CHECKING:
+    # Elsewhere in the functions that use it: importing it looks for a CUDA compiler, and says so.
+    from torch.utils.benchmark import Measurement
 
 __all__ = ["main"]
 
@@ -68,7 +71,7 @@ Ways = dict[str, Callable[[], object]]
 """Name -> what does a task once in that way; the baseline comes first."""
 
 
-def measure(part: str, task: str, ways: Ways, *, rounds: int) -> list[Measurement]:
+def measure(part: str, task: str, ways: Ways, *, rounds: int) -> list["Measurement"]:
     """Time the ways of a task, interleaved, since machines are faster at one time than another.
 
     Args:
@@ -81,6 +84,8 @@ def measure(part: str, task: str, ways: Ways, *, rounds: int) -> list[Measuremen
         A measurement for each way, of all rounds; `metadata` holds `speed`, how many times as fast
         as the baseline it is: the median over the rounds.
     """
+    from torch.utils.benchmark import Measurement, Timer
+
     timers = [
         Timer(
             "call()",
@@ -105,7 +110,7 @@ def measure(part: str, task: str, ways: Ways, *, rounds: int) -> list[Measuremen
     return results
 
 
-def _speed(result: Measurement) -> float:
+def _speed(result: "Measurement") -> float:
     assert result.metadata is not None
     return float(result.metadata["speed"])
 
@@ -356,7 +361,7 @@ def describe_machine(device: torch.device) -> dict[str, str]:
     }
 
 
-def write(results: list[Measurement], options: argparse.Namespace) -> None:
+def write(results: list["Measurement"], options: argparse.Namespace) -> None:
     """Write all times and ratios to the JSON file."""
     rows = [
         {
@@ -401,6 +406,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.json:
             write(results, options)
         if results:
+            from torch.utils.benchmark import Compare
+
             table = Compare(results)
             table.trim_significant_figures()
             print(f"\n{table}")

@@ -11,8 +11,8 @@ def add_segments_option(parser: argparse.ArgumentParser) -> None:
         "--num-segments",
         metavar="T",
         type=int,
-        help="segments of a clip: needed where the file does not record them; TSN and TSM take others "
-        "than it records",
+        help="segments of a clip: for a file that does not record them, or to build a TSN or TSM "
+        "for another number than the file records",
     )
 
 
