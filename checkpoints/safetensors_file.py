@@ -19,7 +19,7 @@ import torch
 from checkpoints.errors import CheckpointError, corrupt_file_error, show
 from checkpoints.values import to_plain
 
-__all__ = ["encode_safetensors", "is_safetensors", "read_safetensors"]
+__all__ = ["encode_safetensors", "is_safetensors", "read_safetensors", "to_json"]
 
 _MAX_HEADER_BYTES = 4 * 2**20
 """A ResNet-152 has 0.1 MB."""
@@ -77,7 +77,7 @@ def encode_safetensors(contents: Mapping[str, Any]) -> bytes:
             "a file whose name ends in .pth.tar holds the optimiser's state too"
         )
     config = {
-        name: json_value(name, vars(value) if isinstance(value, Namespace) else value)
+        name: to_json(name, vars(value) if isinstance(value, Namespace) else value)
         for name, value in contents.items()
         if name not in ("state_dict", "optimizer")
     }
@@ -95,7 +95,7 @@ def encode_safetensors(contents: Mapping[str, Any]) -> bytes:
     return data
 
 
-def json_value(name: str, value: Any) -> Any:
+def to_json(name: str, value: Any) -> Any:
     """Return a value as JSON gives it back, or raise a ValueError if JSON has no form for it."""
     try:
         # In pieces, since what a list holds twice is written twice, and a small one has 2^100.

@@ -25,9 +25,9 @@ from checkpoints.checkpoint import parse_checkpoint
 from checkpoints.errors import CheckpointError, UnknownSegmentsError
 from data.preprocessing import TORCHVISION
 from model_loader import get_config, load_checkpoint, save_checkpoint
+from tools.convert_checkpoint import convert
 from tools.print_checkpoint_details import describe
 from tools.print_checkpoint_details import main as print_details
-from tools.update_checkpoints import update
 from tsn import TSN
 
 
@@ -292,7 +292,8 @@ def test_details_of_a_lightning_file(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_updating_a_lightning_file(tmp_path: Path) -> None:
     model, contents = c1_small("multi-scale TRN")
-    written, changes = update(write(contents, tmp_path / "file"), tmp_path / "new")
+    written, changes = convert(write(contents, tmp_path / "file"), tmp_path / "new")
+    assert written is not None
     assert any("split 3 heads" in line for line in changes)
     loaded = load_checkpoint(written)
     assert_same(loaded, model)

@@ -26,8 +26,8 @@ from checkpoints.documented import to_dictionary
 from checkpoints.errors import CheckpointError
 from checkpoints.files import read_file
 from model_loader import get_config, load_checkpoint
+from tools.convert_checkpoint import convert
 from tools.print_checkpoint_details import describe
-from tools.update_checkpoints import update
 from tsn import TSN
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ def load_through_hub(path: Path) -> Any:
 READERS: dict[str, Callable[[Path], Any]] = {
     "load_checkpoint": load_checkpoint,
     "print_checkpoint_details": describe,
-    "update_checkpoints": update,
+    "convert_checkpoint": convert,
     "hub": load_through_hub,
 }
 

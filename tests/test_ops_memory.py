@@ -1,41 +1,36 @@
 """A process that keeps what it frees does not ask the system for it again."""
 
 import ctypes
+import multiprocessing
 import platform
 import threading
 from collections.abc import Callable
-from contextlib import closing
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
-from typing import cast
 
 import pytest
 import torch
 
 from ops.memory import keep_freed_memory
-from tools.measure import OwnProcess
-
-CPU = torch.device("cpu")
 
 
-def big_tensors(in_thread: bool) -> Callable[[], int]:
-    """Makes and drops 256 MiB, and says how often the system had to hand out a page for it."""
+def own_process(initializer: Callable[[], object] | None = None) -> ProcessPoolExecutor:
+    """A process in which nothing else was done."""
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer)
+
+
+def page_faults(elements: int, in_thread: bool) -> int:
+    """How often the system hands out a page for a tensor that is made and dropped."""
     import resource
 
-    def page_faults() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-    def call() -> int:
-        before = page_faults()
-        if in_thread:
-            thread = threading.Thread(target=torch.ones, args=(2**26,))
-            thread.start()
-            thread.join()
-        else:
-            torch.ones(2**26)
-        return page_faults() - before
-
-    return call
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    if in_thread:
+        thread = threading.Thread(target=torch.ones, args=(elements,))
+        thread.start()
+        thread.join()
+    else:
+        torch.ones(elements)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 @pytest.mark.slow
@@ -43,17 +38,18 @@ def big_tensors(in_thread: bool) -> Callable[[], int]:
 @pytest.mark.parametrize("in_thread", [False, True])
 def test_memory_is_not_asked_for_again(in_thread: bool) -> None:
     faults = {}
-    for keep in (True, False):
-        make = partial(big_tensors, in_thread)
-        with closing(OwnProcess(make, CPU, keep_memory=keep)) as process:
-            # What lies between may be in the way of the first ones.
-            faults[keep] = min(cast(int, process()) for _ in range(5))
-    assert faults[True] < 100 < faults[False]  # pages of up to 2 MiB
+    for initializer in (keep_freed_memory, None):
+        with own_process(initializer) as process:
+            # The first leaves room for the others, wherever small things lie between.
+            sizes = [2**27, *5 * [2**26]]
+            faults[initializer] = min(process.map(page_faults, sizes, 6 * [in_thread]))
+    assert faults[keep_freed_memory] < 100 < faults[None]  # pages of up to 2 MiB
 
 
 def test_it_says_whether_it_does() -> None:
-    with closing(OwnProcess(partial(partial, keep_freed_memory), CPU)) as process:
-        assert process() is (platform.libc_ver()[0] == "glibc")
+    with own_process() as process:
+        kept = process.submit(keep_freed_memory).result()
+    assert kept is (platform.libc_ver()[0] == "glibc")
 
 
 @pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])

@@ -1,384 +1,200 @@
-"""The benchmark measures what it says, and its plain ways give the numbers of the fast ones."""
+"""Every part of the benchmark runs, and baselines give the library's numbers."""
 
 import json
-import multiprocessing
-import signal
-import subprocess
-import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.benchmark import Measurement, Timer
 
 from data.synthetic import make_video
-from ops.temporal_shift import temporal_shift
-from presets import evaluation_transform
-from tools import benchmark, comparisons
-from tools.comparisons import SECTIONS, Case, Comparison
-from tools.measure import (
-    OwnProcess,
-    Timing,
-    _ctrl_c_later,
-    count_flops,
-    describe_machine,
-    matmul_peak,
-    peak_memory,
-    take_turns,
-    tf32,
-)
+from tools import benchmark
+from transforms import evaluation_transform, training_transform
 from tsn import TSN
 
-CPU = torch.device("cpu")
+MODELS = ("TSN", "TRN", "MTRN", "TSM")
 
 
-# How it is measured
+@pytest.fixture(autouse=True)
+def no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "_MIN_SECONDS", 0)
 
 
-def test_ratios_are_medians_of_rounds() -> None:
-    """So a slow minute that befalls both does not count."""
-    ours, theirs = Timing((1.0, 10.0, 2.0)), Timing((3.0, 30.0, 4.0))
-    assert ours.times_as_fast_as(theirs) == 3
-    assert ours.median == 2
+def options(folder: Path, **others: object) -> Namespace:
+    defaults = {"device": torch.device("cpu"), "models": ["TSN"], "backbones": ["resnet18"]}
+    sizes = {"segments": 2, "frame_size": (300, 260), "batches": [1], "precisions": ["float32"]}
+    return Namespace(**{**defaults, **sizes, "compile": False, "folder": folder, **others})
 
 
-def test_calls_take_turns() -> None:
+def preprocessing_only(backbone: str) -> TSN:
+    with torch.device("meta"):
+        return TSN(5, 2, "RGB", backbone, pretrained=None)
+
+
+def test_ways_are_interleaved() -> None:
     order: list[str] = []
-    calls = {name: partial(order.append, name) for name in "abc"}
-    timings = take_turns(calls, rounds=3, device=CPU)
-    assert "".join(order) == "abcbcacab"
-    assert {name: len(timing.seconds) for name, timing in timings.items()} == dict.fromkeys(
-        calls, 3
-    )
-    assert all(seconds > 0 for timing in timings.values() for seconds in timing.seconds)
+    ways = {name: lambda name=name: order.append(name) for name in "ab"}
+    benchmark.measure("part", "task", ways, rounds=3)
+    rounds = "".join(order).replace("ba", "b a").split()
+    assert len(rounds) == 3
+    assert all(set(calls) == {"a", "b"} for calls in rounds)
 
 
-def test_memory_is_what_a_call_takes_at_most() -> None:
-    used = peak_memory(lambda: torch.ones(3, 10, 2**21).sum(0), CPU)
-    if used is None:
-        pytest.skip("this system does not tell")
-    # 240 MiB, and 80 for their sum; pages that the process had, or takes besides, are a few MiB.
-    assert 314 * 2**20 <= used <= 345 * 2**20
+def test_speed_is_the_median_ratio_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a slow minute that befalls both does not count."""
+    seconds = iter([3.0, 1.0, 30.0, 10.0, 8.0, 2.0])  # of a and b in turn
 
+    class FixedTimer(Timer):
+        def blocked_autorange(self, *_: object, **__: object) -> Measurement:
+            return Measurement(1, [next(seconds)], self._task_spec)
 
-def test_a_process_of_its_own() -> None:
-    """It keeps what was made there, passes on what is raised, and is gone when it is closed."""
-    before = set(multiprocessing.active_children())
-    with closing(OwnProcess(partial(eval, "iter('ab').__next__"), CPU)) as process:
-        process()
-        assert len(set(multiprocessing.active_children()) - before) == 1
-        assert peak_memory(process, CPU) is not None or sys.platform != "linux"
-        with pytest.raises(StopIteration):
-            process()
-    assert set(multiprocessing.active_children()) == before
-
-
-BLOCKED = "lambda: __import__('signal').SIGINT in __import__('signal').pthread_sigmask(0, ())"
-PARENT = """
-from functools import partial
-from torch import device
-from tools.measure import OwnProcess
-sleep = "lambda: (print('asleep', flush=True), __import__('time').sleep(600))"
-OwnProcess(partial(eval, sleep), device("cpu"))()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-@pytest.mark.parametrize("ending", ["SIGINT", "SIGTERM", "SIGKILL"])
-def test_a_process_of_its_own_ends_with_its_parent(ending: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as parent:
-        try:
-            assert parent.stdout is not None
-            assert parent.stdout.readline() == b"asleep\n"
-            parent.send_signal(signal.Signals[ending])
-            parent.communicate(timeout=60)  # as long as anybody can write there
-        finally:
-            parent.kill()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-def test_a_process_that_begins_knows_nothing_of_ctrl_c() -> None:
-    """It would print where it was interrupted, somewhere among its imports."""
-    with _ctrl_c_later():
-        assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    with closing(OwnProcess(partial(eval, BLOCKED), CPU)) as process:
-        assert process() is False
-
-
-def test_operations_are_counted() -> None:
-    layer, frames = nn.Conv2d(3, 8, 5, bias=False), torch.zeros(2, 3, 12, 12)
-    assert count_flops(lambda: layer(frames)) == 2 * (2 * 8 * 8 * 8) * (3 * 5 * 5)
-
-
-def test_tf32_is_left_as_it_was() -> None:
-    def allowed() -> list[bool]:
-        return [b.allow_tf32 for b in (torch.backends.cuda.matmul, torch.backends.cudnn)]
-
-    def fail(wanted: bool) -> None:
-        with tf32(wanted):
-            assert allowed() == [wanted, wanted]
-            raise KeyError
-
-    before = allowed()
-    for wanted in (True, False):
-        with pytest.raises(KeyError):
-            fail(wanted)
-        assert allowed() == before
-
-
-def test_the_machine_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tools.measure._MATMUL_SIDE", {"cpu": 64})
-    assert matmul_peak("float32", CPU) > 0
-    machine = describe_machine(CPU)
-    assert machine["PyTorch"] == torch.__version__
-    assert f"PyTorch uses {torch.get_num_threads()}" in machine["CPU"]
-
-
-# What is compared
+    monkeypatch.setattr("torch.utils.benchmark.Timer", FixedTimer)
+    ways = {"a": lambda: None, "b": lambda: None}
+    baseline, other = benchmark.measure("part", "task", ways, rounds=3)
+    assert (baseline.metadata, other.metadata) == ({"speed": 1}, {"speed": 3})
+    assert (other.times, other.median) == ([1, 10, 2], 2)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "BNInception"])
 @pytest.mark.parametrize("crop_count", [1, 10])
 @pytest.mark.parametrize("size", [(456, 256), (256, 300), (500, 300)])
-def test_the_plain_transforms_give_the_same_input(
-    backbone: str, crop_count: int, size: tuple[int, int]
-) -> None:
-    with torch.device("meta"):  # no more than its preprocessing is looked at
-        model = TSN(5, 2, "RGB", backbone, pretrained=None)
+def test_baseline_crops_are_the_same(backbone: str, crop_count: int, size: tuple[int, int]) -> None:
+    model = preprocessing_only(backbone)
     pixels = torch.randint(0, 256, (2, *reversed(size), 3), dtype=torch.uint8)
     images = [Image.fromarray(frame.numpy()) for frame in pixels]
-    frames = pixels.permute(0, 3, 1, 2)
-    transform = evaluation_transform(model, crop_count)
-    assert transform(images).equal(comparisons._image_by_image(model, images, crop_count))
-    assert transform(frames).equal(comparisons._tensor_by_tensor(model, frames, crop_count))
-
-
-def options(folder: Path, **others: object) -> Namespace:
-    defaults = {"device": CPU, "models": ["TSN"], "backbones": ["resnet18"], "segments": 2}
-    sizes = {"crops": [1], "frames": [(300, 260)], "batches": [1], "precisions": ["float32"]}
-    rest = {"compile": False, "folder": folder, "rounds": 1, "peaks": {"float32": 1e9}}
-    return Namespace(**defaults | sizes | rest | others)
-
-
-def test_all_sections_can_be_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: None)  # slow in a large process
-    monkeypatch.setattr(comparisons, "OwnProcess", lambda make, *_, **__: make())  # slow to start
-    given = options(tmp_path, models=["TSN", "MTRN"], video=make_video(tmp_path / "clip.mp4", 6))
-    found: dict[str, list[benchmark.Row]] = {}
-    for section in ("transforms", "models", "memory", "shift", "video"):
-        for comparison in SECTIONS[section](given):
-            found[comparison.title] = benchmark.measure(section, comparison, given)
-    assert list(found) == [
-        "2 frames of 300x260, 1 crop for resnet18",
-        "TSN resnet18, 1 clip",
-        "MTRN resnet18, 1 clip",
-        "TSN resnet18, 1 clip, in own processes",
-        "resnet18, inference",
-        "resnet18, training step",
-        "decode the frames of a clip",
-        "TSN resnet18, 1 crop",
-        "MTRN resnet18, 1 crop",
-    ]
-    rows = {row.case: row for row in found["MTRN resnet18, 1 clip"]}
-    assert list(rows) == [
-        *("plain", "optimised, float32", "its features", "its heads"),
-        *("its heads, drawing three relations", "bare backbone"),
-    ]
-    assert rows["plain"].speed == rows["bare backbone"].of_bare == 1
-    assert rows["plain"].of_peak > 0
-    assert rows["its heads"].speed is None
-    assert 0 < rows["its heads"].share < 1
-
-
-def test_processes_that_keep_memory_are_those_that_say_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = []
-
-    def own_process(make: Callable[[], object], device: torch.device, *, keep_memory=False):
-        kept.append(keep_memory)
-        return make()
-
-    monkeypatch.setattr(comparisons, "OwnProcess", own_process)
-    (comparison,) = SECTIONS["memory"](options(tmp_path))
-    rows = comparison.cases()
-    assert list(rows) == ["plain", "plain, memory kept", "optimised", "optimised, memory kept"]
-    assert kept == ["kept" in row for row in rows]
-    assert not list(SECTIONS["memory"](options(tmp_path, device=torch.device("cuda"))))
-
-
-def test_models_in_other_precisions_and_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(nn.Module, "compile", lambda module: None)
-    given = options(tmp_path, precisions=["float32", "bfloat16"], compile=True, batches=[2])
-    (comparison,) = SECTIONS["models"](given)
-    cases = comparison.cases()
-    for case in cases.values():
-        case.call()
-    assert [name for name, case in cases.items() if case.precision == "bfloat16"] == [
-        *("optimised, bfloat16", "compiled, bfloat16")
-    ]
-    # Of one clip of two frames: 2 * 1.8e9 multiplications and additions each.
-    assert cases["plain"].flops == pytest.approx(2 * 2 * 2 * 1.8e9, rel=0.02)
-
-
-def test_loading_is_compared_with_the_least_that_pytorch_can_do(tmp_path: Path) -> None:
-    loading, importing = SECTIONS["loading"](options(tmp_path))
-    for case in loading.cases().values():
-        case.call()
-    assert len(loading.cases()) == 4
-    assert len(importing.cases()) == 3
-
-
-def test_all_ways_to_shift_shift() -> None:
-    x = torch.randn(6, 16, 3, 2)
-    for way in (comparisons._shift_by_slices, comparisons._shift_by_concatenation):
-        assert way(x, 3).equal(temporal_shift(x, 3))
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_models_shift_in_the_way_that_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: bool
-) -> None:
-    calls: list[int] = []
-
-    def way(x: torch.Tensor, num_segments: int) -> torch.Tensor:
-        calls.append(num_segments)
-        return temporal_shift(x, num_segments)
-
-    monkeypatch.setattr(comparisons, "_WAYS", {"another": way})
-    monkeypatch.setattr(comparisons, "OwnProcess", lambda make, *_, **__: make())
-    compared = comparisons._shift_in_training if training else comparisons._shift_in_inference
-    compared("resnet18", options(tmp_path))["another"].call()
-    assert calls == 8 * [2]
+    expected = evaluation_transform(model, crop_count)(images)
+    assert benchmark._crops(model, images, crop_count).equal(expected)
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "BNInception"])
-def test_models_that_shift_in_other_ways_are_otherwise_the_same(
-    tmp_path: Path, backbone: str
-) -> None:
-    cases = comparisons._shift_in_inference(backbone, options(tmp_path))
-    assert len(cases) == 5
-    (tsn, _), *tsms = (case.call() for case in cases.values())
-    for verbs, nouns in tsms:
-        assert not torch.allclose(verbs, tsn, rtol=1e-3)
-        torch.testing.assert_close((verbs, nouns), tsms[0])
+def test_baseline_training_crops_are_alike(backbone: str) -> None:
+    """Of images of one colour, on which it does not matter what is drawn."""
+    model = preprocessing_only(backbone)
+    images = [Image.new("RGB", (456, 256), colour) for colour in ("tan", "navy")]
+    expected = training_transform(model)(images)
+    assert benchmark._random_crop(model, images).equal(expected)
 
 
-def test_the_bare_network_is_somebody_elses_and_folded() -> None:
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [*((name, "resnet18") for name in MODELS), ("TSN", "BNInception"), ("TSM", "resnet50")],
+)
+def test_baseline_models_are_the_same(tmp_path: Path, name: str, backbone: str) -> None:
+    model = benchmark._model(name, backbone, options(tmp_path))
+    clips = torch.randn(1, 6, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(benchmark._baseline(model)(clips), model(clips))
+
+
+def test_backbones_are_somebody_elses_and_folded(tmp_path: Path) -> None:
     for backbone in ("resnet18", "BNInception"):
-        network = comparisons._bare(backbone)
+        ((_, ways),) = benchmark.models(options(tmp_path, backbones=[backbone]))
+        network = ways["backbone only"].args[0]
         kinds = {type(module) for module in network.modules()}
         assert nn.Conv2d in kinds
         assert nn.BatchNorm2d not in kinds
-        with torch.inference_mode():
-            assert network(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+        assert ways["backbone only"]().ndim == 2
 
 
-# The program
+PARTS: dict[Callable[..., object], dict[str, list[str]]] = {
+    benchmark.loading: {"TSN resnet18": ["zip", "legacy", "safetensors"]},
+    benchmark.transforms: {
+        f"{name}, resnet18": ["Pillow images", "tensor"]
+        for name in ("one crop", "ten crops", "training")
+    },
+    benchmark.models: {
+        f"{name} resnet18, clips: {batch}": [
+            *("unoptimised", "optimised, float32", "compiled, float32"),
+            *("optimised, bfloat16", "compiled, bfloat16", "backbone only"),
+        ]
+        for name in ("TSN", "MTRN")
+        for batch in (1, 2)
+    },
+    benchmark.video: {"decode a clip": ["library"], "ten crops, TSN resnet18": ["library"]},
+}
+"""Part -> its tasks -> their ways beside the baseline."""
 
 
-def too_large() -> dict[str, Case]:
-    raise torch.OutOfMemoryError("CUDA out of memory")
-
-
-def interrupted() -> dict[str, Case]:
-    raise KeyboardInterrupt
-
-
-def product() -> dict[str, Case]:
-    square = torch.randn(64, 64)
-    return {
-        "plain": Case(lambda: square @ square, flops=2 * 64**3),
-        "a part": Case(lambda: square.sum(), part_of="plain"),
-        "bare": Case(lambda: None, elsewhere=True),
-    }
-
-
-def synthetic(_: Namespace) -> Iterator[Comparison]:
-    yield Comparison("too large", too_large)
-    yield Comparison("a product", product, bare="bare")
-
-
-def made_up_to_be_interrupted(_: Namespace) -> Iterator[Comparison]:
-    yield Comparison("interrupted", interrupted)
-
-
-def test_tables_json_and_plot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_can_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: Callable[..., object]
 ) -> None:
-    monkeypatch.setitem(SECTIONS, "transforms", synthetic)
-    monkeypatch.setattr("tools.measure._MATMUL_SIDE", {"cpu": 64})
-    report, plot = tmp_path / "figures.json", tmp_path / "figures.png"
-    arguments = ["--rounds", "3", "--json", str(report), "--plot", str(plot)]
-    assert benchmark.main(["--sections", "transforms", *arguments]) == 0
-    printed = capsys.readouterr().out
-    assert "too large: does not fit into the memory" in printed
-    contents = json.loads(report.read_text())
-    assert contents["machine"] == describe_machine(CPU)
-    assert contents["options"]["rounds"] == 3
-    assert contents["options"]["frames"] == [[456, 256], [1920, 1080]]
-    plain, part, bare = contents["rows"]
-    assert [row["case"] for row in contents["rows"]] == ["plain", "a part", "bare"]
-    assert len(plain["seconds"]) == 3
-    assert plain["of_peak"] == pytest.approx(
-        2 * 64**3 / plain["median"] / contents["matmul_peak"]["float32"]
+    monkeypatch.setattr(nn.Module, "compile", lambda module: None)  # slow
+    monkeypatch.setattr(TSN, "input_size", 64)
+    given = options(
+        tmp_path,
+        models=["TSN", "MTRN"],
+        batches=[1, 2],
+        precisions=["float32", "bfloat16"],
+        compile=True,
+        video=make_video(tmp_path / "clip.mp4", 6),
     )
-    assert bare["speed"] == pytest.approx(1 / plain["of_bare"])
-    assert bare["memory"] is None
-    assert f"| bare | {1000 * bare['median']:,.1f} ms | {bare['speed']:.2f} | 1.00 |" in printed
-    assert f"| a part | {1000 * part['median']:,.1f} ms | {100 * part['share']:.1f} % |" in printed
-    with Image.open(plot) as image:
-        assert image.format == "PNG"
-        assert len(image.convert("L").getcolors(256)) > 10
+    found = {}
+    for task, ways in part(given):
+        baseline, *others = ways
+        assert baseline == "baseline"
+        found[task] = others
+        for call in ways.values():
+            call()
+    assert found == PARTS[part]
 
 
-@pytest.mark.slow
+def test_published_pairs_alone_are_measured(tmp_path: Path) -> None:
+    given = options(tmp_path, models=["TSM"], backbones=["BNInception"])
+    assert not list(benchmark.models(given))
+
+
+def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "figures.json"
+    arguments = ["--parts", "transforms", "--backbones", "resnet18", "--segments", "2"]
+    assert benchmark.main([*arguments, "--rounds", "2", "--json", str(path)]) == 0
+    contents = json.loads(path.read_text())
+    assert contents["machine"] == benchmark.describe_machine(torch.device("cpu"))
+    assert contents["options"]["segments"] == 2
+    rows = contents["results"]
+    assert [row["way"] for row in rows] == ["baseline", "Pillow images", "tensor"] * 3
+    assert (rows[0]["part"], rows[0]["task"]) == ("transforms", "one crop, resnet18")
+    assert all(len(row["times"]) >= 2 and row["median"] > 0 for row in rows)
+    printed = capsys.readouterr().out
+    images, tensor = (row["speed"] for row in rows[1:3])
+    assert f"one crop, resnet18: Pillow images x {images:.2f}, tensor x {tensor:.2f}\n" in printed
+    assert "baseline  |  Pillow images  |  tensor" in printed
+
+
 def test_what_was_measured_before_an_interruption_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SECTIONS, "transforms", synthetic)
-    monkeypatch.setitem(SECTIONS, "shift", made_up_to_be_interrupted)
-    monkeypatch.setattr("tools.measure._MATMUL_SIDE", {"cpu": 64})
-    report, plot = tmp_path / "figures.json", tmp_path / "figures.png"
-    arguments = ["--rounds", "1", "--json", str(report), "--plot", str(plot)]
-    assert benchmark.main(["--sections", "transforms", "shift", "video", *arguments]) == 130
-    assert "interrupted\n" in capsys.readouterr().out
-    assert len(json.loads(report.read_text())["rows"]) == 3
-    assert plot.is_file()
+    def part(_: Namespace):
+        yield "task", {"baseline": lambda: None}
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(benchmark._PARTS, "video", part)
+    path = tmp_path / "figures.json"
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.main(["--parts", "video", "--rounds", "1", "--json", str(path)])
+    assert [row["task"] for row in json.loads(path.read_text())["results"]] == ["task"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--sections", "everything"], "invalid choice: 'everything'"),
-        (["--frames", "456"], "WIDTHxHEIGHT"),
+        (["--parts", "everything"], "invalid choice: 'everything'"),
+        (["--frame-size", "456"], "WIDTHxHEIGHT"),
         (["--rounds", "0"], "positive"),
         (["--backbones", "resnet1"], "resnet1"),
         (["--device", "cuda:17"], "cuda:17"),
         (["--video", "nowhere.mp4"], "nowhere.mp4"),
         (["--video", __file__], "not a video file that can be read"),
-        (["--video", "."], "'.' is a folder"),
-        (["--device", "meta"], "only cpu and cuda"),
-        (["--precisions", "tf32"], "tf32 needs --device cuda"),
-        (["--precisions", "float16"], "float16 needs --device cuda"),
-        (["--segments", "1"], "MTRN takes 2 to 20, got 1"),
-        (["--segments", "21"], "MTRN takes 2 to 20, got 21"),
-        (["--json", "."], "'.' is a folder"),
-        (["--plot", "nowhere/figures.png"], "nowhere"),
-        (["--plot", "figures"], "must end in one of"),
-        (["--plot", "figures.xyz"], "must end in one of"),
+        (["--video", "."], "must be a regular file"),
+        (["--precisions", "int8"], "int8"),
+        (["--segments", "1"], "--segments"),
+        (["--segments", "21"], "--segments"),
+        (["--json", "."], "--json"),
+        (["--json", "nowhere/figures.json"], "nowhere"),
     ],
 )
 def test_bad_arguments_are_named_at_once(

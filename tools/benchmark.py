@@ -1,289 +1,447 @@
 #!/usr/bin/env python
-"""Measure how fast this library is, against the plain way of doing the same and the bare backbone.
+"""Measure how fast this library is beside a baseline: the same, as one writes it at first.
 
-Prints tables in Markdown, and writes every single timing to a JSON file and the ratios to a plot.
-Weights are random, and clips made up. All of it takes about ten minutes on two cores.
+    python tools/benchmark.py [--parts models] [--device cuda] [--json FILE]
+
+Weights are random and the clip is synthetic. Baselines follow the projects that this library
+succeeds: frames are cropped, flipped and normalised one by one (tsn-pytorch), networks are stock
+ones of torchvision and pretrainedmodels, and every frame of a video is decoded.
 """
 
 import argparse
 import json
+import platform
+import random
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import cast
+from statistics import median
+from typing import TYPE_CHECKING, Any, cast
 
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import numpy as np
+import PIL
 import torch
+import torchvision
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from data.sampling import segment_indices
 from data.synthetic import make_video
+from data.video import load_clip
 from data.video_file import VideoFile
+from model_loader import load_checkpoint, save_checkpoint
+from ops.inference import optimize_for_inference
 from ops.relation import MAX_SEGMENTS
-from tools.comparisons import BACKBONES, MODELS, SECTIONS, Comparison
-from tools.measure import (
-    OwnProcess,
-    Timing,
-    describe_machine,
-    matmul_peak,
-    peak_memory,
-    take_turns,
-)
+from predictor import Predictor
+from presets import evaluation_transform, training_transform
+from trn import MTRN, TRN
+from tsm import TSM
+from tsn import TSN
+
+if TYPE_CHECKING:
+    # Elsewhere in the functions that use it: importing it looks for a CUDA compiler, and says so.
+    from torch.utils.benchmark import Measurement
 
 __all__ = ["main"]
 
+_MODELS: dict[str, type[TSN]] = {"TSN": TSN, "TRN": TRN, "MTRN": MTRN, "TSM": TSM}
+_BACKBONES = ("BNInception", *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)))
+_CLASSES = (125, 352)  # EPIC-KITCHENS-55
+_MIN_SECONDS = 0.2
+"""Time that each way is measured for in each round; a slow one runs once."""
+
 _LEGEND = """\
-In the tables,
-
-- "speed" is how many times as fast as the first line of its table a line is, and "of bare" how many
-  times as fast as the bare backbone (models);
-- of a part of something ("its ..."), "speed" is its share of the time that the whole takes;
-- "of peak" is the share of the operations per second that a large matrix product of that precision
-  reaches on the same machine (models); it is left out where that came to more than 100 %, because
-  the machine was busier while the peak was measured;
-- "memory" is what a call takes at most beyond what it is given, its result included.
-
-Calls of one table take turns, in a process of their own (training steps, and calls of the section
-memory, in one each), since what a process has used before makes its memory faster. Ratios are
-medians over the rounds; those of one table can be compared, those of two tables less. Machines are
-noisy: run it when nothing else does, and compare ratios rather than times. Ctrl-C ends it, and
-writes what there is.
+Ways of one task are interleaved: every round measures each of them. "x 1.5" is one and a half times
+as fast as the baseline, the median over the rounds. Compare ratios rather than times, within a run
+rather than between two, while nothing else runs. "unoptimised" models are used as they were built,
+"optimised" ones come from optimize_for_inference; "backbone only" is the stock network without
+heads, its batch norms folded by PyTorch. Whatever ends the program, what was measured is written.
 """
 
-_BATCHES = {"cpu": [1], "cuda": [1, 8, 32, 64, 128]}
-_PRECISIONS = {"cpu": ["float32"], "cuda": ["float32", "tf32", "bfloat16"]}
+Ways = dict[str, Callable[[], object]]
+"""Name -> what does a task once in that way; the baseline comes first."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a table.
+def measure(part: str, task: str, ways: Ways, *, rounds: int) -> list["Measurement"]:
+    """Time the ways of a task, interleaved, since machines are faster at one time than another.
 
-    Attributes:
-        section: of the benchmark.
-        comparison: title of the table.
-        case: name of the line.
-        seconds: of every round.
-        median: of these.
-        speed: how many times as fast as the first line; None for a part of another line.
-        share: of the time of the line that it is a part of; None if it is whole.
-        of_bare: how many times as fast as the bare backbone; None where there is none.
-        of_peak: share of the matrix-multiply peak; None where nothing was counted.
-        memory: bytes at most beyond the input; None where the system does not tell.
+    Args:
+        part: of the benchmark.
+        task: what all the ways do.
+        ways: what to time.
+        rounds: how often each is measured.
+
+    Returns:
+        A measurement for each way, of all rounds; `metadata` holds `speed`, how many times as fast
+        as the baseline it is: the median over the rounds.
     """
+    from torch.utils.benchmark import Measurement, Timer
 
-    section: str
-    comparison: str
-    case: str
-    seconds: tuple[float, ...]
-    median: float
-    speed: float | None
-    share: float | None
-    of_bare: float | None
-    of_peak: float | None
-    memory: int | None
+    timers = [
+        Timer(
+            "call()",
+            globals={"call": call},
+            label=part,
+            sub_label=task,
+            description=way,
+            num_threads=torch.get_num_threads(),
+        )
+        for way, call in ways.items()
+    ]
+    measured = [
+        [timer.blocked_autorange(min_run_time=_MIN_SECONDS) for timer in timers]
+        for _ in range(rounds)
+    ]
+    results = []
+    for column in zip(*measured, strict=True):
+        (result,) = Measurement.merge(column)
+        ratios = (row[0].median / own.median for row, own in zip(measured, column, strict=True))
+        result.metadata = {"speed": median(ratios)}
+        results.append(result)
+    return results
 
 
-def measure(section: str, comparison: Comparison, options: argparse.Namespace) -> list[Row]:
-    """The lines of one table."""
-    cases = comparison.cases()
-    calls = {name: case.call for name, case in cases.items()}
-    with ExitStack() as stack:
-        for call in calls.values():
-            if isinstance(call, OwnProcess):
-                stack.callback(call.close)
-        for call in calls.values():
-            call()
-        memory = {
-            name: None if case.elsewhere else peak_memory(case.call, options.device)
-            for name, case in cases.items()
+def _speed(result: "Measurement") -> float:
+    assert result.metadata is not None
+    return float(result.metadata["speed"])
+
+
+# What is measured
+
+
+def loading(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
+    """Yield ways to load a model from a checkpoint file."""
+    folder = Path(options.folder)
+    for backbone in options.backbones:
+        model = _model("TSN", backbone, options).cpu()
+        weights = folder / "weights.pth"
+        torch.save(model.base_model.state_dict(), weights)
+        ways: Ways = {"baseline": partial(_load, backbone, weights)}
+        for way, name in (("zip", "a.pth"), ("legacy", "b.pth"), ("safetensors", "c.safetensors")):
+            path = save_checkpoint(model, folder / name, legacy=way == "legacy")
+            ways[way] = partial(load_checkpoint, path)
+        yield f"TSN {backbone}", ways
+
+
+def transforms(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
+    """Yield ways to turn frames into the input of a model."""
+    width, height = options.frame_size
+    pixels = torch.randint(0, 256, (options.segments, height, width, 3), dtype=torch.uint8)
+    images = [Image.fromarray(frame.numpy()) for frame in pixels]
+    frames = pixels.permute(0, 3, 1, 2)  # in memory as a decoder leaves them
+
+    def ways(transform: Callable[[Any], Tensor], baseline: Callable[..., Tensor]) -> Ways:
+        return {
+            "baseline": lambda: baseline(images).to(options.device),
+            "Pillow images": lambda: transform(images).to(options.device),
+            "tensor": lambda: transform(frames.to(options.device)),
         }
-        timings = take_turns(calls, rounds=options.rounds, device=options.device)
-    plain = next(iter(timings.values()))
-    bare = timings.get(comparison.bare or "")
 
-    def row(name: str, timing: Timing) -> Row:
-        case = cases[name]
-        whole = timings.get(case.part_of or "")
-        return Row(
-            section=section,
-            comparison=comparison.title,
-            case=name,
-            seconds=timing.seconds,
-            median=timing.median,
-            speed=None if whole else timing.times_as_fast_as(plain),
-            share=1 / timing.times_as_fast_as(whole) if whole else None,
-            of_bare=timing.times_as_fast_as(bare) if bare and not whole else None,
-            of_peak=case.flops / timing.median / options.peaks[case.precision] or None,
-            memory=memory[name],
-        )
-
-    return [row(name, timing) for name, timing in timings.items()]
+    for backbone in options.backbones:
+        model = _model("TSN", backbone, options)
+        for count, name in ((1, "one crop"), (10, "ten crops")):
+            baseline = partial(_crops, model, crop_count=count)
+            yield f"{name}, {backbone}", ways(evaluation_transform(model, count), baseline)
+        yield f"training, {backbone}", ways(training_transform(model), partial(_random_crop, model))
 
 
-def table(rows: list[Row]) -> str:
-    """Rows of one comparison in Markdown."""
-    lines = [
-        f"| {rows[0].comparison} | time | speed | of bare | of peak | memory |",
-        "|---|---|---|---|---|---|",
+def models(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
+    """Yield ways to turn the input of a model into logits."""
+    for name, backbone in product(options.models, options.backbones):
+        if (name, backbone) == ("TSM", "BNInception"):
+            continue  # no weights are published
+        model = _model(name, backbone, options)
+        networks: dict[str, tuple[Callable[[Tensor], object], torch.dtype]] = {
+            "baseline": (_baseline(model), torch.float32),
+            "unoptimised": (model, torch.float32),
+        }
+        for precision in options.precisions:
+            dtype = getattr(torch, precision)
+            for way in ("optimised", "compiled") if options.compile else ("optimised",):
+                network = optimize_for_inference(model, dtype=dtype, compile=way == "compiled")
+                networks[f"{way}, {precision}"] = network, dtype
+        folded: nn.Module = fuse(_stock_backbone(backbone)).requires_grad_(False)
+        folded.to(options.device).to(memory_format=torch.channels_last)
+        for batch in options.batches:
+            side, channels = model.input_size, 3 * options.segments
+            clips = torch.randn(batch, channels, side, side, device=options.device)
+            ways: Ways = {
+                way: partial(_infer, network, clips.to(dtype))
+                for way, (network, dtype) in networks.items()
+            }
+            frames = _frames(clips).contiguous(memory_format=torch.channels_last)
+            ways["backbone only"] = partial(_infer, folded, frames)
+            yield f"{name} {backbone}, clips: {batch}", ways
+
+
+def video(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
+    """Yield ways to read the frames of a clip from a video file, and to classify them."""
+    path = options.video or make_video(Path(options.folder) / "clip.mp4")
+
+    def opened() -> VideoFile:
+        """Open the file anew: of a path, a second call would find it open."""
+        return VideoFile(path)
+
+    def ways(model: TSN) -> Ways:
+        network, predictor = _baseline(model), Predictor(model, crop_count=10)
+        return {
+            "baseline": lambda: _predict(model, network, path),
+            "library": lambda: predictor(opened()),
+        }
+
+    yield (
+        "decode a clip",
+        {
+            "baseline": lambda: _decode(path, options.segments),
+            "library": lambda: load_clip(opened(), num_segments=options.segments),
+        },
+    )
+    for backbone in options.backbones:
+        yield f"ten crops, TSN {backbone}", ways(_model("TSN", backbone, options))
+
+
+_PARTS = {"loading": loading, "transforms": transforms, "models": models, "video": video}
+
+
+def _model(name: str, backbone: str, options: argparse.Namespace) -> TSN:
+    """Build a model with random weights, in evaluation mode on the device."""
+    model = _MODELS[name](_CLASSES, options.segments, "RGB", base_model=backbone, pretrained=None)
+    return model.eval().to(options.device)
+
+
+@torch.inference_mode()
+def _infer(network: Callable[[Tensor], object], inputs: Tensor) -> object:
+    return network(inputs)
+
+
+# Baselines
+
+
+def _stock_backbone(name: str) -> nn.Module:
+    """Build somebody else's network, without its classifier."""
+    if name == "BNInception":
+        import pretrainedmodels
+
+        network: Any = pretrainedmodels.bninception(num_classes=1000, pretrained=None)
+        network.last_linear = nn.Identity()
+    else:
+        network = torchvision.models.get_model(name)
+        network.fc = nn.Identity()
+    return cast(nn.Module, network.eval())
+
+
+def _load(backbone: str, path: Path) -> None:
+    network = _stock_backbone(backbone)
+    network.load_state_dict(torch.load(path, weights_only=True))
+
+
+def _frames(clips: Tensor) -> Tensor:
+    # (N, T*C, H, W) -> (N*T, C, H, W)
+    frames: Tensor = clips.unflatten(1, (-1, 3)).flatten(0, 1)
+    return frames
+
+
+def _baseline(model: TSN) -> Callable[[Tensor], Any]:
+    """Build a model's baseline: its weights in a stock backbone, its own heads.
+
+    Heads take about a hundredth of the time, so those are not written again.
+    """
+    network = _stock_backbone(model.arch)
+    if isinstance(model, TSM):
+        for module in network.modules():
+            if isinstance(module, BasicBlock | Bottleneck):
+                shift = partial(_shift, num_segments=model.num_segments)
+                module.conv1.register_forward_pre_hook(shift)
+    weights = model.base_model.state_dict()
+    network.load_state_dict({name.replace(".net.", "."): w for name, w in weights.items()})
+    network.to(next(model.parameters()).device)
+    return lambda clips: model.logits(network(_frames(clips)))
+
+
+def _shift(_: nn.Module, inputs: tuple[Tensor], num_segments: int) -> Tensor:
+    """Shift an eighth of the channels each way through time, slice by slice."""
+    x = inputs[0].unflatten(0, (-1, num_segments))
+    fold = x.shape[2] // 8
+    shifted = torch.zeros_like(x)
+    shifted[:, :-1, :fold] = x[:, 1:, :fold]
+    shifted[:, 1:, fold : 2 * fold] = x[:, :-1, fold : 2 * fold]
+    shifted[:, :, 2 * fold :] = x[:, :, 2 * fold :]
+    return shifted.flatten(0, 1)
+
+
+def _crops(model: TSN, images: list[Image.Image], crop_count: int) -> Tensor:
+    """Resize and crop images one by one: the centre, or corners, centre and their mirror images."""
+    size, scale = model.input_size, model.scale_size
+    w, h = images[0].size
+    w, h = (scale, int(scale * h / w)) if w <= h else (int(scale * w / h), scale)
+    scaled = [image.resize((w, h), Image.Resampling.BILINEAR) for image in images]
+    if crop_count == 1:
+        return _stacked(model, _cropped(scaled, round((w - size) / 2), round((h - size) / 2), size))
+    x, y = (w - size) // 4, (h - size) // 4
+    crops = []
+    for place in ((0, 0), (4 * x, 0), (0, 4 * y), (4 * x, 4 * y), (2 * x, 2 * y)):
+        group = _cropped(scaled, *place, size)
+        crops += group + [ImageOps.mirror(image) for image in group]
+    return _stacked(model, crops)
+
+
+def _cropped(images: list[Image.Image], x: int, y: int, size: int) -> list[Image.Image]:
+    return [image.crop((x, y, x + size, y + size)) for image in images]
+
+
+def _random_crop(model: TSN, images: list[Image.Image]) -> Tensor:
+    """Cut a random rectangle out of the images, resize it, and mirror half of the clips."""
+    size, (w, h) = model.input_size, images[0].size
+    crop_w, crop_h = (int(min(w, h) * random.choice((1, 0.875, 0.75, 0.66))) for _ in range(2))
+    x, y = random.randint(0, w - crop_w), random.randint(0, h - crop_h)
+    crops = [image.crop((x, y, x + crop_w, y + crop_h)) for image in images]
+    crops = [image.resize((size, size), Image.Resampling.BILINEAR) for image in crops]
+    return _stacked(model, [ImageOps.mirror(i) for i in crops] if random.random() < 0.5 else crops)
+
+
+def _stacked(model: TSN, images: list[Image.Image]) -> Tensor:
+    """Stack images along their channels, and normalise these one by one."""
+    arrays = [np.array(image) for image in images]
+    if model.preprocessing.input_space == "BGR":
+        arrays = [array[:, :, ::-1] for array in arrays]
+    stacked = torch.from_numpy(np.concatenate(arrays, axis=2)).permute(2, 0, 1).contiguous().float()
+    if model.preprocessing.input_range[1] == 1:
+        stacked = stacked.div(255)
+    for channel, plane in enumerate(stacked):
+        mean, std = (s[channel % len(s)] for s in (model.input_mean, model.input_std))
+        plane.sub_(mean).div_(std)
+    return stacked
+
+
+def _decode(path: Path, num_segments: int) -> list[Image.Image]:
+    """Decode a whole video, and keep the frames that are wanted."""
+    import av
+
+    with av.open(str(path)) as container:
+        frames: list[Any] = list(container.decode(video=0))
+    wanted = segment_indices(len(frames), num_segments, 1).flatten().tolist()
+    return [frames[index].to_image() for index in wanted]
+
+
+@torch.inference_mode()
+def _predict(model: TSN, network: Callable[[Tensor], Any], path: Path) -> list[Tensor]:
+    inputs = _crops(model, _decode(path, model.num_segments), 10)
+    # (crops*T*C, H, W) -> (crops, T*C, H, W)
+    clips = inputs.unflatten(0, (10, -1)).to(next(model.parameters()).device)
+    return [scores.mean(0).softmax(-1).cpu() for scores in network(clips)]
+
+
+# The program
+
+
+def describe_machine(device: torch.device) -> dict[str, str]:
+    """Return what figures are worth nothing without: processor, threads and versions."""
+    processor = platform.processor() or platform.machine()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    instructions = torch.backends.cpu.get_cpu_capability()
+    machine = {"CPU": f"{processor}, {instructions}, {torch.get_num_threads()} threads"}
+    if device.type == "cuda":
+        machine["GPU"] = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    return {
+        **machine,
+        "system": f"{platform.system()}, Python {platform.python_version()}",
+        "packages": f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}, "
+        f"Pillow {PIL.__version__}",
+    }
+
+
+def write(results: list["Measurement"], options: argparse.Namespace) -> None:
+    """Write all times and ratios to the JSON file."""
+    rows = [
+        {
+            "part": result.task_spec.label,
+            "task": result.task_spec.sub_label,
+            "way": result.task_spec.description,
+            "speed": _speed(result),
+            "median": result.median,
+            "iqr": result.iqr,
+            "times": result.times,
+        }
+        for result in results
     ]
-    for row in rows:
-        speed = f"{100 * (row.share or 0):.1f} %" if row.speed is None else f"{row.speed:.2f}"
-        of_bare = "" if row.of_bare is None else f"{row.of_bare:.2f}"
-        share = row.of_peak or 0
-        of_peak = f"{100 * share:.0f} %" if 0 < share <= 1 else ""
-        memory = "" if row.memory is None else f"{row.memory / 1e6:,.0f} MB"
-        lines.append(
-            f"| {row.case} | {1000 * row.median:,.1f} ms | {speed} | {of_bare} | {of_peak} "
-            f"| {memory} |"
-        )
-    return "\n".join(lines)
-
-
-def draw(rows: list[Row], machine: dict[str, str], path: Path) -> None:
-    """Bars of how many times as fast as the plain way everything is."""
-    from matplotlib.figure import Figure
-
-    rows = [row for row in rows if row.speed is not None]
-    speeds = [row.speed or 1 for row in rows]
-    figure = Figure(figsize=(11, 1.5 + 0.2 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    starts = [i for i, row in enumerate(rows) if i == 0 or row.comparison != rows[i - 1].comparison]
-    colours = ["tab:orange" if "bare" in row.case else "tab:blue" for row in rows]
-    for start in starts:
-        colours[start] = "tab:grey"
-        axes.axhline(start - 0.5, color="lightgrey", linewidth=0.8)
-    widths = [speed - 1 for speed in speeds]
-    axes.barh(range(len(rows)), widths, left=1, color=colours, height=0.75)
-    for place, speed in enumerate(speeds):
-        axes.text(
-            max(speed, 1), place, f" {speed:.2f}", va="center", fontsize=7, color=colours[place]
-        )
-    limits = min(0.5, *(0.8 * speed for speed in speeds)), 1.3 * max(2, *speeds)
-    ticks = [tick for tick in (0.25, 0.5, 1, 2, 4, 8, 16, 32) if limits[0] <= tick <= limits[1]]
-    axes.set_xscale("log")
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.set_xlim(limits)
-    axes.minorticks_off()
-    labels = [
-        f"{row.section}: {row.comparison}   {row.case}" if place in starts else row.case
-        for place, row in enumerate(rows)
-    ]
-    axes.set_yticks(range(len(rows)), labels, fontsize=7)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("times as fast as the plain way (grey); orange: the bare backbone")
-    axes.set_title("\n".join(f"{name}: {value}" for name, value in machine.items()), fontsize=7)
-    figure.savefig(path, dpi=120)
+    machine = describe_machine(options.device)
+    contents = {"options": vars(options), "machine": machine, "results": rows}
+    options.json.write_text(json.dumps(contents, indent=1, default=str))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the program; returns the exit status."""
+    """Run the program and return the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    given = dict(vars(options))
-    kind = options.device.type
-    options.batches = options.batches or _BATCHES.get(kind, [1])
-    options.precisions = options.precisions or _PRECISIONS.get(kind, ["float32"])
-    for precision in ("tf32", "float16"):
-        if kind == "cpu" and precision in options.precisions:
-            parser.error(f"argument --precisions: {precision} needs --device cuda")
-    if "MTRN" in options.models and not 2 <= options.segments <= MAX_SEGMENTS:
-        parser.error(
-            f"argument --segments: MTRN takes 2 to {MAX_SEGMENTS}, got {options.segments} (choose "
-            f"others with --models)"
-        )
-    machine = describe_machine(options.device)
-    for name, value in machine.items():
-        print(f"- {name}: {value}", flush=True)
-    rows: list[Row] = []
-    status = 0
     try:
-        options.peaks = {}
-        for precision in dict.fromkeys(["float32", *options.precisions]):
-            options.peaks[precision] = peak = matmul_peak(precision, options.device)
-            print(f"- peak of matrix products, {precision}: {peak / 1e9:,.0f} GFLOP/s", flush=True)
-        for lines in _tables(options):
-            rows += lines
-            print(f"\n{table(lines)}", flush=True)
-    except KeyboardInterrupt:
-        print("\ninterrupted")
-        status = 130
-    if rows:
-        report = {
-            "options": given,
-            "machine": machine,
-            "matmul_peak": options.peaks,
-            "rows": [asdict(row) for row in rows],
-        }
-        options.json.write_text(json.dumps(report, indent=1, default=str))
-        draw(rows, machine, options.plot)
-        print(f"\nwrote {options.json} and {options.plot}")
-    return status
+        if options.json:
+            options.json.open("a").close()  # what cannot be written costs no measurements
+    except OSError as error:
+        parser.error(f"argument --json: {error}")
+    if options.device.type == "cuda":
+        torch.cuda.set_device(options.device)  # the one that Timer waits for
+    for name, value in describe_machine(options.device).items():
+        print(f"{name}: {value}")
+    results: list[Measurement] = []
+    try:
+        with tempfile.TemporaryDirectory() as options.folder:
+            for part in options.parts:
+                for task, ways in _PARTS[part](options):
+                    measured = measure(part, task, ways, rounds=options.rounds)
+                    results += measured
+                    speeds = [f"{m.task_spec.description} x {_speed(m):.2f}" for m in measured[1:]]
+                    print(f"{part}, {task}: {', '.join(speeds)}", flush=True)
+    finally:
+        if options.json:
+            write(results, options)
+        if results:
+            from torch.utils.benchmark import Compare
 
-
-def _tables(options: argparse.Namespace) -> Iterator[list[Row]]:
-    """The tables, one after the other, each measured in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        options.folder = folder
-        if options.video is None:
-            options.video = make_video(Path(folder) / "clip.mp4")
-        for section in options.sections:
-            print(f"\n## {section}")
-            for comparison in SECTIONS[section](options):
-                make = partial(partial, measure, section, comparison, options)
-                try:
-                    with closing(OwnProcess(make, options.device)) as process:
-                        lines = cast(list[Row], process())
-                except torch.OutOfMemoryError:
-                    print(f"\n{comparison.title}: does not fit into the memory", flush=True)
-                else:
-                    yield lines
+            table = Compare(results)
+            table.trim_significant_figures()
+            print(f"\n{table}")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    sections = "\n".join(f"- {name}: {section.__doc__}" for name, section in SECTIONS.items())
     parser = argparse.ArgumentParser(
-        description=f"{__doc__}\nSections:\n\n{sections}\n\n{_LEGEND}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, epilog=_LEGEND, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="all unless given")
-    add("--models", nargs="+", choices=MODELS, default=list(MODELS), help="all four")
+    add("--parts", nargs="+", choices=_PARTS, default=list(_PARTS), help="default: all")
+    add("--models", nargs="+", choices=_MODELS, default=list(_MODELS), help="default: all")
     backbones = ["resnet50", "BNInception"]
-    add(
-        "--backbones", nargs="+", choices=BACKBONES, default=backbones, help=" and ".join(backbones)
-    )
-    add("--device", type=_device, default="cpu", help="cpu or cuda: %(default)s")
-    add("--segments", type=_positive, default=8, metavar="T", help="of a clip: %(default)s")
-    add("--rounds", type=_positive, default=7, metavar="N", help="of each call: %(default)s")
-    help_on_crops = (
-        "1 and 10 of each frame; from videos, models other than TSN take the first alone"
-    )
-    add("--crops", nargs="+", type=int, choices=(1, 10), default=[1, 10], help=help_on_crops)
-    sizes, help_on_frames = [(456, 256), (1920, 1080)], "sizes for transforms: 456x256 1920x1080"
-    add("--frames", nargs="+", type=_size, default=sizes, metavar="WxH", help=help_on_frames)
-    help_on_batches = "clips at a time, of models: 1, on CUDA up to 128"
-    add("--batches", nargs="+", type=_positive, metavar="N", help=help_on_batches)
-    precisions = ("float32", "tf32", "bfloat16", "float16")
-    help_on_precisions = (
-        "of optimised models: float32, on CUDA tf32 and bfloat16 too; tf32 and float16 need CUDA"
-    )
-    add("--precisions", nargs="+", choices=precisions, help=help_on_precisions)
-    add("--compile", action="store_true", help="optimised models with torch.compile as well")
-    add("--video", type=_video, metavar="FILE", help="one is made up unless given")
-    add("--json", type=_destination, default="benchmark.json", metavar="FILE", help="%(default)s")
-    add("--plot", type=_picture, default="benchmark.png", metavar="FILE", help="%(default)s")
+    add("--backbones", nargs="+", choices=_BACKBONES, default=backbones, help="default: these two")
+    add("--device", type=_device, default="cpu", help="such as cuda; default: %(default)s")
+    segments = range(2, MAX_SEGMENTS + 1)  # what MTRN takes
+    add("--segments", type=int, choices=segments, default=8, metavar="T", help="default: 8")
+    add("--rounds", type=_positive, default=5, metavar="N", help="default: %(default)s")
+    size = (456, 256)
+    add("--frame-size", type=_size, default=size, metavar="WxH", help="default: 456x256")
+    add("--batches", nargs="+", type=_positive, default=[1], metavar="N", help="clips; default: 1")
+    precisions = ("float32", "bfloat16", "float16")
+    help_on_precisions = "of optimised models; default: float32"
+    add("--precisions", nargs="+", choices=precisions, default=["float32"], help=help_on_precisions)
+    add("--compile", action="store_true", help="measure optimised models with torch.compile too")
+    add("--video", type=_video, metavar="FILE", help="default: a synthetic one")
+    add("--json", type=Path, metavar="FILE", help="write every time and ratio")
     return parser
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a positive whole number, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
     return int(text)
 
 
@@ -297,46 +455,16 @@ def _size(text: str) -> tuple[int, int]:
 
 def _device(text: str) -> torch.device:
     try:
-        device = torch.device(text)
-        torch.empty(1, device=device)
-        if device.type not in _BATCHES:
-            raise RuntimeError("only cpu and cuda are measured")
+        return torch.empty(0, device=text).device
     except (RuntimeError, AssertionError) as error:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be used: {error}") from error
-    return device
 
 
 def _video(text: str) -> Path:
-    if Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"must be a video file, {text!r} is a folder")
     try:
         return Path(VideoFile(text).name)
     except (OSError, ValueError, ImportError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _destination(text: str) -> Path:
-    path = Path(text)
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"no such folder: {path.parent}")
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"must be a file, {text!r} is a folder")
-    return path
-
-
-def _picture(text: str) -> Path:
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ModuleNotFoundError as error:
-        raise argparse.ArgumentTypeError(
-            f"a plot needs the package {error.name!r}: pip install matplotlib"
-        ) from error
-    path, formats = _destination(text), FigureCanvasBase.get_supported_filetypes()
-    if path.suffix[1:].lower() not in formats:
-        raise argparse.ArgumentTypeError(
-            f"must end in one of {', '.join(f'.{name}' for name in formats)}, got {text!r}"
-        )
-    return path
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Print what a checkpoint file holds: settings, training arguments, optimiser, weights.
+"""Print what a checkpoint file holds: config, training arguments, optimiser, weights.
 
     python tools/print_checkpoint_details.py CHECKPOINT [--json] [--num-segments T] [--trust]
 
@@ -41,14 +41,14 @@ _SHOWN_APART = ("state_dict", "args", "optimizer", "preprocessing", "format_vers
 _SUMMARISED = ("state_dict", "args", "hyper_parameters", "optimizer", "optimizer_states")
 _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 """Ends of the names of batch norm's statistics, which are no parameters."""
-_DEEPEST, _LONGEST, _MOST = 20, 1000, 100_000
-"""Levels of nested values, entries of one value, and values in all that are shown."""
+_MAX_DEPTH, _MAX_ITEMS, _MAX_VALUES = 20, 1000, 100_000
+"""Levels of nested values, items of one value, and values in all that are shown."""
 
 
 def describe(
     path: str | os.PathLike[str], *, num_segments: int | None = None, trust: bool = False
 ) -> dict[str, Any]:
-    """Everything that is to be said of a checkpoint file.
+    """Describe a checkpoint file.
 
     Args:
         path: the file.
@@ -56,9 +56,9 @@ def describe(
         trust: whether the file may run any code while it is read.
 
     Returns:
-        Plain values, which `json.dumps` accepts: `settings` as `load_checkpoint` understands them,
-        or None and the reason under `problem`; under `notes`, what it would rename. A file that
-        needs `num_segments` has both: everything else is known of it.
+        Values that `json.dumps` accepts. `settings` is the config with which `load_checkpoint`
+        would build the model, or None; `problem` is why it cannot; `notes` is what it would rename.
+        A file that needs `num_segments` has both `settings` and `problem`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -84,18 +84,18 @@ def describe(
         "file_bytes": Path(path).stat().st_size,
         "serialization": find_format(path),
         "variant": _variant(contents, checkpoint),
-        "epoch": _plain(contents.get("epoch")),
-        "settings": None if checkpoint is None else _settings(checkpoint, problem is None),
+        "epoch": _to_plain(contents.get("epoch")),
+        "settings": None if checkpoint is None else _config(checkpoint, problem is None),
         "preprocessing": preprocessing,
         "preprocessing_source": source,
         "notes": [] if checkpoint is None else list(checkpoint.report),
         "problem": problem,
         "entries": {
-            key_to_str(name): _plain(value)
+            key_to_str(name): _to_plain(value)
             for name, value in contents.items()
             if name not in _SUMMARISED
         },
-        "args": _plain(contents.get("args", contents.get("hyper_parameters"))),
+        "args": _to_plain(contents.get("args", contents.get("hyper_parameters"))),
         "optimizer": _optimizer(_optimizer_state(contents)),
         "weights": [_weight(name, value) for name, value in weights.items()],
         "totals": _totals(weights),
@@ -103,7 +103,7 @@ def describe(
 
 
 def _variant(contents: Mapping[Any, Any], checkpoint: Checkpoint | None) -> str | None:
-    """Name of the kind of model: the one that it is, or else what the file says."""
+    """Return the kind of model, or else what the file says that it is."""
     if checkpoint is None:
         model_type = contents.get("model_type")
         return None if model_type is None else key_to_str(model_type).upper()
@@ -111,23 +111,23 @@ def _variant(contents: Mapping[Any, Any], checkpoint: Checkpoint | None) -> str 
     return "TSM-NL" if settings.non_local else settings.model_type.upper()
 
 
-def _settings(checkpoint: Checkpoint, with_segments: bool) -> dict[str, Any]:
-    """The model as `load_checkpoint` would build it: the documented entries, and class counts."""
+def _config(checkpoint: Checkpoint, with_segments: bool) -> dict[str, Any]:
+    """Return the config of the model: the documented fields, and class counts."""
     entries = to_dictionary(replace(checkpoint, args={}))
-    settings = {name: value for name, value in entries.items() if name not in _SHOWN_APART}
-    del settings["epoch"]
+    config = {name: value for name, value in entries.items() if name not in _SHOWN_APART}
+    del config["epoch"]
     if not with_segments:
-        settings["segment_count"] = None
-    return {**settings, "num_class": _plain(checkpoint.config.num_class)}
+        config["segment_count"] = None
+    return {**config, "num_class": _to_plain(checkpoint.config.num_class)}
 
 
 def _preprocessing(checkpoint: Checkpoint | None) -> tuple[dict[str, Any] | None, str | None]:
-    """The input that the weights expect, where that is known, and who says so."""
+    """Return the input that the weights expect, where that is known, and who says so."""
     if checkpoint is None:
         return None, None
     settings = checkpoint.config
     if settings.preprocessing is not None:
-        return _plain(asdict(settings.preprocessing)), "recorded in the file"
+        return _to_plain(asdict(settings.preprocessing)), "recorded in the file"
     try:
         published = find_published(
             settings.model_type,
@@ -139,11 +139,11 @@ def _preprocessing(checkpoint: Checkpoint | None) -> tuple[dict[str, Any] | None
     except ValueError:
         return None, None
     theirs = asdict(published.config)["preprocessing"]
-    return _plain(theirs), "that of the published weights of this kind"
+    return _to_plain(theirs), "that of the published weights of this kind"
 
 
 def _optimizer_state(contents: Mapping[Any, Any]) -> Any:
-    """State of the optimiser; Lightning has a list of them, usually of one."""
+    """Return the state of the optimiser; Lightning has a list of them, usually of one."""
     states = contents.get("optimizer_states")
     if "optimizer" not in contents and isinstance(states, list) and len(states) == 1:
         return states[0]
@@ -151,14 +151,14 @@ def _optimizer_state(contents: Mapping[Any, Any]) -> Any:
 
 
 def _optimizer(state: Any) -> dict[str, Any] | None:
-    """Parameter groups without their parameters, and a summary of the state."""
+    """Return the parameter groups without their parameters, and a summary of the state."""
     if state is None:
         return None
     if not isinstance(state, Mapping) or not isinstance(state.get("param_groups"), list):
-        return {"unknown": _plain(state)}
+        return {"unknown": _to_plain(state)}
     groups = []
     for group in state["param_groups"]:
-        options = _plain(group)
+        options = _to_plain(group)
         if isinstance(options, dict) and isinstance(options.get("params"), list):
             options["params"] = len(options["params"])
         groups.append(options)
@@ -206,13 +206,13 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _plain(value: Any) -> Any:
-    """A value of any kind in the kinds that JSON has, cut short where it is very large."""
+def _to_plain(value: Any) -> Any:
+    """Return a value in the kinds that JSON has, cut short where it is very large."""
     return _json_value(value, 0, itertools.count())
 
 
 def _json_value(value: Any, depth: int, values: "itertools.count[int]") -> Any:
-    if depth > _DEEPEST or next(values) > _MOST:
+    if depth > _MAX_DEPTH or next(values) > _MAX_VALUES:
         return "..."
     if isinstance(value, np.generic):
         value = value.item()
@@ -233,10 +233,10 @@ def _json_value(value: Any, depth: int, values: "itertools.count[int]") -> Any:
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         parts = {
             key_to_str(key): _json_value(item, depth + 1, values)
-            for key, item in itertools.islice(items, _LONGEST)
+            for key, item in itertools.islice(items, _MAX_ITEMS)
         }
-        if len(value) > _LONGEST:
-            parts["..."] = f"{len(value) - _LONGEST:,} more"
+        if len(value) > _MAX_ITEMS:
+            parts["..."] = f"{len(value) - _MAX_ITEMS:,} more"
         return parts if isinstance(value, Mapping) else list(parts.values())
     if isinstance(value, Tensor):
         if value.numel() == 1 and value.device.type != "meta":
@@ -245,63 +245,63 @@ def _json_value(value: Any, depth: int, values: "itertools.count[int]") -> Any:
     return str(value) if isinstance(value, torch.dtype | torch.device) else show(value)
 
 
-def _text(details: Mapping[str, Any]) -> str:
-    """The details for people: a section each, in aligned columns."""
+def _format(details: Mapping[str, Any]) -> str:
+    """Format the details for people: a section each, in aligned columns."""
     file = {
         "file": details["path"],
         "size": f"{details['file_bytes']:,} bytes, {details['serialization']} serialisation",
         "variant": details["variant"],
         "epoch": details["epoch"],
     }
-    sections = [_columns(file)]
+    sections = [_format_columns(file)]
     if details["problem"] is not None:
         sections += [f"load_checkpoint cannot load it: {details['problem']}"]
     if details["settings"] is None:
-        sections += ["Entries\n" + _columns(details["entries"])]
+        sections += ["Entries\n" + _format_columns(details["entries"])]
     else:
-        settings = dict(details["settings"])
-        if isinstance(settings["num_class"], list):
-            settings["num_class"] = "{} verbs, {} nouns".format(*settings["num_class"])
-        sections += ["Settings\n" + _columns(settings)]
+        config = dict(details["settings"])
+        if isinstance(config["num_class"], list):
+            config["num_class"] = "{} verbs, {} nouns".format(*config["num_class"])
+        sections += ["Settings\n" + _format_columns(config)]
         extra = {
             name: value
             for name, value in details["entries"].items()
-            if name not in (*settings, *_SHOWN_APART, "epoch")
+            if name not in (*config, *_SHOWN_APART, "epoch")
         }
         if extra:
-            sections += ["Other entries\n" + _columns(extra)]
+            sections += ["Other entries\n" + _format_columns(extra)]
     if details["preprocessing"] is not None:
         title = f"Preprocessing ({details['preprocessing_source']})"
-        sections += [f"{title}\n{_columns(details['preprocessing'])}"]
-    sections += ["Training arguments\n" + _columns(_named("args", details["args"]))]
-    sections += ["Optimizer\n" + _optimizer_text(details["optimizer"])]
+        sections += [f"{title}\n{_format_columns(details['preprocessing'])}"]
+    sections += ["Training arguments\n" + _format_columns(_as_rows("args", details["args"]))]
+    sections += ["Optimizer\n" + _format_optimizer(details["optimizer"])]
     notes = "".join(f"\n  on loading: {note}" for note in details["notes"])
-    sections += [f"Weights{notes}\n{_weights_text(details['weights'])}"]
+    sections += [f"Weights{notes}\n{_format_weights(details['weights'])}"]
     totals = details["totals"]
     sections += ["{tensors:,} tensors, {parameters:,} parameters, {bytes:,} bytes".format(**totals)]
     return "\n\n".join(sections)
 
 
-def _optimizer_text(optimizer: Mapping[str, Any] | None) -> str:
+def _format_optimizer(optimizer: Mapping[str, Any] | None) -> str:
     if optimizer is None or "unknown" in optimizer:
-        return _columns(optimizer or {})
+        return _format_columns(optimizer or {})
     rows = {f"group {index}": group for index, group in enumerate(optimizer["param_groups"])}
     rows["state"] = ", ".join(f"{count:,} {what}" for what, count in optimizer["state"].items())
-    return _columns(rows)
+    return _format_columns(rows)
 
 
-def _named(name: str, value: Any) -> Mapping[str, Any]:
-    """A value as rows; one of its own for what is no dictionary, and none for None."""
+def _as_rows(name: str, value: Any) -> Mapping[str, Any]:
+    """Return a value as rows: one for what is no dictionary, none for None."""
     if isinstance(value, Mapping):
         return value
     return {} if value is None else {name: value}
 
 
-def _weights_text(weights: list[dict[str, Any]]) -> str:
+def _format_weights(weights: list[dict[str, Any]]) -> str:
     rows = [
         (
-            _shown(weight["name"]),
-            "" if weight["shape"] is None else _shown(weight["shape"]),
+            _format_value(weight["name"]),
+            "" if weight["shape"] is None else _format_value(weight["shape"]),
             weight["dtype"],
         )
         for weight in weights
@@ -310,28 +310,30 @@ def _weights_text(weights: list[dict[str, Any]]) -> str:
     return "\n".join(f"  {name:<{names}}  {shape:<{shapes}}  {kind}" for name, shape, kind in rows)
 
 
-def _columns(values: Mapping[str, Any]) -> str:
+def _format_columns(values: Mapping[str, Any]) -> str:
     if not values:
         return "  none"
-    rows = [(_shown(name), _shown(value)) for name, value in values.items()]
+    rows = [(_format_value(name), _format_value(value)) for name, value in values.items()]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 
 
-def _shown(value: Any) -> str:
-    """A value on one line, without anything that a terminal would obey."""
+def _format_value(value: Any) -> str:
+    """Format a value on one line, without anything that a terminal would obey."""
     if isinstance(value, Mapping):
         # Options of an optimiser that are not in use would fill the line.
         used = {name: item for name, item in value.items() if item is not None}
-        return ", ".join(f"{_shown(name)}={_shown(item)}" for name, item in used.items())
+        return ", ".join(
+            f"{_format_value(name)}={_format_value(item)}" for name, item in used.items()
+        )
     if isinstance(value, list):
-        return f"({', '.join(map(_shown, value))}{',' if len(value) == 1 else ''})"
+        return f"({', '.join(map(_format_value, value))}{',' if len(value) == 1 else ''})"
     text = "-" if value is None else str(value)
     return text if text.isprintable() else ascii(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the program; returns the exit status."""
+    """Run the program and return the exit status."""
     parser = argparse.ArgumentParser(
         description="Print what a checkpoint file holds, without building a model.",
     )
@@ -347,7 +349,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (CheckpointError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
-    text = json.dumps(details, indent=2) if options.json else _text(details)
+    text = json.dumps(details, indent=2) if options.json else _format(details)
     encoding = sys.stdout.encoding or "utf-8"
     text = text.encode(encoding, "backslashreplace").decode(encoding)  # not every terminal is UTF-8
     try:
