@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.benchmark import Measurement, Timer
 
 from data.synthetic import make_video
+from presets import evaluation_transform, training_transform
 from tools import benchmark
-from transforms import evaluation_transform, training_transform
 from tsn import TSN
 
 MODELS = ("TSN", "TRN", "MTRN", "TSM")

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints.formats import find_format
 from helpers.equality import assert_equal
 from helpers.original_format import (
     Global,
@@ -28,6 +27,7 @@ from helpers.other_projects import lightning, release
 from checkpoints.files import read_file
 from model_loader import load_checkpoint, save_checkpoint
 from tools.convert_checkpoint import convert, main
+from tools.options import find_format
 
 PROGRAM = Path(__file__).resolve().parent.parent / "tools" / "convert_checkpoint.py"
 OPTIMIZER = {"state": {0: {"m": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}
