@@ -12,7 +12,6 @@ import torch
 from helpers.hostile_bombs import BOMBS
 from helpers.hostile_payloads import PAYLOADS, PLACES
 from helpers.hub_cache import hub_cache_fixture, write_class_names  # noqa: F401 -- a fixture
-from helpers.hub_programs import COLLISIONS
 
 from data.synthetic import make_video
 from model_loader import save_checkpoint
@@ -204,7 +203,6 @@ def test_reliability_claims_no_more_than_the_tests_try() -> None:
     reference = json.loads((REPOSITORY / "tests/reference/models.json").read_text())
     tried = {
         "test_hostile_files.py": 2 * len(PAYLOADS) * len(PLACES) + len(BOMBS),
-        "test_hub_surroundings.py": len(COLLISIONS),
         "test_reference.py": len(reference),
     }
     claims = re.findall(r"^\| (?:more than )?(\d+) .*pytest tests/(\w+\.py)", PAGES["reliability"],
