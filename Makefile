@@ -3,6 +3,7 @@
 #   make check      the same with the developers' tools, and the essential tests: a minute
 #   make test       all tests that are not slow, the essential ones among them: five minutes
 #   make test-slow  the slow ones, and more examples for those of hypothesis: four minutes
+#   make docs       the pages of docs/ as a site, in site/
 #   make test-oldest  what make test runs, with the oldest versions that requirements.txt admits
 #                     (Python 3.11, since newer ones have no wheels of some of them)
 
@@ -10,7 +11,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test test-slow test-oldest lint pillow-simd clean
+.PHONY: demo check test test-slow test-oldest lint docs pillow-simd clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python demo.py
@@ -33,6 +34,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The reference pages, into site/; a broken link is an error.
+docs: $(VENV)/.installed-docs
+	$(BIN)/mkdocs build --strict
 
 # Pillow-SIMD is built from source (a C compiler and the headers of zlib and libjpeg are needed).
 # It takes the place of Pillow, under the same module name, until a change of the requirements brings
@@ -58,6 +63,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(BIN)/pip install --requirement requirements-dev.txt
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/bin/python requirements-docs.txt
+	$(BIN)/pip install --requirement requirements-docs.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png benchmark.json \
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png benchmark.json \
 		benchmark.png
