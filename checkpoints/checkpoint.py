@@ -18,18 +18,16 @@ from checkpoints.values import to_plain
 
 __all__ = ["parse_checkpoint", "read_checkpoint"]
 
+# One for each layout; the first that matches is taken.
 _CONVERTERS: tuple[type[Converter], ...] = (
     DocumentedConverter,
     C1Converter,
     MMActionConverter,
     ReleaseConverter,
 )
-"""One for each layout; the first that matches is taken."""
 _TENSORS = ("state_dict", "optimizer", "optimizer_states")
-_WEIGHTS = (
-    *("model_state_dict", "model", "module", "net", "weights"),
-    *("ema", "ema_state_dict", "state_dict_ema"),
-)
+_WEIGHTS = ("model_state_dict", "model", "module", "net", "weights", "ema", "ema_state_dict",
+            "state_dict_ema")  # fmt: skip
 """Names that the entry `state_dict` has in files of other programs, the likeliest first."""
 
 

@@ -24,8 +24,8 @@ MODEL_OPTIONS: dict[str, tuple[str, ...]] = {
 class ModelConfig:
     """What it takes to build a model, apart from its weights; names as in the constructors.
 
-    `model_type` is a key of `MODEL_OPTIONS`; options of other model types keep their defaults.
-    `dropout` and `preprocessing` are None where a file does not record them: the model's own hold.
+    Options of other model types keep their defaults. `dropout` and `preprocessing` are None where a
+    file does not record them: the model's own hold.
     """
 
     model_type: str
@@ -54,9 +54,9 @@ class Checkpoint:
     Attributes:
         config: what to build.
         state_dict: the weights, under the model's own names.
-        epoch: number of the last epoch, where the file records it.
-        args: training options as plain values, empty where the file has none.
-        optimizer: state of the optimiser, where the file has one.
+        epoch: number of the last epoch.
+        args: training options as plain values.
+        optimizer: state of the optimiser.
         report: what was renamed, split, left out or assumed, one message per change.
         contents: the dictionary as the file holds it; empty where there is no file.
     """

@@ -21,11 +21,10 @@ class Converter(ABC):
     Args:
         contents: the dictionary in the file, with the weights under `state_dict`.
         num_segments: T according to the caller; None where it is left to the file.
-        report: what was found already, one message per change.
+        report: gets one message per change: what was renamed, split, left out or assumed.
 
     Attributes:
         state: the weights, under names that the subclass changes step by step.
-        report: what was renamed, split, left out or assumed, one message per change.
     """
 
     strict = False
@@ -51,11 +50,7 @@ class Converter(ABC):
         """Return what to build, and leave the weights for it in `state`."""
 
     def convert(self) -> Checkpoint:
-        """Return the checkpoint in the terms of this library.
-
-        Raises:
-            CheckpointError: if the file holds something else, or a model that cannot be built here.
-        """
+        """Return the checkpoint in the terms of this library."""
         config = self.config()
         return Checkpoint(
             config=config,
@@ -109,12 +104,7 @@ class Converter(ABC):
         """Return the options of a shift network that the names of its weights tell."""
         options = infer_shift(self.state)
         place, every = options["shift_place"], options["shift_every"]
-        blocks = "all blocks"
-        if every > 1:
-            blocks = f"blocks 0, {every}, {2 * every}, ... of every stage"
-        self.report.append(
-            f"read shift_place {place!r} and shift_every {every} ({blocks}) off the names"
-        )
+        self.report.append(f"read shift_place {place!r} and shift_every {every} off the names")
         for name in ("temporal_pool", "non_local"):
             if options[name]:
                 self.report.append(f"found {name} in the names")

@@ -14,7 +14,7 @@ from typing import Any
 from checkpoints.architecture import infer_num_class, input_channels
 from checkpoints.config import MODEL_OPTIONS, Checkpoint, ModelConfig
 from checkpoints.converter import Converter, make_preprocessing
-from checkpoints.errors import CheckpointError, key_to_str, list_names, show, type_name
+from checkpoints.errors import CheckpointError, key_to_str, show
 from checkpoints.fields import Fields
 from checkpoints.values import to_plain
 from data.preprocessing import Preprocessing
@@ -123,9 +123,8 @@ class DocumentedConverter(Converter):
             return None
         names = [field.name for field in fields(Preprocessing)]
         if not isinstance(entry, Mapping) or set(entry) != set(names):
-            found = list_names(entry) if isinstance(entry, Mapping) else type_name(entry)
             raise CheckpointError(
-                f"preprocessing must have the entries {', '.join(names)}, got {found}"
+                f"preprocessing must have the entries {', '.join(names)}, got {show(entry)}"
             )
         low_high = self.fields.floats("preprocessing.input_range")
         return make_preprocessing(

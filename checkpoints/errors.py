@@ -11,7 +11,6 @@ __all__ = ["CheckpointError", "UnknownSegmentsError", "corrupt_file_error", "joi
            "key_to_str", "list_names", "show", "type_name"]  # fmt: skip
 
 _MAX_NAMES_SHOWN = 5
-_MAX_NAME_LENGTH_SHOWN = 200
 
 
 class CheckpointError(ValueError):
@@ -79,13 +78,8 @@ def list_names(keys: Iterable[Any]) -> str:
 
 def join_names(names: list[str]) -> str:
     """Return the first few names, and how many more there are."""
-    listed = ", ".join(map(_on_one_line, names[:_MAX_NAMES_SHOWN]))
+    short = [n if len(n) <= 200 else f"{n[:200]}..." for n in names[:_MAX_NAMES_SHOWN]]
+    # Without what a terminal would obey.
+    listed = ", ".join(n if n.isprintable() else ascii(n)[1:-1] for n in short)
     more = len(names) - _MAX_NAMES_SHOWN
     return f"{listed} and {more} more" if more > 0 else listed
-
-
-def _on_one_line(name: str) -> str:
-    """Return a name without what a terminal would obey, and not too long."""
-    if len(name) > _MAX_NAME_LENGTH_SHOWN:
-        name = f"{name[:_MAX_NAME_LENGTH_SHOWN]}..."
-    return name if name.isprintable() else ascii(name)[1:-1]

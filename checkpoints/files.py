@@ -74,7 +74,9 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
             f"it where Python finds it"
         ) from error
     except Exception as error:  # a damaged file raises nearly anything from the depths of torch
-        if name := _forbidden_name(error):
+        refused = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed|whose module)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and refused:
+            name = refused[1]
             if name.startswith("mmengine."):
                 raise CheckpointError(
                     f"{path} holds {name!r}: it is a training file of mmaction2. Where that is "
@@ -97,9 +99,7 @@ def _validate_file(path: Path) -> None:
             with zipfile.ZipFile(path) as archive:
                 _validate_archive(archive, path.stat().st_size)
         except zipfile.BadZipFile as error:
-            raise ValueError(
-                "the archive is cut short or damaged: copy or fetch it again"
-            ) from error
+            raise ValueError("the archive is cut short: copy or fetch it again") from error
     elif start[:2] != b"\x80\x02":
         hints = {b"": "it is empty", b"vers": "a pointer of git-lfs: git lfs pull fetches the file"}
         page = "a web page, not the file" if start.lstrip()[:1] == b"<" else ""
@@ -152,14 +152,6 @@ def _allow_listed() -> Iterator[None]:
         missing = [(kind, name) for name, kind in ALLOWED.items() if name not in present]
         with torch.serialization.safe_globals(missing):  # type: ignore[arg-type]  # pairs are legal
             yield
-
-
-def _forbidden_name(error: Exception) -> str | None:
-    """Return the name that torch's reader refuses, if that is why it failed."""
-    if not isinstance(error, pickle.UnpicklingError):
-        return None
-    match = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed|whose module)", str(error))
-    return match and match[1]
 
 
 def write_file(

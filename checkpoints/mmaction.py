@@ -33,8 +33,6 @@ _RENAMED = (
 class MMActionConverter(ReleaseConverter):
     """Reads checkpoints of mmaction2."""
 
-    read = ReleaseConverter.read - {"optimizer"}
-
     @staticmethod
     def matches(contents: Mapping[Any, Any]) -> bool:
         """Return whether the weights have names that only mmaction2 gives."""
@@ -62,7 +60,3 @@ class MMActionConverter(ReleaseConverter):
             self.state = {k: tensor for k, tensor in self.state.items() if k not in extra}
             self.report.append(f"left out what is not the model's: {list_names(extra)}")
         return super().clean()
-
-    def recorded_backbone(self) -> str | None:
-        """Return None: the configuration in `meta` is a program's text."""
-        return None

@@ -66,9 +66,13 @@ class ReleaseConverter(Converter):
         segments, width = infer_relation(model_type, self.state)
         if segments is not None:
             self.report.append(f"read {segments} segments off the widths of the relation")
-        modality, new_length = self.modality()
+        modality, new_length = infer_modality(self.state)
+        if modality != "RGB":
+            self.report.append(
+                f"read modality {modality} with new_length {new_length} off the first convolution"
+            )
         shift = self.shift() if model_type == "tsm" else {}
-        arch = self.backbone(self.recorded_backbone())
+        arch = self.backbone(self.fields.str("arch", None))
         per_scale = model_type == "mtrn" and renamed
         self.report_assumed(
             [
@@ -92,21 +96,6 @@ class ReleaseConverter(Converter):
             **shift,
         )
 
-    def recorded_backbone(self) -> str | None:
-        """Return the backbone that the file names, if it does."""
-        return self.fields.str("arch", None)
-
-    def modality(self) -> tuple[str, int]:
-        """Return modality and `new_length`, as the first convolution tells them."""
-        modality, length = infer_modality(self.state)
-        if modality != "RGB":
-            channels = length * (2 if modality == "Flow" else 3)
-            self.report.append(
-                f"read modality {modality} with new_length {length} off the first convolution, "
-                f"which takes {channels} channels"
-            )
-        return modality, length
-
     def clean(self) -> tuple[float | None, bool]:
         """Leave in `state` what a model here holds, under its names.
 
@@ -114,9 +103,7 @@ class ReleaseConverter(Converter):
             The dropout, where the names tell it, and whether a relation had TRN's names.
         """
         self._require_readable()
-        lightning = "hyper_parameters" in self.contents or (
-            "pytorch-lightning_version" in self.contents
-        )
+        lightning = {"hyper_parameters", "pytorch-lightning_version"} & self.contents.keys()
         if lightning and (left_out := self.contents.keys() - self.read):
             self.report.append(f"left out Lightning's entries {list_names(left_out)}")
         dropout = self._drop_last_layer()

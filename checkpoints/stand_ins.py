@@ -41,12 +41,7 @@ def _empty_dictionary(*arguments: object) -> dict[Any, Any]:
 
 
 class _NumpyType:
-    """Stands for a NumPy dtype, which takes forged sizes at their word and can crash Python.
-
-    Args:
-        code: kind and bytes of a scalar, such as "f8".
-        options: what else NumPy passes; of no importance for scalars.
-    """
+    """Stands for a NumPy dtype, which takes forged sizes at their word and can crash Python."""
 
     def __init__(self, code: str, *options: object) -> None:
         if not re.fullmatch(r"b1|[iu][1248]|f[248]|c(8|16)|[SU]\d{1,6}", code):

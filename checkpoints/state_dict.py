@@ -56,13 +56,9 @@ def clean_state_dict(entry: Any, *, strict: bool = False) -> tuple[dict[str, Ten
     dropped = []
     renamed = [name for clean, name in original.items() if name != clean]
     if renamed:
-        prefixes = [part for part in _WRAPPERS if any(part in parts[name] for name in renamed)]
-        listed = " and ".join(f"'{part}.'" for part in prefixes)
-        everywhere = "all " * (len(renamed) == len(original))
-        dropped.append(
-            f"removed the prefix{'es' * (len(prefixes) > 1)} {listed} from {everywhere}"
-            f"{len(renamed)} names"
-        )
+        prefixes = [f"'{w}.'" for w in _WRAPPERS if any(w in parts[name] for name in renamed)]
+        count = f"{len(renamed)} of {len(original)} names"
+        dropped.append(f"removed the prefixes {' and '.join(prefixes)} from {count}")
     if left_out := entry.keys() - original.values():
         dropped.append(f"left out what is not the model's: {list_names(left_out)}")
     message = ["; ".join(dropped)] if dropped else []

@@ -29,61 +29,52 @@ def to_plain(value: Any, name: str | None = None) -> Any:
         CheckpointError: if it is nested too deeply.
         ValueError: if it has a name and holds what could not be read without running code.
     """
+    # Each value is copied once, however often others refer to it: a small file can hold 2^100
+    # paths. It is kept beside its copy, so that no other gets its identity.
+    done: dict[int, tuple[Any, Any]] = {}
+
+    def copy(value: Any, place: str) -> Any:
+        if id(value) in done:
+            return done[id(value)][1]
+        plain: Any
+        if isinstance(value, Mapping):
+            plain = done.setdefault(id(value), (value, {}))[1]
+            for key, item in value.items():
+                plain[copy(key, place)] = copy(item, f"{place}[{show(key)}]")
+        elif isinstance(value, list):
+            plain = done.setdefault(id(value), (value, []))[1]
+            plain.extend(copy(item, f"an item of {place}") for item in value)
+        elif isinstance(value, tuple | set) and not isinstance(value, torch.Size):
+            items = (copy(item, f"an item of {place}") for item in value)
+            plain = set(items) if isinstance(value, set) else tuple(items)
+        elif isinstance(value, Namespace):
+            plain = done.setdefault(id(value), (value, Namespace()))[1]
+            vars(plain).update(copy(vars(value), place))
+        elif isinstance(value, ConfigNode):
+            done[id(value)] = value, None  # a node within itself holds nothing
+            plain = copy(value.content, place)
+        else:
+            return _leaf(value, place if name else None)
+        done[id(value)] = value, plain
+        return plain
+
     try:
-        return _Walker(strict=name is not None).plain(value, name or "")
+        return copy(value, name or "")
     except RecursionError as error:
         raise CheckpointError("the file holds values that are nested too deeply") from error
 
 
-class _Walker:
-    """Copies each value once, however often others refer to it: a small file can hold 2^100 paths.
-
-    Args:
-        strict: whether to refuse what has no plain form.
-    """
-
-    def __init__(self, *, strict: bool) -> None:
-        self._strict = strict
-        # The value is kept beside its copy, so that no other gets its identity.
-        self._done: dict[int, tuple[Any, Any]] = {}
-
-    def plain(self, value: Any, place: str) -> Any:
-        """Return a value in plain ones; `place` is where it stands, for an error."""
-        if id(value) in self._done:
-            return self._done[id(value)][1]
-        plain: Any
-        if isinstance(value, Mapping):
-            plain = self._done.setdefault(id(value), (value, {}))[1]
-            for key, item in value.items():
-                plain[self.plain(key, place)] = self.plain(item, f"{place}[{show(key)}]")
-        elif isinstance(value, list):
-            plain = self._done.setdefault(id(value), (value, []))[1]
-            plain.extend(self.plain(item, f"an item of {place}") for item in value)
-        elif isinstance(value, tuple | set) and not isinstance(value, torch.Size):
-            items = (self.plain(item, f"an item of {place}") for item in value)
-            plain = set(items) if isinstance(value, set) else tuple(items)
-        elif isinstance(value, Namespace):
-            plain = self._done.setdefault(id(value), (value, Namespace()))[1]
-            vars(plain).update(self.plain(vars(value), place))
-        elif isinstance(value, ConfigNode):
-            self._done[id(value)] = value, None  # a node within itself holds nothing
-            plain = self.plain(value.content, place)
-        else:
-            return self._leaf(value, place)
-        self._done[id(value)] = value, plain
-        return plain
-
-    def _leaf(self, value: Any, place: str) -> Any:
-        if value is ConfigNode:
-            return "omegaconf"
-        if isinstance(value, PurePath):
-            return str(value)
-        if isinstance(value, np.generic):
-            return value.item()
-        sparse = isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized)
-        if self._strict and (type(value) not in _PLAIN_TYPES or sparse):
-            raise ValueError(
-                f"{place} must be a plain value (a number, a string, a path, a list or dictionary "
-                f"of these), which can be read without running code, got {show(value)}"
-            )
-        return value
+def _leaf(value: Any, place: str | None) -> Any:
+    if value is ConfigNode:
+        return "omegaconf"
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    sparse = isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized)
+    if place is not None and (type(value) not in _PLAIN_TYPES or sparse):
+        raise ValueError(
+            f"{place} must be a plain value (a number, a string, a path, a list or dictionary of "
+            f"these), which can be read without running code, got {show(value)}"
+        )
+    return value

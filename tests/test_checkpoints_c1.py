@@ -180,8 +180,9 @@ def test_the_report_names_what_was_done(tmp_path: Path) -> None:
     _, contents = c1_small("multi-scale TRN")
     contents["state_dict"]["criterion.weight"] = torch.ones(2)
     report = load_checkpoint(write(contents, tmp_path / "file")).load_report
+    count = len(contents["state_dict"]) - 1
     assert list(report) == [
-        f"removed the prefix 'model.' from all {len(contents['state_dict']) - 1} names; left out "
+        f"removed the prefixes 'model.' from {count} of {count} names; left out "
         "what is not the model's: criterion.weight",
         "left out Lightning's entries callbacks, global_step, lr_schedulers, optimizer_states, "
         "pytorch-lightning_version",
@@ -194,10 +195,11 @@ def test_the_report_names_what_was_done(tmp_path: Path) -> None:
     report = load_checkpoint(
         write(release(small("TSM")), tmp_path / "file"), num_segments=4
     ).load_report
+    count = len(small("TSM").state_dict())
     assert list(report) == [
-        f"removed the prefix 'module.' from all {len(small('TSM').state_dict())} names",
+        f"removed the prefixes 'module.' from {count} of {count} names",
         "took the model as a TSM, by the names of its weights",
-        "read shift_place 'blockres' and shift_every 1 (all blocks) off the names",
+        "read shift_place 'blockres' and shift_every 1 off the names",
         "assumed what the file does not record: the usual preprocessing of resnet18, "
         "consensus_type 'avg', shift_div 8",
     ]

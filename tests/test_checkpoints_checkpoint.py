@@ -134,8 +134,8 @@ SHARED = torch.ones(250)
         (contents(args=Namespace(dropout=[1])), r"dropout must be a number, got \[1\]"),
         (contents("tsm", shift_div=torch.ones(2)), "shift_div must be a number"),
         (contents(modality="Flow", args=Namespace(flow_length="x")), "flow_length must be"),
-        (contents(preprocessing=3), "preprocessing must have the entries mean, std, .*, got int"),
-        (contents(preprocessing={"mean": [1.0]}), "preprocessing must have .*, got mean"),
+        (contents(preprocessing=3), "preprocessing must have the entries mean, std, .*, got 3"),
+        (contents(preprocessing={"mean": [1.0]}), "preprocessing must have .*, got {.mean"),
     ],
 )
 def test_what_is_no_checkpoint_of_this_format(tmp_path: Path, bad: Any, message: str) -> None:

@@ -235,7 +235,7 @@ def test_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"\n<!DOCTYPE html>", "a web page, not the file"),
         (b"\xff\xd8\xff\xe0", "neither a file of torch.save nor of safetensors"),
-        (b"PK\x03\x04" + bytes(100), "cut short or damaged: copy or fetch it again"),
+        (b"PK\x03\x04" + bytes(100), "cut short: copy or fetch it again"),
     ],
 )
 def test_what_a_wrong_file_is(tmp_path: Path, content: bytes, hint: str) -> None:

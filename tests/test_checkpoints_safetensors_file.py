@@ -153,7 +153,6 @@ ONE = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     ("header", "message"),
     [
         (b"{" + b" " * 10, "damaged"),
-        (b"{}" + b" " * 2**23, "header of 8,388,610 bytes; 4,194,304 are the most"),
         ({"a": {**ONE, "shape": [2**40]}}, "damaged"),
         ({"a": {**ONE, "shape": [2**62, 4]}}, "damaged"),
         ({"a": {**ONE, "data_offsets": [0, 2**40]}}, "damaged"),

@@ -79,18 +79,18 @@ def wrap(names: str, module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("wrappers", "parts", "prefixes"),
     [
-        ("compile", {}, "prefix '_orig_mod.' from all 4 names"),
-        ("parallel.compile", {}, "prefixes '_orig_mod.' and 'module.' from all 4 names"),
-        ("compile.parallel", {}, "prefixes '_orig_mod.' and 'module.' from all 4 names"),
-        ("average", {}, "prefix 'module.' from all 4 names; left out what is not .*: n_averaged"),
+        ("compile", {}, "prefixes '_orig_mod.' from 4 of 4 names"),
+        ("parallel.compile", {}, "prefixes '_orig_mod.' and 'module.' from 4 of 4 names"),
+        ("compile.parallel", {}, "prefixes '_orig_mod.' and 'module.' from 4 of 4 names"),
+        ("average", {}, "prefixes 'module.' from 4 of 4 names; left out what .*: n_averaged"),
         ("average.compile.parallel", {}, "prefixes '_orig_mod.' and 'module.' .*: n_averaged"),
         ("compile.average", {}, "prefixes '_orig_mod.' and 'module.' .*: _orig_mod.n_averaged"),
-        ("lightning", {}, "prefix 'model.' from all 4 names"),
-        ("parallel.lightning.compile", {}, "'_orig_mod.' and 'module.' and 'model.' from all 4"),
-        ("average.lightning", {}, "'module.' and 'model.' from all 4 names; .*: n_averaged"),
-        ("", {"base_model": "compile"}, "prefix '_orig_mod.' from 2 names"),
-        ("", {"base_model": "parallel"}, "prefix 'module.' from 2 names"),
-        ("lightning", {"base_model": "compile.parallel", "fc_verb": "compile"}, "from all 4 names"),
+        ("lightning", {}, "prefixes 'model.' from 4 of 4 names"),
+        ("parallel.lightning.compile", {}, "'_orig_mod.' and 'module.' and 'model.' from 4 of 4"),
+        ("average.lightning", {}, "'module.' and 'model.' from 4 of 4 names; .*: n_averaged"),
+        ("", {"base_model": "compile"}, "prefixes '_orig_mod.' from 2 of 4 names"),
+        ("", {"base_model": "parallel"}, "prefixes 'module.' from 2 of 4 names"),
+        ("lightning", {"base_model": "compile.parallel", "fc_verb": "compile"}, "from 4 of 4"),
     ],
 )  # fmt: skip
 def test_names_in_wrappers(wrappers: str, parts: dict[str, str], prefixes: str) -> None:

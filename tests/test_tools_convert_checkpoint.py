@@ -89,7 +89,7 @@ def test_old_files_become_documented(
     assert main([str(old), "--output", str(new), *options]) == 0
     printed, errors = capsys.readouterr()
     assert errors == ""
-    assert "removed the prefix 'module.'" in printed
+    assert "removed the prefixes 'module.'" in printed
     assert printed.endswith(f"wrote {new}\n")
     assert old.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["new.pth.tar", "old.pth.tar"]

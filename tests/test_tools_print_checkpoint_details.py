@@ -204,7 +204,7 @@ def test_names_stand_as_in_the_file(tmp_path: Path, capsys) -> None:
     assert run([str(path)]) == 0
     printed = capsys.readouterr().out
     assert rows(printed)["module.fc_noun.weight"] == "(352, 8) float32"
-    assert "on loading: removed the prefix 'module.' from all 7 names" in printed
+    assert "on loading: removed the prefixes 'module.' from 7 of 7 names" in printed
 
 
 def test_old_model_types_are_explained(tmp_path: Path, capsys) -> None:

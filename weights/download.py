@@ -10,10 +10,6 @@ hold for everything that is fetched: published weights, ImageNet weights, lists 
   first. They are only read, and files in them are used as they are.
 - EPIC_MODELS_URL: where a mirror has the files, such as `http://head-node:8000/epic`. It is tried
   before the original URL, which remains the fallback.
-
-Differences from `torch.hub.download_url_to_file`: of many processes one downloads and the others
-wait; failures that may pass are retried, stalls end; a body shorter than announced is refused, and
-an empty file never counts as cached; every error says which file to put where.
 """
 
 import errno
@@ -61,10 +57,7 @@ _LEFTOVER_SECONDS = 3600.0
 
 
 class DownloadError(OSError):
-    """A file could not be fetched; the message gives the URL, the reason and what to do.
-
-    An OSError, as are the errors of `urllib`, so code that handles those handles this one as well.
-    """
+    """A file could not be fetched; the message gives the URL, the reason and what to do."""
 
 
 class _TransferError(Exception):
@@ -87,12 +80,9 @@ def fetch(
 ) -> Path:
     """Return the copy of a file in EPIC_MODELS_DIR or in the cache, or download it into the cache.
 
-    A file that is there is trusted: it got into the cache by a rename after all checks, or because
-    the user put it there, and hashing it at every load would take time. An empty one is fetched
-    anew, since a full disk leaves such files. Nothing is written where the file is found.
-
-    A download that breaks off, times out or is refused for the moment (status 408, 429, 5xx) is
-    tried four times in all, from the first byte, with growing pauses between.
+    A file that is there is trusted, and not hashed again. An empty one is fetched anew, since a
+    full disk leaves such files. A download that breaks off, stalls, is shorter than announced or is
+    refused for the moment (status 408, 429, 5xx) is tried four times in all, from the first byte.
 
     While another process on any host that shares the directory downloads the same file, this one
     waits; if that takes five minutes, it downloads the file as well. It takes over within half a
