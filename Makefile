@@ -68,5 +68,4 @@ $(VENV)/.installed-docs: $(VENV)/bin/python requirements-docs.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png benchmark.json \
-		benchmark.png
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
