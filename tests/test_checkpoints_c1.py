@@ -161,8 +161,8 @@ def test_a_shifted_bn_inception_of_lightning(tmp_path: Path) -> None:
         randomised(TSN(C1_CLASSES, 4, "RGB", base_model="BNInception", pretrained=None)), "TSM"
     )
     loaded = load_checkpoint(write(contents, tmp_path / "file"))
-    settings = get_config(loaded)
-    assert (settings.model_type, settings.shift_place) == ("tsm", "block")
+    config = get_config(loaded)
+    assert (config.model_type, config.shift_place) == ("tsm", "block")
 
 
 def test_a_head_of_other_classes_stays_whole(tmp_path: Path) -> None:
@@ -283,8 +283,8 @@ def test_details_of_a_lightning_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = write(contents, tmp_path / "file")
     details = describe(path)
     assert (details["variant"], details["problem"]) == ("MTRN", None)
-    assert details["settings"]["num_class"] == [97, 300]
-    assert details["settings"]["classifier_pairing"] == "per-scale"
+    assert details["config"]["num_class"] == [97, 300]
+    assert details["config"]["classifier_pairing"] == "per-scale"
     assert details["preprocessing_source"] == "recorded in the file"
     assert details["args"]["learning"]["lr"] == 0.01
     assert details["optimizer"]["state"] == {"parameters": 1, "tensors": 1, "bytes": 8}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.original_format import prefixed, training_options
+from helpers.small_contents import contents, weights
 
 from checkpoints.checkpoint import parse_checkpoint, read_checkpoint
 from checkpoints.config import Checkpoint, ModelConfig
@@ -20,36 +21,7 @@ from checkpoints.files import write_file
 from data.preprocessing import Preprocessing
 
 
-def weights(*, classes: tuple[int, ...] = (5, 7), head: str = "tsn", channels: int = 3):
-    """The few weights that settings are read from."""
-    names = {
-        "tsn": ["fc_verb", "fc_noun"] if len(classes) == 2 else ["new_fc"],
-        "trn": [f"consensus.classifiers.{task}" for task in range(len(classes))],
-        "mtrn": [f"consensus.classifiers.0.{task}" for task in range(len(classes))],
-    }[head]
-    state = {"base_model.conv1.weight": torch.zeros(4, channels, 3, 3)}
-    if head != "tsn":
-        state["new_fc.weight"] = torch.zeros(16, 8)
-    state.update({f"{n}.weight": torch.zeros(c, 8) for n, c in zip(names, classes, strict=True)})
-    return state
-
-
-def contents(model_type: str = "tsn", *, without: tuple[str, ...] = (), **entries: Any) -> Any:
-    head = model_type if model_type in ("trn", "mtrn") else "tsn"
-    complete = {
-        "model_type": model_type,
-        "epoch": 80,
-        "segment_count": 8,
-        "modality": "RGB",
-        "arch": "resnet50",
-        "args": training_options(),
-        "state_dict": weights(head=head),
-        **entries,
-    }
-    return {name: value for name, value in complete.items() if name not in without}
-
-
-def settings(*arguments: Any, **entries: Any) -> ModelConfig:
+def config(*arguments: Any, **entries: Any) -> ModelConfig:
     return parse_checkpoint(contents(*arguments, **entries)).config
 
 
@@ -115,16 +87,16 @@ def test_old_shifting_files() -> None:
 def test_options_of_other_model_types_are_ignored() -> None:
     """`args` of one program hold the options of all."""
     args = training_options(non_local=True, shift_div=3, img_feature_dim=9, temporal_pool=True)
-    plain = settings("tsn", args=args)
-    assert plain == replace(settings("tsn"), shift_div=8, img_feature_dim=256)
+    plain = config("tsn", args=args)
+    assert plain == replace(config("tsn"), shift_div=8, img_feature_dim=256)
     assert not plain.non_local
-    assert settings("trn", args=args, img_feature_dim=16).img_feature_dim == 16
+    assert config("trn", args=args, img_feature_dim=16).img_feature_dim == 16
 
 
 @pytest.mark.parametrize("head", ["tsn", "trn", "mtrn"])
 @pytest.mark.parametrize("classes", [(125, 352), (97, 300), (174,), (1,)])
 def test_class_counts_come_from_the_weights(head: str, classes: tuple[int, ...]) -> None:
-    found = settings(head, state_dict=weights(head=head, classes=classes)).num_class
+    found = config(head, state_dict=weights(head=head, classes=classes)).num_class
     assert found == (classes if len(classes) == 2 else classes[0])
 
 
@@ -140,7 +112,7 @@ def test_class_counts_come_from_the_weights(head: str, classes: tuple[int, ...])
     ],
 )
 def test_length_of_a_snippet(modality, channels, args, entries, expected) -> None:
-    found = settings(
+    found = config(
         modality=modality,
         args=training_options(**args),
         state_dict=weights(channels=channels),
@@ -239,13 +211,13 @@ def test_everything_survives_the_file(tmp_path: Path, model_type: str) -> None:
 
 
 def test_what_the_original_reads_is_in_its_place() -> None:
-    flow = Checkpoint(config=settings(modality="Flow"), state_dict=STATE)
+    flow = Checkpoint(config=config(modality="Flow"), state_dict=STATE)
     written = to_dictionary(flow)
     assert type(written["args"]) is Namespace
     assert (written["args"].flow_length, written["args"].dropout) == (2, 0.4)
     assert type(written["state_dict"]) is OrderedDict
     # What an RGB model's training recorded for flow is nobody's business.
-    rgb = replace(flow, config=settings(), args={"flow_length": 5})
+    rgb = replace(flow, config=config(), args={"flow_length": 5})
     assert to_dictionary(rgb)["args"].flow_length == 5
     assert to_dictionary(replace(rgb, args={}))["args"].flow_length == 1
 
@@ -265,7 +237,7 @@ class Colour(enum.Enum):
     ],
 )
 def test_options_that_could_not_be_read_again(value: Any, name: str) -> None:
-    checkpoint = Checkpoint(config=settings(), state_dict=STATE, args={"x": value})
+    checkpoint = Checkpoint(config=config(), state_dict=STATE, args={"x": value})
     with pytest.raises(ValueError, match=f"{name} must be a plain value"):
         to_dictionary(checkpoint)
 
@@ -280,7 +252,7 @@ def test_options_that_could_not_be_read_again(value: Any, name: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("legacy", [True, False])
 def test_options_that_can_be_read_again(tmp_path: Path, value: Any, legacy: bool) -> None:
-    checkpoint = Checkpoint(config=settings(), state_dict=STATE, args={"x": value})
+    checkpoint = Checkpoint(config=config(), state_dict=STATE, args={"x": value})
     path = write_file(to_dictionary(checkpoint), tmp_path / "file", legacy=legacy)
     found = read_checkpoint(path).args["x"]
     assert type(found) is type(value)

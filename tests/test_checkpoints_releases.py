@@ -41,10 +41,10 @@ def test_outputs_of_the_other_projects(
     path = write(recorded_contents(name), tmp_path / "file", legacy=False)
     model = load_checkpoint(path, num_segments=recorded["num_segments"])
     path.unlink()
-    settings = get_config(model)
-    assert settings.model_type == recorded["family"].lower()
-    assert settings.arch == recorded["base_model"]
-    assert settings.shift_every == recorded.get("shift_every", 1)
+    config = get_config(model)
+    assert config.model_type == recorded["family"].lower()
+    assert config.arch == recorded["base_model"]
+    assert config.shift_every == recorded.get("shift_every", 1)
     clip = tensor_input((1, model.num_segments * 3, 224, 224), seed=5)
 
     def difference(expected: np.ndarray) -> float:
@@ -249,9 +249,9 @@ def test_details_of_a_release(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     details = describe(path)
     assert details["variant"] == "TSM"
     assert "pass num_segments" in details["problem"]
-    assert details["settings"]["segment_count"] is None
-    assert details["settings"]["shift_every"] == 2
-    assert details["settings"]["num_class"] == 3
+    assert details["config"]["segment_count"] is None
+    assert details["config"]["shift_every"] == 2
+    assert details["config"]["num_class"] == 3
     assert print_details([str(path)]) == 0
     printed = capsys.readouterr().out
     assert "cannot load it: the file does not record its number of segments" in printed
@@ -259,7 +259,7 @@ def test_details_of_a_release(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     alone = write(their_names(small("TRN").state_dict()), tmp_path / "alone")
     details = describe(alone)
     assert details["problem"] is None
-    assert details["settings"]["segment_count"] == 4
+    assert details["config"]["segment_count"] == 4
     assert all(weight["name"].startswith("module.") for weight in details["weights"])
 
 

@@ -142,8 +142,8 @@ def test_json(tmp_path: Path, capsys, model_type: str, old: bool) -> None:
     assert run([str(write(contents, tmp_path / "model.pth")), "--json"]) == 0
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert found["variant"] == model_type.upper()
-    assert found["settings"]["num_class"] == [5, 7]
-    assert found["settings"]["arch"] == "resnet18"
+    assert found["config"]["num_class"] == [5, 7]
+    assert found["config"]["arch"] == "resnet18"
     assert found["weights"] == [
         {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)[6:]}
         for name, tensor in contents["state_dict"].items()
@@ -249,7 +249,7 @@ def test_another_number_of_segments_is_shown(tmp_path: Path, capsys) -> None:
     path = write(small(), tmp_path / "model.pth")
     details = describe(path, num_segments=25)
     assert details["problem"] is None
-    assert details["settings"]["segment_count"] == 25
+    assert details["config"]["segment_count"] == 25
     assert details["notes"][-1] == "took num_segments as 25, as asked; the file records 8"
 
 

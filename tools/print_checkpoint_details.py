@@ -56,9 +56,9 @@ def describe(
         trust: whether the file may run any code while it is read.
 
     Returns:
-        Values that `json.dumps` accepts. `settings` is the config with which `load_checkpoint`
+        Values that `json.dumps` accepts. `config` is the config with which `load_checkpoint`
         would build the model, or None; `problem` is why it cannot; `notes` is what it would rename.
-        A file that needs `num_segments` has both `settings` and `problem`.
+        A file that needs `num_segments` has both `config` and `problem`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -85,7 +85,7 @@ def describe(
         "serialization": find_format(path),
         "variant": _variant(contents, checkpoint),
         "epoch": _to_plain(contents.get("epoch")),
-        "settings": None if checkpoint is None else _config(checkpoint, problem is None),
+        "config": None if checkpoint is None else _config(checkpoint, problem is None),
         "preprocessing": preprocessing,
         "preprocessing_source": source,
         "notes": [] if checkpoint is None else list(checkpoint.report),
@@ -107,8 +107,8 @@ def _variant(contents: Mapping[Any, Any], checkpoint: Checkpoint | None) -> str 
     if checkpoint is None:
         model_type = contents.get("model_type")
         return None if model_type is None else key_to_str(model_type).upper()
-    settings = checkpoint.config
-    return "TSM-NL" if settings.non_local else settings.model_type.upper()
+    config = checkpoint.config
+    return "TSM-NL" if config.non_local else config.model_type.upper()
 
 
 def _config(checkpoint: Checkpoint, with_segments: bool) -> dict[str, Any]:
@@ -125,16 +125,16 @@ def _preprocessing(checkpoint: Checkpoint | None) -> tuple[dict[str, Any] | None
     """Return the input that the weights expect, where that is known, and who says so."""
     if checkpoint is None:
         return None, None
-    settings = checkpoint.config
-    if settings.preprocessing is not None:
-        return _to_plain(asdict(settings.preprocessing)), "recorded in the file"
+    config = checkpoint.config
+    if config.preprocessing is not None:
+        return _to_plain(asdict(config.preprocessing)), "recorded in the file"
     try:
         published = find_published(
-            settings.model_type,
-            settings.arch,
-            settings.modality,
-            num_segments=settings.num_segments,
-            new_length=settings.new_length,
+            config.model_type,
+            config.arch,
+            config.modality,
+            num_segments=config.num_segments,
+            new_length=config.new_length,
         )
     except ValueError:
         return None, None
@@ -256,13 +256,13 @@ def _format(details: Mapping[str, Any]) -> str:
     sections = [_format_columns(file)]
     if details["problem"] is not None:
         sections += [f"load_checkpoint cannot load it: {details['problem']}"]
-    if details["settings"] is None:
+    if details["config"] is None:
         sections += ["Entries\n" + _format_columns(details["entries"])]
     else:
-        config = dict(details["settings"])
+        config = dict(details["config"])
         if isinstance(config["num_class"], list):
             config["num_class"] = "{} verbs, {} nouns".format(*config["num_class"])
-        sections += ["Settings\n" + _format_columns(config)]
+        sections += ["Config\n" + _format_columns(config)]
         extra = {
             name: value
             for name, value in details["entries"].items()

@@ -332,7 +332,7 @@ DEPTHS: dict[str, Bomb] = {
 
 
 def _checkpoint(**entries: Any) -> Callable[[Path], Any]:
-    """What is complete enough for the settings to be read."""
+    """What is complete enough for the config to be read."""
     contents = {
         "model_type": "tsn",
         "epoch": 1,
@@ -350,7 +350,7 @@ def _checkpoint(**entries: Any) -> Callable[[Path], Any]:
     return lambda path: write(contents, path)
 
 
-SETTINGS: dict[str, Bomb] = {
+CONFIGS: dict[str, Bomb] = {
     "segments without end": (
         _checkpoint(segment_count=10**12),
         "segment_count must be a whole number up to 1,000,000, got 1000000000000",
@@ -425,4 +425,4 @@ SETTINGS: dict[str, Bomb] = {
     ),
 }
 
-BOMBS = {**SIZES, **AMOUNTS, **DEPTHS, **SETTINGS}
+BOMBS = {**SIZES, **AMOUNTS, **DEPTHS, **CONFIGS}

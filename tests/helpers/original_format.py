@@ -89,7 +89,7 @@ def original(model: TSN, model_type: str, /, **entries: Any) -> dict[str, Any]:
 
     An entry given as None is left out.
     """
-    settings = get_config(model)
+    config = get_config(model)
     names = {
         "tsn": ("consensus_type",),
         "trn": ("img_feature_dim",),
@@ -100,12 +100,12 @@ def original(model: TSN, model_type: str, /, **entries: Any) -> dict[str, Any]:
     contents = {
         "model_type": model_type,
         "epoch": 80,
-        "segment_count": settings.num_segments,
-        "modality": settings.modality,
+        "segment_count": config.num_segments,
+        "modality": config.modality,
         "state_dict": model.state_dict(),
-        "arch": settings.arch,
+        "arch": config.arch,
         "args": training_options(),
-        **{name: getattr(settings, name) for name in names},
+        **{name: getattr(config, name) for name in names},
         **entries,
     }
     return {name: value for name, value in contents.items() if value is not None}
