@@ -47,7 +47,7 @@ def read_safetensors(path: Path) -> dict[str, Any]:
     if "checkpoint" in metadata:
         raise CheckpointError(
             f"{path} is a safetensors file of an early version of this library, with values in a "
-            f"grammar of its own, which is not read any more: convert the file that it is from again"
+            f"grammar of its own, which is no longer read: convert the file that it is from again"
         )
     if config is None:
         return tensors
