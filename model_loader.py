@@ -62,6 +62,7 @@ def build_model(config: ModelConfig) -> TSN:
         base_model=config.arch,
         new_length=config.new_length,
         before_softmax=config.before_softmax,
+        partial_bn=config.partial_bn,
         pretrained=None,
         **options,
     )
@@ -89,6 +90,7 @@ def get_config(model: TSN) -> ModelConfig:
         new_length=model.new_length,
         dropout=model.dropout,
         before_softmax=model.before_softmax,
+        partial_bn=model.partial_bn,
         preprocessing=model.preprocessing,
         **options,
     )

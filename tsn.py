@@ -458,6 +458,11 @@ class TSN(nn.Module):
         last.p = _probability("dropout", value)
 
     @property
+    def partial_bn(self) -> bool:
+        """Whether partial batch norm is on; `partialBN` sets it."""
+        return self._partial_bn
+
+    @property
     def classifier_pairing(self) -> str:
         """Which scale of a multi-scale relation uses which classifier; an option of `trn.MTRN`."""
         return self._pairing

@@ -36,6 +36,7 @@ class ModelConfig:
     new_length: int
     dropout: float | None = None
     before_softmax: bool = True
+    partial_bn: bool = True
     consensus_type: str = "avg"
     img_feature_dim: int = 256
     classifier_pairing: str = "published"

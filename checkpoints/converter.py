@@ -22,9 +22,6 @@ class Converter(ABC):
         contents: the dictionary in the file, with the weights under `state_dict`.
         num_segments: T according to the caller; None where it is left to the file.
         report: gets one message per change: what was renamed, split, left out or assumed.
-
-    Attributes:
-        state: the weights, under names that the subclass changes step by step.
     """
 
     strict = False

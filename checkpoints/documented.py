@@ -74,6 +74,7 @@ class DocumentedConverter(Converter):
             new_length=self._new_length(modality, either, args),
             dropout=either.float("dropout", None),
             before_softmax=own.bool("before_softmax", True),
+            partial_bn=own.bool("partial_bn", True),
             consensus_type="avg" if relational else consensus,
             img_feature_dim=either.int("img_feature_dim", 256) if relational else 256,
             classifier_pairing=own.str("classifier_pairing", "published"),
@@ -164,6 +165,7 @@ def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
         "args": args,
         "new_length": config.new_length,
         "before_softmax": config.before_softmax,
+        "partial_bn": config.partial_bn,
         **{name: getattr(config, name) for name in MODEL_OPTIONS[config.model_type]},
         "state_dict": OrderedDict(checkpoint.state_dict),
     }

@@ -119,12 +119,15 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
         (125, 352)
 
     Args:
-        dataset: "epic-kitchens-55" or "epic-kitchens-100", in any case.
+        dataset: "epic-kitchens-55" or "epic-kitchens-100", in any case; "epic-kitchens", as
+            `pretrained=` has it, is the first.
 
     Raises:
         ValueError: the dataset is unknown, or the files do not hold its class names.
         weights.download.DownloadError: a file could not be fetched; says which one to put where.
     """
+    if str(dataset).lower() == "epic-kitchens":
+        dataset = "epic-kitchens-55"
     wanted = DATASETS[one_of("dataset", dataset, DATASETS)]
     # A folder of their own: files of other projects may have the same names.
     folder = Path(torch.hub.get_dir()) / "epic_kitchens_annotations"

@@ -134,7 +134,7 @@ def test_names_are_fetched_once(
 ) -> None:
     expected = ClassNames(("take", "put"), ("Nothing", "pan", "pan:dust"))
     assert fetch_class_names() == expected
-    assert fetch_class_names("EPIC-Kitchens-55") == expected
+    assert fetch_class_names("EPIC-Kitchens-55") == fetch_class_names("epic-kitchens") == expected
     assert toy_dataset.requests == ["/v.csv", "/n.csv"]
     assert sorted(os.listdir(tmp_path / "hub" / "epic_kitchens_annotations")) == ["n.csv", "v.csv"]
     assert capfd.readouterr() == ("", "")

@@ -493,3 +493,17 @@ def test_an_optimiser_stays_out_of_safetensors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"optimizer must be None .*\.pth\.tar"):
         save_checkpoint(make("tsn"), tmp_path / "m.safetensors", optimizer={"state": {}})
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".pth.tar", ".safetensors"])
+def test_training_resumes_with_the_batch_norms_that_it_had(tmp_path: Path, suffix: str) -> None:
+    model = TSN(3, 2, "RGB", "resnet18", pretrained=None, partial_bn=False)
+    assert not load_checkpoint(save_checkpoint(model, tmp_path / f"a{suffix}")).partial_bn
+    model.partialBN(True)
+    path = save_checkpoint(model, tmp_path / f"b{suffix}")
+    model.partialBN(False)
+    optimizer = torch.optim.SGD(model.get_optim_policies(), lr=0.1, momentum=0.9)
+    again = load_checkpoint(save_checkpoint(model, tmp_path / f"c{suffix}")).train()
+    resumed = torch.optim.SGD(again.get_optim_policies(), lr=0.1, momentum=0.9)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert load_checkpoint(path).partial_bn
