@@ -60,8 +60,7 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
             return read_safetensors(path)
         if trust:
             return torch.load(path, map_location="cpu", weights_only=False, mmap=False)
-        _validate_file(path)
-        return _load_plain(path)
+        return _load_plain(path, _validate_file(path))
     except PermissionError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except CheckpointError:
@@ -76,7 +75,7 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
     except Exception as error:  # a damaged file raises nearly anything from the depths of torch
         refused = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed|whose module)", str(error))
         if isinstance(error, pickle.UnpicklingError) and refused:
-            name = refused[1]
+            name = refused[1].removeprefix("builtins.")
             if name.startswith("mmengine."):
                 raise CheckpointError(
                     f"{path} holds {name!r}: it is a training file of mmaction2. Where that is "
@@ -90,24 +89,26 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
         raise corrupt_file_error(path, error) from error
 
 
-def _validate_file(path: Path) -> None:
-    """Refuse what torch's reader would take at its word, or read as something that it is not."""
+def _validate_file(path: Path) -> int:
+    """Refuse what torch's reader would take for something else; return the unpacked bytes."""
+    size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(4)
     if start == b"PK\x03\x04":
         try:
             with zipfile.ZipFile(path) as archive:
-                _validate_archive(archive, path.stat().st_size)
+                return _validate_archive(archive, size)
         except zipfile.BadZipFile as error:
             raise ValueError("the archive is cut short: copy or fetch it again") from error
-    elif start[:2] != b"\x80\x02":
+    if start[:2] != b"\x80\x02":
         hints = {b"": "it is empty", b"vers": "a pointer of git-lfs: git lfs pull fetches the file"}
         page = "a web page, not the file" if start.lstrip()[:1] == b"<" else ""
         hint = page or hints.get(start, "it starts in another way")
         raise ValueError(f"neither a file of torch.save nor of safetensors: {hint}")
+    return size
 
 
-def _validate_archive(archive: zipfile.ZipFile, size: int) -> None:
+def _validate_archive(archive: zipfile.ZipFile, size: int) -> int:
     entries = archive.infolist()
     names = {entry.filename.lower() for entry in entries}
     # torch looks names up without regard to case, and would find the other of two.
@@ -121,20 +122,29 @@ def _validate_archive(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError("it is a program of TorchScript (torch.jit.save)")
     if not any(name.endswith("/data.pkl") for name in names):
         raise ValueError("an archive without the record data.pkl")
+    return unpacked
 
 
-def _load_plain(path: Path) -> Any:
-    """Return what torch's reader of plain values finds, with `ALLOWED` beside its own names."""
-    for attempt in range(1, _MAX_READ_ATTEMPTS + 1):
-        try:
-            with _allow_listed():
-                return torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-        except pickle.UnpicklingError:
-            # Another thread's `torch.serialization.safe_globals` may have ended meanwhile, and
-            # taken a name away that was there before.
-            if attempt == _MAX_READ_ATTEMPTS:
-                raise
-    raise AssertionError("unreachable")
+def _load_plain(path: Path, limit: int, attempts: int = _MAX_READ_ATTEMPTS) -> Any:
+    """Return what torch's reader finds that `ALLOWED` permits; weights may claim `limit` bytes."""
+    claimed = 0
+
+    def keep_on_cpu(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+        nonlocal claimed
+        claimed += storage.nbytes()
+        if claimed > limit:  # older versions of torch would read on behind the file's content
+            raise ValueError(f"it claims {claimed:,} bytes of weights, but holds {limit:,}")
+        return storage
+
+    try:
+        with _allow_listed():
+            return torch.load(path, map_location=keep_on_cpu, weights_only=True, mmap=False)
+    except pickle.UnpicklingError:
+        # Another thread's `torch.serialization.safe_globals` may have ended meanwhile, and taken a
+        # name away that was there before.
+        if attempts == 1:
+            raise
+        return _load_plain(path, limit, attempts - 1)
 
 
 @contextmanager
