@@ -205,7 +205,10 @@ def _class_names(
     for name, dataset in DATASETS.items():
         if dataset.num_class == num_class:
             return fetch_class_names(name)
-    raise ValueError(f"--fetch-classes knows no dataset with {num_class} classes")
+    raise ValueError(
+        f"--fetch-classes knows no dataset with {num_class} classes: pass --verb-classes and "
+        f"--noun-classes"
+    )
 
 
 def _models(arguments: argparse.Namespace) -> dict[str, TSN]:

@@ -90,6 +90,8 @@ class Predictor:
 
     Attributes:
         model: the model in use, the given one or its optimised copy.
+        transform: the evaluation preset, which turns the frames of `load` into the model's input.
+        crop_count: as given.
 
     Raises:
         ValueError: if the model or an option is none of these, or the class names do not fit it.

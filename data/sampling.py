@@ -5,25 +5,25 @@ arXiv:1608.00859, section 3.1). The formulas are those of the projects whose wei
 so that a network is tested on the frames it was trained for. Notation: n frames in the clip,
 T `num_segments`, L `snippet_length`, i = 0 ... T - 1 the segment; a snippet starts at offset_i.
 
-| mode         | rows | offset_i                                                                   |
-|--------------|------|----------------------------------------------------------------------------|
-| "test"       | T    | tick = (n - L + 1) / T, int(tick / 2 + tick * i): middles of the segments  |
-| "validation" | T    | the same for n > T + L - 1, else 0 (tsn-pytorch)                           |
-| "train"      | T    | a = (n - L + 1) // T, i * a + randint(a); for a = 0 and n > T, T sorted    |
-|              |      | draws randint(n - L + 1); else 0 (tsn-pytorch)                             |
-| "twice"      | 2 T  | those of "test", then int(tick * i) (TSM's twice_sample, arXiv:1811.08383) |
-| "dense"      | T    | (start + i * (64 // T)) % n, start = randint(n - 64) for n > 64, else 0:   |
-|              |      | one window of 64 frames (TSM's dense_sample, training and validation)      |
-| "dense-test" | 10 T | the same for ten starts, k * (n - 64) // 9 for k = 0 ... 9, or all 0       |
+- "test": `int(tick / 2 + tick * i)` with `tick = (n - L + 1) / T`, the middle of each segment.
+- "validation": as "test" for `n > T + L - 1`, else 0 (tsn-pytorch).
+- "train": `i * a + randint(a)` with `a = (n - L + 1) // T`, a random place in each segment. Where
+  `a = 0` and `n > T`: T sorted draws of `randint(n - L + 1)`; else 0 (tsn-pytorch).
+- "twice": T snippets as "test", then T at `int(tick * i)` (TSM's twice_sample, arXiv:1811.08383).
+- "dense": `(start + i * (64 // T)) % n`, one window of 64 frames, with `start = randint(n - 64)`
+  for `n > 64`, else 0 (TSM's dense_sample, for training and validation).
+- "dense-test": 10 T snippets, as "dense" with ten starts: `k * (n - 64) // 9` for k = 0 ... 9, or
+  all 0 (TSM).
 
-randint(m) is uniform on 0 ... m - 1. "dense" therefore never draws the last window, as in TSM.
+`randint(m)` is uniform on 0 ... m - 1. "dense" therefore never draws the last window, as in TSM.
 
 Differences from the original:
-- Indices count from 0, whatever number the first file of a folder carries.
-- Every clip of at least one frame works. The originals give negative indices (test, n < L - 1),
-  raise (training, n < L and n > T) or read past the end (n < L); here such snippets start at
-  frame 0, and a snippet that runs past the end repeats the last frame.
-- Random draws come from torch's generator, which data loaders seed per worker, not from NumPy's.
+    - Indices count from 0, whatever number the first file of a folder carries.
+    - Every clip of at least one frame works. The originals give negative indices (test,
+      n < L - 1), raise (training, n < L and n > T) or read past the end (n < L); here such
+      snippets start at frame 0, and a snippet that runs past the end repeats the last frame.
+    - Random draws come from torch's generator, which data loaders seed per worker, not from
+      NumPy's.
 """
 
 import torch

@@ -11,6 +11,7 @@ formulas are in `data.sampling`.
 - By time: `VideoFile("clip.mp4").index_at(seconds)` is the index of the frame shown then.
 
 How EPIC-KITCHENS stores its clips:
+
 - RGB frames `PXX/PXX_YY/frame_%010d.jpg`, numbered from 1, 60 per second (videos `PXX_1YY`: 50).
 - Flow `PXX/PXX_YY/{u,v}/frame_%010d.jpg`, 8 bits, 128 for no motion. It has every second RGB frame
   (stride 2) in the videos of 2018, every frame (stride 1) in `PXX_1YY`: RGB number f is flow number
@@ -142,7 +143,7 @@ def _open_path(path: str | os.PathLike[str], channels: int) -> FrameSource:
     if not folders:
         if re.match(r"\w{2,}:/", str(path)):
             raise ValueError(
-                f"clip must be {_LAYOUTS[channels]}, got the address {path}: download it, and give "
+                f"clip must be {_LAYOUTS[channels]}, got the URL {path}: download it, and give "
                 f"the path of the file"
             )
         raise FileNotFoundError(f"{path}: no such file or folder")

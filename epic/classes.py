@@ -54,8 +54,8 @@ class Dataset:
 
     Attributes:
         num_class: numbers of verb and noun classes.
-        verb_url: address of the CSV file with the verb classes.
-        noun_url: address of the CSV file with the noun classes.
+        verb_url: URL of the CSV file with the verb classes.
+        noun_url: URL of the CSV file with the noun classes.
     """
 
     num_class: tuple[int, int]

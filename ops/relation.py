@@ -190,8 +190,8 @@ class MultiScaleRelation(nn.Module):
         # weights, which are most of it, in half the time.
         joint = fusion.weight.reshape(-1, width) @ segments.reshape(-1, width).t()
         # One (N, T, bottleneck) for each position, added up in float32, as a matrix product is:
-        # half precision would round after each of twenty positions and 361 chunks, whose small
-        # shares it cannot add to a large total.
+        # 16 bits would round after each of twenty positions and 361 chunks, and cannot hold the sum
+        # of a large total and such small shares.
         terms = _at_least_float32(joint).unflatten(0, (-1, scale)).unflatten(2, (-1, count))
         products = list(terms.permute(1, 2, 3, 0).contiguous())
         products[0] = products[0] + fusion.bias

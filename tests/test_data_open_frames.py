@@ -352,7 +352,7 @@ def test_pipes_sockets_and_devices_are_refused(make, modality, tmp_path, monkeyp
 
 @pytest.mark.parametrize("address", ["http://host/clip.mp4", "file:///data/clip.mp4", "s3:/b/c"])
 def test_addresses_are_no_clips(address):
-    with pytest.raises(ValueError, match=f"got the address {address}: download it"):
+    with pytest.raises(ValueError, match=f"got the URL {address}: download it"):
         open_frames(address)
 
 

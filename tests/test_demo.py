@@ -244,6 +244,7 @@ def test_published_weights_bring_the_classes_of_their_dataset(hub_cache, tmp_pat
     path = save_checkpoint(TSN((2, 3), 2, "RGB", "resnet18", pretrained=None), tmp_path / "a.pth")
     message = error(["--checkpoint", str(path), "--fetch-classes"], hub_cache, capsys)
     assert "--fetch-classes knows no dataset with (2, 3) classes" in message
+    assert "pass --verb-classes and --noun-classes" in message
 
 
 def test_segments_of_a_release_that_does_not_record_them(tmp_path, capsys) -> None:

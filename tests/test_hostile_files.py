@@ -48,20 +48,20 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("legacy", [True, False], ids=["legacy", "zip"])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", PAYLOADS)
 @pytest.mark.skipif(os.name == "nt", reason="the payloads are for POSIX")
-def test_nothing_runs(tmp_path: Path, name: str, legacy: bool) -> None:
+def test_nothing_runs(tmp_path: Path, name: str, place: str, legacy: bool) -> None:
     marker = tmp_path / "executed"
-    for place, wrap in PLACES.items():
-        path = write(wrap(PAYLOADS[name](marker)), tmp_path / "evil", legacy=legacy)
-        # What all readers share first, and all of them once.
-        for reader in READERS if place == "args" else ["load_checkpoint"]:
-            with pytest.raises(Exception, match=r"holds '[\w.]+', .* trust=True") as error:
-                READERS[reader](path)
-            assert type(error.value).__name__ == "CheckpointError", (place, reader)
-            assert str(error.value).startswith(str(path))
-            assert "\n" not in str(error.value)
-            assert not marker.exists(), (place, reader)
+    path = write(PLACES[place](PAYLOADS[name](marker)), tmp_path / "evil", legacy=legacy)
+    # What all readers share first, and all of them once.
+    for reader in READERS if place == "args" else ["load_checkpoint"]:
+        with pytest.raises(Exception, match=r"holds '[\w.]+', .* trust=True") as error:
+            READERS[reader](path)
+        assert type(error.value).__name__ == "CheckpointError", reader
+        assert str(error.value).startswith(str(path))
+        assert "\n" not in str(error.value)
+        assert not marker.exists(), reader
 
 
 @pytest.mark.parametrize("name", PAYLOADS)

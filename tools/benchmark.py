@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Measure how fast this library is beside a baseline: the same, as one writes it at first.
+"""Time this library against a straightforward implementation.
 
     python tools/benchmark.py [--parts models] [--device cuda] [--json FILE]
 
@@ -422,7 +422,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--parts", nargs="+", choices=_PARTS, default=list(_PARTS), help="default: all")
     add("--models", nargs="+", choices=_MODELS, default=list(_MODELS), help="default: all")
     backbones = ["resnet50", "BNInception"]
-    add("--backbones", nargs="+", choices=_BACKBONES, default=backbones, help="default: these two")
+    help_on_backbones = f"default: {' '.join(backbones)}"
+    add("--backbones", nargs="+", choices=_BACKBONES, default=backbones, help=help_on_backbones)
     add("--device", type=_device, default="cpu", help="such as cuda; default: %(default)s")
     segments = range(2, MAX_SEGMENTS + 1)  # what MTRN takes
     add("--segments", type=int, choices=segments, default=8, metavar="T", help="default: 8")

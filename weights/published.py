@@ -1,4 +1,4 @@
-"""The table of published weights: their addresses, configurations, preprocessing and scores.
+"""The table of published weights: their URLs, configurations, preprocessing and scores.
 
 Sources: W. Price and D. Damen, "An Evaluation of Action Recognition Models on EPIC-Kitchens",
 arXiv:1908.00867, and its checkpoints in the data repository of the University of Bristol; for
@@ -37,12 +37,12 @@ class PublishedWeights:
     Attributes:
         dataset: the dataset trained on, as `pretrained=` names it.
         config: the model, with the preprocessing of the frames in training.
-        url: address of the file.
+        url: URL of the file.
         sha256_prefix: first digits of the file's SHA-256, None where no hash is published. They are
             in the file's name in torch.hub's form, from which it is inferred that they are a hash.
         scores: accuracies by test set: with 10 crops on "seen" kitchens, which occur in training
             too, and on "unseen" ones; or on "validation".
-        paper: address of the paper that describes training and scores.
+        paper: URL of the paper that describes training and scores.
     """
 
     dataset: str

@@ -27,29 +27,52 @@ def public_modules() -> dict[str, str]:
     return modules
 
 
+def public_names() -> dict[str, str]:
+    """Return the names that the package exports, and the dotted names of their modules."""
+    modules = public_modules()
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    return {
+        alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in modules
+        for alias in node.names
+    }
+
+
 def on_config(config: Any) -> Any:
-    """Add the API reference to the navigation: top-level modules first, then folder by folder."""
-    groups: dict[str, list[dict[str, str]]] = {}
-    for name in public_modules():
-        folder = name.partition(".")[0] + "/" if "." in name else "Top level"
-        groups.setdefault(folder, []).append({name: f"api/{name}.md"})
-    config.nav.append({"API reference": ["api/index.md", *({k: v} for k, v in groups.items())]})
+    """Add the API reference to the navigation: modules of public names, then all the others."""
+    public = dict.fromkeys(public_names().values())
+    entries: list[Any] = ["api/index.md", *({name: f"api/{name}.md"} for name in public)]
+    internals = [{name: f"api/{name}.md"} for name in public_modules() if name not in public]
+    config.nav.append({"API reference": [*entries, {"Internals": internals}]})
     return config
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the pages, and the list of them to the index."""
+    """Add the pages, and to the index links to the public names and the internals."""
     from mkdocs.structure.files import File
 
-    modules = public_modules()
+    modules, names = public_modules(), public_names()
     pages = {
         name: f"# `{name}`\n\n::: {name}\n    options: {{show_root_heading: false}}\n"
         for name in modules
     }
-    rows = "".join(f"| [`{name}`]({name}.md) | {text} |\n" for name, text in modules.items())
+    links = "".join(
+        f"| [`{name}`]({module}.md#{module}.{name}) | [`{module}`]({module}.md) |\n"
+        for name, module in names.items()
+    )
+    rows = "".join(
+        f"    | [`{name}`]({name}.md) | {text} |\n"
+        for name, text in modules.items()
+        if name not in names.values()
+    )
     index = files.get_file_from_path("api/index.md")
     files.remove(index)
-    pages["index"] = f"{index.content_string}\n| module | content |\n|---|---|\n{rows}"
+    pages["index"] = (
+        f"{index.content_string}\n| name | module |\n|---|---|\n{links}\n"
+        f"## Internals\n\nThe parts that these are made of.\n\n"
+        f'??? note "Modules"\n\n    | module | content |\n    |---|---|\n{rows}'
+    )
     for name, text in pages.items():
         files.append(File.generated(config, f"api/{name}.md", content=text))
     return files
