@@ -20,10 +20,11 @@ from torch import nn
 from checkpoints.checkpoint import read_checkpoint
 from checkpoints.config import MODEL_OPTIONS, Checkpoint, ModelConfig
 from checkpoints.documented import to_dictionary
-from checkpoints.errors import CheckpointError, key_to_str
+from checkpoints.errors import CheckpointError, key_to_str, show
 from checkpoints.files import write_file
 from checkpoints.values import to_plain
 from data.options import class_counts, positive_integer
+from ops.backbones import canonical_name
 from ops.loading import init_empty
 from trn import MTRN, TRN
 from tsm import TSM
@@ -165,6 +166,7 @@ def _build_from(
     """Build the model of a checkpoint, in evaluation mode, with its weights where they are."""
     config = checkpoint.config
     try:
+        canonical_name(config.arch)  # may import pretrainedmodels, whose modules need memory
         with init_empty():  # the file has the weights
             model = build_model(replace(config, num_class=num_class or config.num_class))
     except ValueError as error:
@@ -214,8 +216,11 @@ def _differences(what: str, old: Mapping[Any, Any], new: Mapping[str, Any]) -> l
     added = ", ".join(name for name in new if name not in old)
     differences = [f"added the {what} {added}"] if added else []
     for name, value in new.items():
-        if name in old and isinstance(value, str | int | float) and old[name] != value:
-            differences.append(f"changed {name} from {old[name]!r} to {value!r}")
+        if name not in old or not isinstance(value, str | int | float):
+            continue
+        same = isinstance(old[name], str | int | float) and old[name] == value
+        if not same and show(old[name]) != show(value):
+            differences.append(f"changed {name} from {show(old[name])} to {show(value)}")
     return differences
 
 

@@ -226,20 +226,22 @@ class GroupMultiScaleCrop(_GroupTransform):
 
     Attributes:
         input_size: side of the resulting square in pixels, or (width, height).
-        scales: of the shorter side, above 0 and at most 1.
+        scales: of the shorter side, above 0 and at most 1; None stands for the default.
         max_distort: how many places apart in `scales` width and height may be.
         fix_crop: whether the place is one of the fixed ones instead of any.
         more_fix_crop: whether there are 13 fixed places, rather than the corners and the centre.
     """
 
     input_size: Size
-    scales: Sequence[float] = (1, 0.875, 0.75, 0.66)
+    scales: Sequence[float] | None = (1, 0.875, 0.75, 0.66)
     max_distort: int = 1
     fix_crop: bool = True
     more_fix_crop: bool = True
 
     def __post_init__(self) -> None:
         to_hw(self, "input_size", self.input_size)
+        if self.scales is None:  # tsn-pytorch's default
+            self.scales = type(self).scales
         if not self.scales or min(self.scales) <= 0 or max(self.scales) > 1:
             raise ValueError(
                 f"GroupMultiScaleCrop: scales must be above 0 and at most 1, got {self.scales!r}"
@@ -252,7 +254,7 @@ class GroupMultiScaleCrop(_GroupTransform):
     def crop_sizes(self, w: int, h: int) -> list[tuple[int, int]]:
         """Return the (width, height) of every crop that frames of `w` x `h` pixels may get."""
         input_w, input_h = to_hw(self, "input_size", self.input_size)
-        sides = [max(1, int(min(w, h) * scale)) for scale in self.scales]
+        sides = [max(1, int(min(w, h) * scale)) for scale in self.scales or ()]
         widths = [input_w if abs(s - input_w) < 3 and input_w <= w else s for s in sides]
         heights = [input_h if abs(s - input_h) < 3 and input_h <= h else s for s in sides]
         return [
@@ -325,7 +327,9 @@ class Stack:
         if self.roll and not is_flow(frames):
             tensor = tensor.flip(1)
         stacked = tensor.flatten(0, 1)
-        return stacked if isinstance(frames, Tensor) else stacked.permute(1, 2, 0).numpy()
+        if isinstance(frames, Tensor):
+            return stacked
+        return np.ascontiguousarray(stacked.permute(1, 2, 0).numpy())
 
 
 @dataclass

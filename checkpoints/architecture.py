@@ -25,8 +25,8 @@ __all__ = [
 
 State = Mapping[str, Tensor]
 
-_BOTTLENECKS = {"trn": 512, "mtrn": 256}
-"""Widths of the relations, which none of the projects varies."""
+_BOTTLENECKS = {"trn": 512, "mtrn": 256}  # widths of the relations, which no project varies
+# Whether blocks have three convolutions, and how many blocks there are in each stage.
 _RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "resnet18",
     (False, (3, 4, 6, 3)): "resnet34",
@@ -34,9 +34,7 @@ _RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (True, (3, 4, 23, 3)): "resnet101",
     (True, (3, 8, 36, 3)): "resnet152",
 }
-"""Whether blocks have three convolutions, and how many blocks there are in each stage."""
-_VGGS = {8: "vgg11", 10: "vgg13", 13: "vgg16", 16: "vgg19"}
-"""Number of convolutions."""
+_VGGS = {8: "vgg11", 10: "vgg13", 13: "vgg16", 16: "vgg19"}  # by the number of convolutions
 _FIRST = re.compile(r"base_model\.(?:conv1|conv1_7x7_s2|_features\.0|Conv2d_1a_3x3\.conv)\.weight")
 """The first convolution of ResNets, BN-Inception, VGGs and Inception-V3."""
 _BLOCK = re.compile(

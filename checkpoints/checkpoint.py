@@ -94,8 +94,4 @@ def _with_state_dict(contents: Any, report: list[str]) -> Mapping[Any, Any]:
 
 def _holds_weights(entry: Any) -> bool:
     """Return whether this is a dictionary of tensors and nothing else."""
-    return (
-        isinstance(entry, Mapping)
-        and bool(entry)
-        and all(isinstance(value, Tensor) for value in entry.values())
-    )
+    return isinstance(entry, Mapping) and {isinstance(v, Tensor) for v in entry.values()} == {True}

@@ -109,9 +109,9 @@ class DocumentedConverter(Converter):
         """Return the frames of a snippet: recorded, or what the first convolution takes."""
         if modality.lower() == "rgb":
             return 1
-        recorded = fields.int("new_length", None) or Fields(args).int("flow_length", None)
-        if recorded is not None:
-            return recorded
+        for recorded in (fields.int("new_length", None), Fields(args).int("flow_length", None)):
+            if recorded is not None:
+                return recorded
         channels = input_channels(self.state)
         if not channels:
             raise CheckpointError("the weights have no convolution")

@@ -45,7 +45,7 @@ class _Short(reprlib.Repr):
         if isinstance(x, bytes):
             return repr(x[: self.maxstring])
         if isinstance(x, Tensor):
-            return f"a tensor of shape {tuple(x.shape)}"
+            return "a nested tensor" if x.is_nested else f"a tensor of shape {tuple(x.shape)}"
         return f"a value of type {type(x).__name__}"
 
     def repr_int(self, x: int, level: int) -> str:

@@ -9,8 +9,7 @@ from checkpoints.errors import CheckpointError, list_names, show, type_name
 
 __all__ = ["Fields"]
 
-MAX_INT = 1_000_000
-"""No number of a model comes near it, and nothing overflows with it."""
+MAX_INT = 1_000_000  # no number of a model comes near it, and nothing overflows with it
 MAX_NAME_LENGTH = 100
 MAX_ITEMS = 1000
 

@@ -24,8 +24,7 @@ from checkpoints.stand_ins import ALLOWED
 
 __all__ = ["atomic_write", "read_file", "write_file"]
 
-_MAX_UNPACKED_RATIO, _ALWAYS_UNPACKED = 10, 64 * 2**20
-"""How many times its size a compressed archive may unpack to, and how many bytes always."""
+_MAX_UNPACKED_RATIO, _ALWAYS_UNPACKED = 10, 64 * 2**20  # of a compressed archive; in bytes
 _MAX_READ_ATTEMPTS = 10
 
 _loading = threading.Lock()
@@ -73,9 +72,7 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
             f"it where Python finds it"
         ) from error
     except Exception as error:  # a damaged file raises nearly anything from the depths of torch
-        refused = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed|whose module)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and refused:
-            name = refused[1].removeprefix("builtins.")
+        if name := _refused_name(error).removeprefix("builtins."):
             if name.startswith("mmengine."):
                 raise CheckpointError(
                     f"{path} holds {name!r}: it is a training file of mmaction2. Where that is "
@@ -99,7 +96,9 @@ def _validate_file(path: Path) -> int:
             with zipfile.ZipFile(path) as archive:
                 return _validate_archive(archive, size)
         except zipfile.BadZipFile as error:
-            raise ValueError("the archive is cut short: copy or fetch it again") from error
+            raise ValueError(
+                "the archive is cut short or damaged: copy or fetch it again"
+            ) from error
     if start[:2] != b"\x80\x02":
         hints = {b"": "it is empty", b"vers": "a pointer of git-lfs: git lfs pull fetches the file"}
         page = "a web page, not the file" if start.lstrip()[:1] == b"<" else ""
@@ -120,8 +119,10 @@ def _validate_archive(archive: zipfile.ZipFile, size: int) -> int:
         raise ValueError(f"its {size:,} bytes claim to unpack to {unpacked:,}")
     if any(name.endswith("/constants.pkl") for name in names):
         raise ValueError("it is a program of TorchScript (torch.jit.save)")
-    if not any(name.endswith("/data.pkl") for name in names):
+    pickles = [entry for entry in entries if entry.filename.endswith("/data.pkl")]
+    if not pickles:
         raise ValueError("an archive without the record data.pkl")
+    archive.read(pickles[0])  # which compares its check sum; torch does not
     return unpacked
 
 
@@ -138,13 +139,20 @@ def _load_plain(path: Path, limit: int, attempts: int = _MAX_READ_ATTEMPTS) -> A
 
     try:
         with _allow_listed():
-            return torch.load(path, map_location=keep_on_cpu, weights_only=True, mmap=False)
-    except pickle.UnpicklingError:
+            to_cpu: Any = keep_on_cpu
+            return torch.load(path, map_location=to_cpu, weights_only=True, mmap=False)
+    except pickle.UnpicklingError as error:
         # Another thread's `torch.serialization.safe_globals` may have ended meanwhile, and taken a
         # name away that was there before.
-        if attempts == 1:
+        if attempts == 1 or _refused_name(error) not in ALLOWED:
             raise
         return _load_plain(path, limit, attempts - 1)
+
+
+def _refused_name(error: Exception) -> str:
+    """Return the name that torch's reader refuses, or "" if it failed for another reason."""
+    refused = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed|whose module)", str(error))
+    return refused[1] if isinstance(error, pickle.UnpicklingError) and refused else ""
 
 
 @contextmanager

@@ -46,17 +46,12 @@ class _NumpyType:
     def __init__(self, code: str, *options: object) -> None:
         if not re.fullmatch(r"b1|[iu][1248]|f[248]|c(8|16)|[SU]\d{1,6}", code):
             raise ValueError(f"unknown kind of NumPy scalar: {code!r}")
-        self._code = code
-        self._byte_order = "="
+        self.code = code
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] not in ("<", ">", "=", "|"):
             raise ValueError(f"unknown byte order of a NumPy scalar: {state[1]!r}")
-        self._byte_order = state[1]
-
-    def dtype(self) -> "np.dtype[Any]":
-        """Return the NumPy dtype."""
-        return np.dtype(f"{self._byte_order}{self._code}")
+        self.code = f"{state[1]}{self.code}"
 
 
 def _numpy_scalar(kind: "_NumpyType | np.dtype[Any]", data: bytes) -> Any:
@@ -64,7 +59,7 @@ def _numpy_scalar(kind: "_NumpyType | np.dtype[Any]", data: bytes) -> Any:
 
     NumPy's own type comes from a caller who has allowed it to all of torch.
     """
-    dtype = kind if isinstance(kind, np.dtype) else kind.dtype()
+    dtype = kind if isinstance(kind, np.dtype) else np.dtype(kind.code)
     return np.frombuffer(data, dtype, count=1)[0].item()
 
 
@@ -81,7 +76,6 @@ _KEPT_AS_NAMES = (
         for callback in ("early_stopping.EarlyStopping", "model_checkpoint.ModelCheckpoint")
     ),
 )
-"""Types that omegaconf notes of its nodes, and Lightning's callbacks."""
 _LIGHTNING_DICTIONARIES = (
     "pytorch_lightning.utilities.parsing.AttributeDict",
     "lightning.pytorch.utilities.parsing.AttributeDict",

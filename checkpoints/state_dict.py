@@ -3,20 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from checkpoints.errors import CheckpointError, list_names, show, type_name
+from checkpoints.values import is_dense
 
 __all__ = ["clean_state_dict"]
 
-_MAX_SHARING = 4
-"""How many times its size memory may be used: each tensor that shares it gets its own."""
+_MAX_SHARING = 4  # times that memory may be used; each tensor that shares it gets its own
 _WRAPPERS = ("_orig_mod", "module", "model")
 """What wrappers add to names: torch.compile; DataParallel, DistributedDataParallel and
 AveragedModel; modules of Lightning."""
-_ROOTS = ("base_model.", "new_fc.", "fc_verb.", "fc_noun.", "consensus.")
-"""What the names of this library's weights begin with."""
+_ROOTS = ("base_model.", "new_fc.", "fc_verb.", "fc_noun.", "consensus.")  # of our own names
 
 
 def clean_state_dict(entry: Any, *, strict: bool = False) -> tuple[dict[str, Tensor], list[str]]:
@@ -75,16 +73,11 @@ def _require_tensors(entry: Any) -> None:
                 f"state_dict must hold tensors under names, got {type_name(value)} under "
                 f"{show(name)}"
             )
-        if (
-            value.layout != torch.strided
-            or value.is_quantized
-            or value.device.type != "cpu"
-            or value.numel() == 0
-        ):
-            kind = f"{'quantized, ' * value.is_quantized}{value.layout}, of shape"
+        if not is_dense(value) or value.device.type != "cpu" or value.numel() == 0:
+            kind = f"{'quantized, ' * value.is_quantized}{value.layout}, on the {value.device}"
             raise CheckpointError(
-                f"state_dict must hold dense tensors with values, got one that is {kind} "
-                f"{tuple(value.shape)}, on the device {value.device}, under {show(name)}"
+                f"state_dict must hold dense tensors with values, got {show(value)} that is {kind} "
+                f"under {show(name)}"
             )
     claimed = sum(value.nbytes for value in entry.values())
     storages = [value.untyped_storage() for value in entry.values()]

@@ -12,7 +12,7 @@ from torch import Tensor
 from checkpoints.errors import CheckpointError, show
 from checkpoints.stand_ins import ConfigNode
 
-__all__ = ["to_plain"]
+__all__ = ["is_dense", "to_plain"]
 
 _PLAIN_TYPES = (type(None), bool, int, float, complex, str, bytes, Tensor,
                 torch.Size, torch.dtype, torch.device)  # fmt: skip
@@ -29,8 +29,8 @@ def to_plain(value: Any, name: str | None = None) -> Any:
         CheckpointError: if it is nested too deeply.
         ValueError: if it has a name and holds what could not be read without running code.
     """
-    # Each value is copied once, however often others refer to it: a small file can hold 2^100
-    # paths. It is kept beside its copy, so that no other gets its identity.
+    # Each value is copied once: a small file can hold 2^100 paths to it. It is kept beside its
+    # copy, so that no other gets its identity.
     done: dict[int, tuple[Any, Any]] = {}
 
     def copy(value: Any, place: str) -> Any:
@@ -62,6 +62,13 @@ def to_plain(value: Any, name: str | None = None) -> Any:
         return copy(value, name or "")
     except RecursionError as error:
         raise CheckpointError("the file holds values that are nested too deeply") from error
+    except TypeError as error:
+        raise CheckpointError("the file holds a dictionary's key that is no plain value") from error
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether a tensor is neither sparse, nested nor quantized."""
+    return tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized)
 
 
 def _leaf(value: Any, place: str | None) -> Any:
@@ -71,8 +78,9 @@ def _leaf(value: Any, place: str | None) -> Any:
         return str(value)
     if isinstance(value, np.generic):
         return value.item()
-    sparse = isinstance(value, Tensor) and (value.layout != torch.strided or value.is_quantized)
-    if place is not None and (type(value) not in _PLAIN_TYPES or sparse):
+    if place is not None and (
+        type(value) not in _PLAIN_TYPES or (isinstance(value, Tensor) and not is_dense(value))
+    ):
         raise ValueError(
             f"{place} must be a plain value (a number, a string, a path, a list or dictionary of "
             f"these), which can be read without running code, got {show(value)}"

@@ -120,7 +120,7 @@ def test_byte_order_of_numpy_scalars(tmp_path: Path) -> None:
             Global(np.dtype, "f8", state=(3, "O,", None, None, None, -1, -1, 0)),
             "unknown byte order",
         ),
-        ("O", "no attribute 'dtype'"),
+        ("O", "no attribute 'code'"),
     ],
 )
 def test_forged_numpy_types(tmp_path: Path, kind: Global, message: str) -> None:

@@ -92,7 +92,7 @@ SHARED = torch.ones(250)
             "no head .*fc_verb.weight and fc_noun.weight or",
         ),
         (contents("trn", state_dict=STATE), "no head that fits model_type 'trn'"),
-        (contents(state_dict={"a": torch.ones(0)}), r"shape \(0,\), .* under 'a'"),
+        (contents(state_dict={"a": torch.ones(0)}), r"shape \(0,\) .* under 'a'"),
         (contents(state_dict={f"a{i}": SHARED for i in range(5)}), "claims 5,000 .* share 1,000"),
         (contents(arch=["resnet50"]), r"arch must be a string .*, got \['resnet50'\]"),
         (contents(arch="x" * 10**6), "arch must be a string of at most 100 characters, got 'xxx"),

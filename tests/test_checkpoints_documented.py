@@ -17,7 +17,9 @@ from helpers.small_contents import contents, weights
 from checkpoints.checkpoint import parse_checkpoint, read_checkpoint
 from checkpoints.config import Checkpoint, ModelConfig
 from checkpoints.documented import to_dictionary
+from checkpoints.errors import CheckpointError
 from checkpoints.files import write_file
+from checkpoints.stand_ins import ConfigNode
 from data.preprocessing import Preprocessing
 
 
@@ -262,3 +264,18 @@ def test_options_that_can_be_read_again(tmp_path: Path, value: Any, legacy: bool
 def test_a_newer_format_is_reported() -> None:
     checkpoint = parse_checkpoint({**contents(), "format_version": 99})
     assert checkpoint.report == ("read format_version 99 as 1, the one known here",)
+
+
+def test_a_flow_length_of_nothing_is_not_taken_for_missing() -> None:
+    assert config(modality="Flow", new_length=0, state_dict=weights(channels=10)).new_length == 0
+
+
+def test_keys_that_cannot_be_plain() -> None:
+    with pytest.raises(CheckpointError, match="a dictionary's key that is no plain value"):
+        parse_checkpoint(contents(extra={(1, _node([1])): 2}))
+
+
+def _node(content: Any) -> ConfigNode:
+    node = ConfigNode()
+    node.content = content
+    return node

@@ -235,7 +235,7 @@ def test_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"\n<!DOCTYPE html>", "a web page, not the file"),
         (b"\xff\xd8\xff\xe0", "neither a file of torch.save nor of safetensors"),
-        (b"PK\x03\x04" + bytes(100), "cut short: copy or fetch it again"),
+        (b"PK\x03\x04" + bytes(100), "cut short or damaged: copy or fetch it again"),
     ],
 )
 def test_what_a_wrong_file_is(tmp_path: Path, content: bytes, hint: str) -> None:
@@ -250,3 +250,25 @@ def test_trusted_files_with_modules_that_are_missing(tmp_path: Path) -> None:
         path = write({"thing": classes["Thing"]()}, tmp_path / "file")
     with pytest.raises(CheckpointError, match="of the module 'missing', which cannot be imported"):
         read_file(path, trust=True)
+
+
+def test_a_damaged_pickle_is_refused(tmp_path: Path) -> None:
+    """A bit that flipped would make another model of the file; torch compares no check sums."""
+    path = write({"segment_count": 4}, tmp_path / "file", legacy=False)
+    content = path.read_bytes()
+    assert content.count(b"K\x04") == 1
+    path.write_bytes(content.replace(b"K\x04", b"K\x07"))
+    with pytest.raises(CheckpointError, match="cut short or damaged"):
+        read_file(path)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_what_is_refused_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool
+) -> None:
+    path = write({"evil": eval}, tmp_path / "file", legacy=legacy)
+    load, calls = torch.load, []
+    monkeypatch.setattr(torch, "load", lambda *a, **k: [calls.append(a), load(*a, **k)][1])
+    with pytest.raises(CheckpointError, match="holds 'eval'"):
+        read_file(path)
+    assert len(calls) == 1

@@ -109,12 +109,15 @@ def test_names_that_collide(names: tuple[str, str]) -> None:
 STATE = weights()
 
 
-@pytest.mark.filterwarnings("ignore:torch.quantize", "ignore:Validating sparse")
+@pytest.mark.filterwarnings(
+    "ignore:torch.quantize", "ignore:Validating sparse", "ignore:The PyTorch API of nested"
+)
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: torch.ones(2).to_sparse(), "torch.sparse_coo"),
-        (lambda: torch.ones(2, device="meta"), "the device meta"),
+        (lambda: torch.ones(2, device="meta"), "on the meta"),
+        (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "a nested tensor"),
         (lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "quantized"),
     ],
 )

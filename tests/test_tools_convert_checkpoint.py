@@ -443,3 +443,29 @@ def test_as_a_program_from_anywhere(tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.endswith("wrote tsn.safetensors\n")
+
+
+def test_keys_that_are_no_names_are_left_out_of_safetensors(tmp_path: Path) -> None:
+    contents = {**old_contents("tsn"), 3: 1, (1, 2): 2, None: 3}
+    del contents["optimizer"]
+    _, changes = convert(write(contents, tmp_path / "old.pth"), tmp_path / "new.safetensors")
+    left_out = [change.partition(":")[0] for change in changes if "names are strings" in change]
+    assert left_out == [f"left out the entry {key}" for key in ("3", "(1, 2)", "None")]
+    assert load_checkpoint(tmp_path / "new.safetensors").num_segments == 4
+
+
+def test_options_that_are_tensors_do_not_stop_a_folder(tmp_path: Path) -> None:
+    for name in ("a.pt", "b.pt"):
+        write(old_contents("tsn", args=Namespace(flow_length=torch.ones(2))), tmp_path / name)
+    assert main([str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*-updated.pt")) == [
+        "a-updated.pt", "b-updated.pt"
+    ]  # fmt: skip
+
+
+def test_another_serialisation_is_a_change(tmp_path: Path) -> None:
+    path = save_checkpoint(make("tsn"), tmp_path / "tsn.pth")
+    assert convert(path)[0] is None
+    written, _ = convert(path, legacy=True)
+    assert written is not None
+    assert is_legacy(written)

@@ -393,3 +393,10 @@ def test_conversions_refuse_other_types_and_shapes() -> None:
             normalise(wrong)
     with pytest.raises(ValueError, match=r"\(channels, H, W\) .*, got .* \(1, 3, 2, 2\)"):
         normalise(torch.zeros(1, 3, 2, 2))
+
+
+def test_what_tsn_pytorch_passes() -> None:
+    assert GroupMultiScaleCrop(224, None) == GroupMultiScaleCrop(224)
+    stacked = Stack()([Image.new("RGB", (3, 2))] * 2)
+    assert stacked.flags.c_contiguous
+    assert stacked.shape == (2, 3, 6)

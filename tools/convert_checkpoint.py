@@ -25,6 +25,7 @@ from typing import Any
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from checkpoints.errors import key_to_str
 from checkpoints.files import write_file
 from checkpoints.safetensors_file import to_json
 from model_loader import read_documented
@@ -77,9 +78,10 @@ def convert(
         raise FileExistsError(f"{target} exists: give another --output, or pass --overwrite")
     contents, changes = read_documented(path, num_segments=num_segments, trust=trust)
     if destination is None:
-        if not changes:
+        found = find_format(path)
+        if not changes and not (legacy and found == "zip"):
             return None, []
-        legacy = legacy or find_format(path) == "legacy"
+        legacy = legacy or found == "legacy"
     if safetensors:
         changes += _drop_what_is_not_json(contents)
     with open(path, "rb") as file:
@@ -94,14 +96,16 @@ def _drop_what_is_not_json(contents: dict[str, Any]) -> list[str]:
     """Remove what a safetensors file cannot hold beside weights; return one message per entry."""
     messages = []
     for place, entries in (("", contents), ("args.", vars(contents["args"]))):
-        for name in [name for name in entries if place + name not in ("state_dict", "args")]:
+        for name in [name for name in entries if place or name not in ("state_dict", "args")]:
             try:
+                if not isinstance(name, str):
+                    raise ValueError("names are strings in a safetensors file")
                 if not place and name in _OPTIMIZERS and entries[name] is not None:
                     raise ValueError("safetensors files hold no optimiser state")
                 to_json(name, entries[name])
             except ValueError as error:
                 del entries[name]
-                messages.append(f"left out the entry {place}{name}: {error}")
+                messages.append(f"left out the entry {place}{key_to_str(name)}: {error}")
     return messages
 
 

@@ -50,10 +50,8 @@ _LEASE_SECONDS = 30.0
 may hang for a moment. All who share a cache must agree on it, or they go on without the lock."""
 _HEARTBEAT_SECONDS = 5.0
 _POLL_SECONDS = 0.5  # between two looks at another process's lock; hundreds may be looking
-_LOCK_TIMEOUT = 300.0
-"""Seconds to wait for another process, which needs 250 if a mirror and the original both stall."""
-_LEFTOVER_SECONDS = 3600.0
-"""Age of a partial file that nobody writes to any more, even if the hosts' clocks differ."""
+_LOCK_TIMEOUT = 300.0  # another process needs 250 if a mirror and the original both stall
+_LEFTOVER_SECONDS = 3600.0  # age of a partial file that nobody writes to, whatever the clocks
 
 
 class DownloadError(OSError):
