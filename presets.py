@@ -25,8 +25,13 @@ from transforms import (
     GroupScale,
 )
 
-__all__ = ["RequireModality", "ToModelInput", "ToPixels", "evaluation_transform",
-           "training_transform"]  # fmt: skip
+__all__ = [
+    "CropsToInput",
+    "RequireModality",
+    "ToModelInput",
+    "evaluation_transform",
+    "training_transform",
+]
 
 _MOTION_SCALES = (1, 0.875, 0.75)
 """Scales of crops for flow and RGB differences; for RGB, GroupMultiScaleCrop's default."""
@@ -75,15 +80,6 @@ class RequireModality:
 
 
 @dataclass
-class ToPixels:
-    """`data.functional.to_tensor` as an object, which pickles into other processes from hub too."""
-
-    def __call__(self, frames: Frames) -> Tensor:
-        """Return frames as a uint8 tensor (frames, C, H, W)."""
-        return to_tensor(frames)
-
-
-@dataclass
 class ToModelInput:
     """Stack, ToTorchFormatTensor and GroupNormalize in one: the same numbers, written once.
 
@@ -107,35 +103,61 @@ class ToModelInput:
     def __call__(self, frames: Frames) -> Tensor:
         """Convert frames to a float32 tensor (frames * channels, H, W) on their device."""
         check_frames(self, frames)
-        bgr = self.input_space == "BGR" and not is_flow(frames)
-        frames = to_tensor(frames)
-        output = _empty_float32(frames)
-        n, c, _, _ = frames.shape
+        return self.convert([to_tensor(frames)])
+
+    def convert(self, crops: list[Tensor]) -> Tensor:
+        """Convert crops, uint8 (frames, C, H, W) of one shape, as if they were one tensor."""
+        bgr = self.input_space == "BGR" and not is_flow(crops[0])
+        n, c, h, w = crops[0].shape
+        n *= len(crops)
+        output = _empty_float32((n, c, h, w), crops[0].device)
         mean, std = (
             output.new_tensor(values).view(n, c, 1, 1)
             for values in GroupNormalize(self.mean, self.std).statistics(n * c)
         )
         # Each step in place, so that nothing as large as the output is held twice.
+        chunks = [chunk for crop in crops for chunk in crop.split(_CHUNK_SIZE)]
+        sizes = [len(chunk) for chunk in chunks]
         for chunk, out, chunk_mean, chunk_std in zip(
-            *(tensor.split(_CHUNK_SIZE) for tensor in (frames, output, mean, std)), strict=True
+            chunks, *(tensor.split(sizes) for tensor in (output, mean, std)), strict=True
         ):
             for channel in range(c):
                 out[:, channel] = chunk[:, c - 1 - channel if bgr else channel]
             if self.input_range[1] == 1:
                 out.div_(255)
-            out.sub_(chunk_mean).div_(chunk_std)
+            if any(self.mean):
+                out.sub_(chunk_mean)
+            if set(self.std) != {1}:
+                out.div_(chunk_std)
         return output.flatten(0, 1)
 
 
-def _empty_float32(frames: Tensor) -> Tensor:
-    """Return an uninitialised float32 tensor of the shape of `frames`, on their device.
+@dataclass
+class CropsToInput:
+    """Conversion of crops one by one: put behind one another first, they would be copied twice.
+
+    Attributes:
+        crop: what makes crops of frames, which images become a tensor for.
+        to_input: what converts them.
+    """
+
+    crop: GroupCenterCrop | GroupFullResSample | GroupOverSample
+    to_input: ToModelInput
+
+    def __call__(self, frames: Frames) -> Tensor:
+        """Convert frames to a float32 tensor (crops * frames * channels, H, W)."""
+        return self.to_input.convert(self.crop.crops(to_tensor(frames)))
+
+
+def _empty_float32(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return an uninitialised float32 tensor.
 
     For the CPU it comes from NumPy, which asks Linux for huge pages. Getting 48 MB in small ones
     takes three times as long as computing ten crops into them.
     """
-    if frames.device.type == "cpu":
-        return torch.from_numpy(np.empty(frames.shape, dtype=np.float32))
-    return torch.empty(frames.shape, dtype=torch.float32, device=frames.device)
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, dtype=np.float32))
+    return torch.empty(shape, dtype=torch.float32, device=device)
 
 
 class _Model(Protocol):
@@ -178,7 +200,7 @@ def evaluation_transform(model: _Model, crop_count: int = 1) -> Callable[[Frames
         >>> verbs, nouns = model(transform(frames).unsqueeze(0))  # (10, 125), (10, 352)
     """
     crop, scale = model.preprocessing.input_size, model.preprocessing.scale_size
-    crops = {
+    crops: dict[int, GroupCenterCrop | GroupFullResSample | GroupOverSample] = {
         1: GroupCenterCrop(crop),
         3: GroupFullResSample(scale, None, flip=False),
         10: GroupOverSample(crop),
@@ -189,9 +211,7 @@ def evaluation_transform(model: _Model, crop_count: int = 1) -> Callable[[Frames
         [
             RequireModality(model.modality),
             GroupScale(scale),
-            ToPixels(),  # images are scaled by Pillow, and then cropped and flipped at once
-            crops[crop_count],
-            _to_model_input(model),
+            CropsToInput(crops[crop_count], _to_model_input(model)),
         ]
     )
     return transform

@@ -87,8 +87,15 @@ class _GroupTransform:
     """Base of the transforms that map frames to frames: checks them first."""
 
     def __call__(self, frames: FramesT) -> FramesT:
+        return concat(self.crops(frames))
+
+    def crops(self, frames: FramesT) -> list[FramesT]:
+        """Return the crops one by one, which `__call__` puts behind one another."""
         check_frames(self, frames)
-        return self._apply(frames)
+        return self._apply_all(frames)
+
+    def _apply_all(self, frames: FramesT) -> list[FramesT]:
+        return [self._apply(frames)]
 
     def _apply(self, frames: FramesT) -> FramesT:
         raise NotImplementedError
@@ -175,7 +182,7 @@ class _FixedCrops(_GroupTransform):
         if self.scale_size is not None:
             to_hw(self, "scale_size", self.scale_size)
 
-    def _apply(self, frames: FramesT) -> FramesT:
+    def _apply_all(self, frames: FramesT) -> list[FramesT]:
         if self.scale_size is not None:
             frames = GroupScale(self.scale_size)(frames)
         if isinstance(frames, Tensor):
@@ -186,7 +193,7 @@ class _FixedCrops(_GroupTransform):
             crops.append(crop(frames, x, y, crop_w, crop_h))
             if self.flip:
                 crops.append(hflip(crops[-1], invert_u=is_flow(frames)))
-        return concat(crops)
+        return crops
 
 
 @dataclass

@@ -171,7 +171,9 @@ def hflip(frames: FramesT, invert_u: bool) -> FramesT:
 
 
 def concat(clips: list[FramesT]) -> FramesT:
-    """Put the frames of several clips behind one another."""
+    """Put the frames of several clips behind one another; a single one stays as it is."""
+    if len(clips) == 1:
+        return clips[0]
     if isinstance(clips[0], Tensor):
         return torch.cat(clips)
     return [image for clip in clips for image in clip]
