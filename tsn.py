@@ -482,7 +482,7 @@ class TSN(nn.Module):
         """Return the same transform with random crops and flips.
 
         Args:
-            flip: whether to mirror half of the clips; False where left and right are labels.
+            flip: whether to flip half of the clips; False where left and right are labels.
 
         Returns:
             A callable from frames to float32 (T*L*C, H, W).

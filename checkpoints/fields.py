@@ -73,13 +73,13 @@ class Fields:
         return self._default(name, default) if value is None else self._number(name, value)
 
     def int(self, name: Str, default: D | EllipsisType = ...) -> Int | D:
-        """Return a whole number of at most a million."""
+        """Return an integer of at most a million."""
         value = self.get(name)
         if value is None:
             return self._default(name, default)
         number = self._number(name, value)
         if not number.is_integer() or abs(number) > MAX_INT:
-            raise self._error(name, f"a whole number up to {MAX_INT:,}", value)
+            raise self._error(name, f"an integer up to {MAX_INT:,}", value)
         return Int(number)
 
     def floats(self, name: Str) -> tuple[Float, ...]:

@@ -226,7 +226,7 @@ def test_the_report_names_what_was_done(tmp_path: Path) -> None:
         ("data.preprocessing.std", ["x"], "data.preprocessing.std must be a number"),
         ("data.preprocessing.std", [0.0], "data.preprocessing makes no sense: .*std be positive"),
         ("data.preprocessing.bgr", "no", "data.preprocessing.bgr must be a bool, got 'no'"),
-        ("data.preprocessing.input_size", 0.5, "input_size must be a whole number"),
+        ("data.preprocessing.input_size", 0.5, "input_size must be an integer"),
     ],
 )
 def test_hyper_parameters_that_are_wrong(path: str, value: Any, message: str) -> None:

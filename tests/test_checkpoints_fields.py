@@ -29,8 +29,8 @@ def test_what_is_missing_has_its_default_or_is_looked_up_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "wanted"),
     [
-        ("int", 0.5, "a whole number up to 1,000,000, got 0.5"),
-        ("int", 10**7, "a whole number up to"),
+        ("int", 0.5, "an integer up to 1,000,000, got 0.5"),
+        ("int", 10**7, "an integer up to"),
         ("float", float("nan"), "a finite number, got nan"),
         ("float", "much", "a number, got 'much'"),
         ("float", torch.ones(2), r"a number, got a tensor of shape \(2,\)"),

@@ -353,7 +353,7 @@ def _checkpoint(**entries: Any) -> Callable[[Path], Any]:
 CONFIGS: dict[str, Bomb] = {
     "segments without end": (
         _checkpoint(segment_count=10**12),
-        "segment_count must be a whole number up to 1,000,000, got 1000000000000",
+        "segment_count must be an integer up to 1,000,000, got 1000000000000",
     ),
     "a number of two thousand bits": (
         _checkpoint(segment_count=2**2030),
@@ -361,7 +361,7 @@ CONFIGS: dict[str, Bomb] = {
     ),
     "frames without end": (
         _checkpoint(modality="RGBDiff", args=Namespace(flow_length=10**9)),
-        "flow_length must be a whole number up to 1,000,000",
+        "flow_length must be an integer up to 1,000,000",
     ),
     "features without end": (
         _checkpoint(
@@ -369,7 +369,7 @@ CONFIGS: dict[str, Bomb] = {
             img_feature_dim=2**62,
             state_dict={"consensus.classifiers.0.weight": torch.zeros(5, 512)},
         ),
-        "img_feature_dim must be a whole number up to",
+        "img_feature_dim must be an integer up to",
     ),
     "classes without end": (
         _in_archive(state_dict(**{"new_fc.weight": tensor(2**62, 0, stride=(1, 1))})),
@@ -386,7 +386,7 @@ CONFIGS: dict[str, Bomb] = {
                 "scale_size": 256,
             }
         ),
-        "preprocessing.input_size must be a whole number",
+        "preprocessing.input_size must be an integer",
     ),
     "a name of three megabytes": (
         _in_archive(state_dict(**{"x" * 3_000_000: text("no tensor")})),
