@@ -94,7 +94,7 @@ def to_hw(owner: object, argument: str, size: Size) -> tuple[int, int]:
         sides = []
     if len(sides) not in (1, 2) or min(sides) < 1:
         raise ValueError(
-            f"{type(owner).__name__}: {argument} must be a positive whole number of pixels or a "
+            f"{type(owner).__name__}: {argument} must be a positive integer of pixels or a "
             f"pair of them, got {size!r}"
         )
     return sides[0], sides[-1]
