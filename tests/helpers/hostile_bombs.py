@@ -373,7 +373,7 @@ CONFIGS: dict[str, Bomb] = {
     ),
     "classes without end": (
         _in_archive(state_dict(**{"new_fc.weight": tensor(2**62, 0, stride=(1, 1))})),
-        r"dense tensors with values, got one .* of shape \(4611686018427387904, 0\)",
+        r"dense tensors with values, got a tensor of shape \(4611686018427387904, 0\)",
     ),
     "pixels without end": (
         _checkpoint(
