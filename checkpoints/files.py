@@ -96,9 +96,7 @@ def _validate_file(path: Path) -> int:
             with zipfile.ZipFile(path) as archive:
                 return _validate_archive(archive, size)
         except zipfile.BadZipFile as error:
-            raise ValueError(
-                "the archive is cut short or damaged: copy or fetch it again"
-            ) from error
+            raise ValueError("it is cut short or damaged: copy or fetch it again") from error
     if start[:2] != b"\x80\x02":
         hints = {b"": "it is empty", b"vers": "a pointer of git-lfs: git lfs pull fetches the file"}
         page = "a web page, not the file" if start.lstrip()[:1] == b"<" else ""
