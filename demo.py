@@ -20,7 +20,13 @@ from typing import Any
 from checkpoints.errors import UnknownSegmentsError
 from data.synthetic import make_flow, make_video
 from data.video import FrameSource, open_frames
-from epic.classes import DATASETS, ClassNames, fetch_class_names, read_class_names
+from epic.classes import (
+    DATASETS,
+    OF_PUBLISHED_WEIGHTS,
+    ClassNames,
+    fetch_class_names,
+    read_class_names,
+)
 from model_loader import get_config, load_checkpoint
 from pictures import ClassifiedClip, draw_predictions
 from predictor import Predictor
@@ -32,8 +38,6 @@ __all__ = ["main"]
 
 _MODELS: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
 
-# Published weights, as models name them, and the dataset of their classes.
-_PUBLISHED = {"epic-kitchens": "epic-kitchens-55", "epic-kitchens-100": "epic-kitchens-100"}
 _PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 # Command-line option -> the model types that have it, the constructor's name for it.
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     clip.add_argument("--crops", type=int, choices=(1, 3, 10), default=1, help="crops of each part")
     weights = parser.add_argument_group("weights (default: random)")
-    weights.add_argument("--pretrained", choices=(*_PUBLISHED, "imagenet"))
+    weights.add_argument("--pretrained", choices=(*OF_PUBLISHED_WEIGHTS, "imagenet"))
     weights.add_argument("--checkpoint", type=Path, help="file with a model and its weights")
     weights.add_argument(
         "--trust",
@@ -174,7 +178,7 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
         for clip, ending, prediction in zip(clips, endings, predictions, strict=True):
             clip.predictions[name] = prediction
             print(f"\n{name}{ending}\n{prediction}")
-    if arguments.checkpoint is None and arguments.pretrained not in _PUBLISHED:
+    if arguments.checkpoint is None and arguments.pretrained not in OF_PUBLISHED_WEIGHTS:
         what = "The heads' weights" if arguments.pretrained else "The weights"
         caution = f"{what} are random: the labels mean nothing."
         print(f"\n{caution} Real ones come with --checkpoint or --pretrained epic-kitchens.")
@@ -249,7 +253,7 @@ def _models(arguments: argparse.Namespace) -> dict[str, TSN]:
 
 
 def _name(model: TSN) -> str:
-    return f"{get_config(model).model_type.upper()} {model.arch} {model.modality}"
+    return f"{model.variant} {model.arch} {model.modality}"
 
 
 def _make(model_type: str, arguments: argparse.Namespace) -> TSN:
@@ -266,7 +270,7 @@ def _make(model_type: str, arguments: argparse.Namespace) -> TSN:
             raise ValueError(f"--{flag} is for {' and '.join(model_types)}, not for {model_type}")
     if model_type == "tsm-nl":
         options["non_local"] = True
-    dataset = _PUBLISHED.get(arguments.pretrained, "epic-kitchens-55")
+    dataset = OF_PUBLISHED_WEIGHTS.get(arguments.pretrained, "epic-kitchens-55")
     return _MODELS[model_type.removesuffix("-nl")](
         DATASETS[dataset].num_class,
         8 if arguments.segment_count is None else arguments.segment_count,

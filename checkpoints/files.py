@@ -128,7 +128,7 @@ def _load_plain(path: Path, limit: int, attempts: int = _MAX_READ_ATTEMPTS) -> A
     """Return what torch's reader finds that `ALLOWED` permits; weights may claim `limit` bytes."""
     claimed = 0
 
-    def keep_on_cpu(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+    def keep_on_cpu(storage: Any, location: str) -> Any:  # torch's type is an old class
         nonlocal claimed
         claimed += storage.nbytes()
         if claimed > limit:  # older versions of torch would read on behind the file's content
@@ -137,8 +137,7 @@ def _load_plain(path: Path, limit: int, attempts: int = _MAX_READ_ATTEMPTS) -> A
 
     try:
         with _allow_listed():
-            to_cpu: Any = keep_on_cpu
-            return torch.load(path, map_location=to_cpu, weights_only=True, mmap=False)
+            return torch.load(path, map_location=keep_on_cpu, weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
         # Another thread's `torch.serialization.safe_globals` may have ended meanwhile, and taken a
         # name away that was there before.

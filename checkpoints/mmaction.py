@@ -16,6 +16,7 @@ from typing import Any
 from checkpoints.converter import find_names
 from checkpoints.errors import CheckpointError, list_names
 from checkpoints.releases import ReleaseConverter
+from checkpoints.state_dict import clean_state_dict
 
 __all__ = ["MMActionConverter"]
 
@@ -55,8 +56,7 @@ class MMActionConverter(ReleaseConverter):
         self.report.append("took the file as an mmaction2 checkpoint")
         for pattern, name in _RENAMED:
             self.rename(pattern, name)
-        ours = ("base_model.", "new_fc.", "consensus.")
-        if extra := [name for name in self.state if not name.startswith(ours)]:
-            self.state = {k: tensor for k, tensor in self.state.items() if k not in extra}
-            self.report.append(f"left out what is not the model's: {list_names(extra)}")
+        # Under our names, what is not the model's shows.
+        self.state, left_out = clean_state_dict(self.state)
+        self.report += left_out
         return super().clean()

@@ -22,6 +22,7 @@ from weights.download import fetch
 
 __all__ = [
     "DATASETS",
+    "OF_PUBLISHED_WEIGHTS",
     "ClassNames",
     "Dataset",
     "fetch_class_names",
@@ -79,6 +80,12 @@ DATASETS: dict[str, Dataset] = {
 }
 """The known datasets by name."""
 
+OF_PUBLISHED_WEIGHTS = {
+    "epic-kitchens": "epic-kitchens-55",
+    "epic-kitchens-100": "epic-kitchens-100",
+}
+"""Name of published weights, as `pretrained=` has it -> the dataset of their classes."""
+
 
 def read_class_names(
     verb_csv: str | os.PathLike[str], noun_csv: str | os.PathLike[str]
@@ -126,8 +133,7 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
         ValueError: the dataset is unknown, or the files do not hold its class names.
         weights.download.DownloadError: a file could not be fetched; says which one to put where.
     """
-    if str(dataset).lower() == "epic-kitchens":
-        dataset = "epic-kitchens-55"
+    dataset = OF_PUBLISHED_WEIGHTS.get(str(dataset).lower(), dataset)
     wanted = DATASETS[one_of("dataset", dataset, DATASETS)]
     # A folder of their own: files of other projects may have the same names.
     folder = Path(torch.hub.get_dir()) / "epic_kitchens_annotations"

@@ -71,9 +71,6 @@ def convert(
         checkpoints.errors.CheckpointError: if `load_checkpoint` does not load the file.
     """
     target = destination or (path if overwrite else _beside(path))
-    safetensors = target.suffix.lower() == ".safetensors"
-    if safetensors and legacy:
-        raise ValueError(f"legacy must be False for a safetensors file, got True with {target}")
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists: give another --output, or pass --overwrite")
     contents, changes = read_documented(path, num_segments=num_segments, trust=trust)
@@ -82,7 +79,7 @@ def convert(
         if not changes and not (legacy and found == "zip"):
             return None, []
         legacy = legacy or found == "legacy"
-    if safetensors:
+    if target.suffix.lower() == ".safetensors":
         changes += _drop_what_is_not_json(contents)
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
