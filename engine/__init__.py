@@ -1,1 +1,1 @@
-"""Runs over many clips, and what they find."""
+"""Runs over many clips: what they share about processes and resuming."""
