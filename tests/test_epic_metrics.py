@@ -1,12 +1,12 @@
 """Metrics equal those of the official programs, and of a few lines that say what they are."""
 
-import csv
 import hashlib
 import json
 import logging
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from data.segments import Segment
+from epic.annotations import read_annotations
 from epic.class_lists import CLASS_LISTS, read_class_list
 from epic.metrics import accuracy, epic_55_metrics, epic_100_metrics
 
@@ -23,20 +24,6 @@ REFERENCE = json.loads(
 )
 CASES_100 = REFERENCE["epic_kitchens_100"]["cases"]
 CASES_55 = REFERENCE["epic_kitchens_55"]["cases"]
-
-
-def read_segments(path: Path, id_column: str) -> list[Segment]:
-    with open(path, encoding="utf-8", newline="") as file:
-        return [
-            Segment(
-                id=row[id_column],
-                video=row["video_id"],
-                participant=row["participant_id"],
-                verb_class=int(row["verb_class"]),
-                noun_class=int(row["noun_class"]),
-            )
-            for row in csv.DictReader(file)
-        ]
 
 
 def official_lists(folder: Path, dataset: str) -> dict[str, Any]:
@@ -62,9 +49,7 @@ def assert_recorded_inputs(scores: dict[str, Any], case: dict[str, Any]) -> None
 @pytest.fixture(scope="module")
 def validation(epic_test_data: Path) -> tuple[list[Segment], np.ndarray, np.ndarray]:
     """EPIC-KITCHENS-100's validation set and the recorded cases' scores."""
-    segments = read_segments(
-        epic_test_data / "annotations" / "EPIC_100_validation.csv", "narration_id"
-    )
+    segments = read_annotations(epic_test_data / "annotations" / "EPIC_100_validation.csv")
     verb = made(0, 97, [segment.verb_class for segment in segments])
     noun = made(1, 300, [segment.noun_class for segment in segments])
     return segments, verb, noun
@@ -120,10 +105,7 @@ def test_official_results_with_repeated_rows(
     lists = official_lists(epic_test_data / "annotations", "epic-kitchens-100")
     with pytest.raises(ValueError, match=r"ids scored more than once \(332\): P01_11_0, "):
         epic_100_metrics(scores, segments, **lists)
-    again = [
-        Segment(f"{s.id} again", s.video, s.participant, None, None, None, None, s.verb_class, None,
-                s.noun_class) for s in segments[:332]
-    ]  # fmt: skip
+    again = [replace(segment, id=f"{segment.id} again") for segment in segments[:332]]
     scores["ids"][-332:] = [segment.id for segment in again]
     assert epic_100_metrics(scores, segments + again, **lists) == case["official"]
 
@@ -131,7 +113,7 @@ def test_official_results_with_repeated_rows(
 @pytest.fixture(scope="module")
 def training(epic_test_data: Path) -> tuple[list[Segment], np.ndarray, np.ndarray]:
     """EPIC-KITCHENS-55's training set and the recorded cases' scores."""
-    segments = read_segments(epic_test_data / "annotations" / "EPIC_train_action_labels.csv", "uid")
+    segments = read_annotations(epic_test_data / "annotations" / "EPIC_train_action_labels.csv")
     verb = made(10, 125, [segment.verb_class for segment in segments])
     noun = made(11, 352, [segment.noun_class for segment in segments])
     return segments, verb, noun
