@@ -123,7 +123,7 @@ def write_videos(
 
 
 def write_video(path: Path, count: int, rate: int | Fraction) -> Path:
-    """Write an MPEG-4 video whose frames show the numbers 1 ... count, 12 frames from key to key."""
+    """Write an MPEG-4 video whose frames show 1 ... count, with a key frame every 12."""
     av = pytest.importorskip("av", reason="PyAV (package `av`) is not installed")
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", format="mp4") as container:
