@@ -1,0 +1,1 @@
+"""Runs over many clips: what they share about processes and resuming."""

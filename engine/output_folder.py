@@ -1,0 +1,106 @@
+"""Output folders: small finished files that belong to one request.
+
+A run writes each result that took work as a file of its own, under a temporary name that is then
+changed. Killed at any moment and started again, it computes only what is missing. `request.json`
+says what the files belong to; another request is refused.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from checkpoints.files import atomic_write
+
+__all__ = ["OutputFolder"]
+
+_REQUEST = "request.json"
+
+
+class OutputFolder:
+    """A folder with the results of one request; made if there is none.
+
+    Args:
+        path: the folder.
+        request: everything that the results depend on, as JSON has it.
+
+    Raises:
+        ValueError: if it holds the results of another request, or files of something else.
+        OSError: if it cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], request: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        text = json.dumps(request, indent=2, sort_keys=True)
+        self._digest = sha256(text.encode()).hexdigest()
+        self.path.mkdir(parents=True, exist_ok=True)
+        record = self.path / _REQUEST
+        if record.exists():
+            _compare(self.path, json.loads(record.read_text()), json.loads(text))
+            return
+        strangers = sorted(
+            file.name for file in self.path.iterdir() if not file.name.startswith(_REQUEST)
+        )
+        if strangers and not record.exists():  # another process may have begun meanwhile
+            raise ValueError(
+                f"{self.path} holds files of something else ({', '.join(strangers[:3])}): give a "
+                f"new folder"
+            )
+        with atomic_write(record) as file:
+            file.write(text.encode())
+
+    def has(self, name: str) -> bool:
+        """Return whether a file is there, opens, and belongs to this request."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path / name, "pt") as file:
+                metadata = file.metadata() or {}
+        except (FileNotFoundError, SafetensorError):
+            return False
+        return metadata.get("request") == self._digest
+
+    def write(self, name: str, arrays: Mapping[str, Tensor], **metadata: Any) -> None:
+        """Write a file of arrays, whole or not at all.
+
+        Args:
+            name: path in the folder, which ends in `.safetensors`.
+            arrays: contiguous, by name.
+            metadata: what is to be said about them, as JSON has it.
+        """
+        from safetensors.torch import save
+
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        texts = {key: json.dumps(value) for key, value in metadata.items()}
+        data = save(dict(arrays), {**texts, "request": self._digest})
+        with atomic_write(path) as file:
+            file.write(data)
+
+    def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the arrays of a file, and what is said about them."""
+        from safetensors import safe_open
+
+        with safe_open(self.path / name, "pt") as file:
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
+            metadata = dict(file.metadata())
+        del metadata["request"]
+        return arrays, {key: json.loads(text) for key, text in metadata.items()}
+
+
+def _compare(path: Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ValueError, naming the differences, unless both requests are the same."""
+    differences = [
+        f"{name} was {recorded.get(name)!r}, now {wanted.get(name)!r}"
+        for name in sorted({*recorded, *wanted})
+        if recorded.get(name) != wanted.get(name)
+    ]
+    if differences:
+        raise ValueError(
+            f"{path} holds results of another request: {'; '.join(differences)}. Give another "
+            f"folder, or the same options"
+        )

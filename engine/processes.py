@@ -1,0 +1,101 @@
+"""The processes of one run: what torchrun started, or a single one.
+
+    torchrun --nproc-per-node=8 tools/evaluate.py ...
+
+Process r of W takes items r, r + W, ... of a fixed order. Nothing is sent while they work: what
+they make lies in files, and only failures are gathered once all are done.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed
+
+from data.options import positive_integer
+
+__all__ = ["Processes", "join_processes"]
+
+Item = TypeVar("Item")
+
+_PATIENCE = timedelta(days=30)
+"""How long the first process to finish waits for the last one."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run.
+
+    Attributes:
+        rank: number of this process, from 0.
+        count: number of processes.
+        device: where this process computes.
+        threads: threads of this process, for computing on the CPU.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+    threads: int
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return the items of this process."""
+        return items[self.rank :: self.count]
+
+    def gather(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items of all processes, in their order; wait for the last process."""
+        if self.count == 1:
+            return list(items)
+        gathered: list[list[Item]] = [[] for _ in range(self.count)]
+        distributed.all_gather_object(gathered, list(items))
+        return [item for part in gathered for item in part]
+
+
+@contextmanager
+def join_processes(device: str | None = None, threads: int | None = None) -> Iterator[Processes]:
+    """Join the processes that torchrun started, or run alone.
+
+    Args:
+        device: such as "cpu", "cuda" or "cuda:1". "cuda" and None take the GPU of the process's
+            number on its machine, None only if there is one.
+        threads: threads of this process; None, its share of the machine's cores.
+
+    Raises:
+        ValueError: if there is no such device, or `threads` is no positive integer.
+    """
+    count, local_count, local_rank = (
+        int(os.environ.get(name, default))
+        for name, default in (("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    if threads is None:
+        # torchrun asks for one thread, unless told otherwise.
+        threads = torch.get_num_threads() if count == 1 else (os.cpu_count() or 1) // local_count
+        threads = max(threads, 1)
+    torch.set_num_threads(positive_integer("threads", threads))
+    chosen = _choose_device(device, local_rank)
+    if count == 1:
+        yield Processes(0, 1, chosen, threads)
+        return
+    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    try:
+        yield Processes(distributed.get_rank(), count, chosen, threads)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _choose_device(name: str | None, local_rank: int) -> torch.device:
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        if name == "cuda":
+            name = f"cuda:{local_rank % max(torch.cuda.device_count(), 1)}"
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device must be one of this machine, got {name!r}: {reason}") from error
+    return device

@@ -1,0 +1,31 @@
+"""Progress of a run: a bar on a terminal, plain lines in a log."""
+
+import pytest
+
+from engine import progress
+from engine.progress import show_progress
+
+
+def test_a_log_gets_lines_with_rate_and_remaining_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 10.0, 40.0, 41.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    assert list(show_progress("abc", 7, unit="segments", done=4)) == ["a", "b", "c"]
+    assert capsys.readouterr().err.splitlines() == [
+        "6 of 7 segments, 0.05 a second, 20 s left",
+        "7 of 7 segments, 0.0732 a second, 0 s left",
+    ]
+
+
+def test_hidden_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(show_progress("abc", 3, unit="segments", hidden=True)) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_gets_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert list(show_progress("abc", 7, unit="segments", done=4)) == ["a", "b", "c"]
+    assert "7/7" in capsys.readouterr().err
