@@ -43,7 +43,8 @@ class ResampledFrames(View):
             return
         self.fps = rate
         times = video.times
-        count = max(round((times[-1] + 1 / (video.fps or rate)) * rate), 1)
+        end = times[-1] + 1 / (video.fps or rate)
+        count = max(int(end * rate + 0.5 + 1e-6), 1)
         # A frame that begins exactly between two numbers belongs to the later one.
         ends = (np.arange(count) + 0.5) / rate - 1e-9
         self._shown = np.maximum(np.searchsorted(times, ends) - 1, 0)
