@@ -114,9 +114,6 @@ class ExactNumbers(View):
             f"numbers from {self._known[0]} to {self._known[-1]}"
         )
 
-    def _warn_of_gaps(self, first: int, last: int) -> None:
-        """Do nothing: reading a missing number is an error."""
-
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         missing = self.missing(np.array(indices))
         if missing:

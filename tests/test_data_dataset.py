@@ -44,17 +44,17 @@ def expected_numbers(segment: Segment, modality: str, length: int = 1, **options
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("include_stop", [False, True])
-def test_rgb_in_every_layout(tmp_path: Path, layout: str, include_stop: bool) -> None:
-    if layout == "segments" and include_stop:
-        pytest.skip("folders of single segments have no stop frames")
-    rows = segments(epic_55=layout == "segments")
-    clips = dataset(rows, write_rgb(tmp_path, layout), include_stop=include_stop)
-    assert clips.problems() == []
-    assert len(clips) == len(rows)
-    for item, segment in zip(clips, rows, strict=True):
-        expected = expected_numbers(segment, "RGB", include_stop=include_stop)
-        assert numbers_in(item["clip"]) == expected
+def test_rgb_in_every_layout(tmp_path: Path, layout: str) -> None:
+    alone = layout == "segments"  # those folders have no stop frames
+    rows = segments(epic_55=alone)
+    write_rgb(tmp_path, layout)
+    for include_stop in (False,) if alone else (False, True):
+        clips = dataset(rows, tmp_path, include_stop=include_stop)
+        assert clips.problems() == []
+        assert len(clips) == len(rows)
+        for item, segment in zip(clips, rows, strict=True):
+            expected = expected_numbers(segment, "RGB", include_stop=include_stop)
+            assert numbers_in(item["clip"]) == expected
 
 
 @pytest.mark.parametrize("layout", ["folders", "downloads", "tars", "split tars"])
@@ -68,6 +68,13 @@ def test_flow_in_every_layout(tmp_path: Path, layout: str) -> None:
         expected = expected_numbers(segment, "Flow", 5)
         assert numbers_in(clip) == expected
         assert numbers_in(clip[:, 1:]) == [MAX_NUMBER - number for number in expected]
+
+
+def test_flow_of_another_stride(tmp_path: Path) -> None:
+    write_flow(tmp_path)
+    row = Segment(id="1", video="P01_11", frames=(7, 37))
+    clips = dataset([row], tmp_path, modality="Flow", new_length=1, flow_stride=3)
+    assert numbers_in(clips[0]["clip"]) == [4, 8, 11]
 
 
 @pytest.mark.parametrize("rate", [None, 30, 90])

@@ -48,6 +48,11 @@ def test_folders_of_another_modality_are_no_videos(tmp_path: Path, layout: str, 
     assert find_videos(tmp_path, other) == {}
 
 
+def test_the_halves_of_a_clip_are_no_videos(tmp_path: Path) -> None:
+    write_flow(tmp_path, "folders", SMALL)
+    assert find_videos(tmp_path / "P01/P01_11") == {}
+
+
 def test_tars_below_the_folder_of_the_download_site(tmp_path: Path) -> None:
     write_flow(tmp_path / "frames_rgb_flow", "split tars", SMALL)
     assert list(find_videos(tmp_path, "Flow")) == ["P01_11", "P02_101"]
