@@ -205,8 +205,6 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 include_stop=self.include_stop,
                 flow_stride=self.flow_stride,
             )
-            if not numbers:
-                raise ValueError(f"{source.name}: no frame between start and stop")
             if isinstance(source, VideoFile):
                 source = ResampledFrames(source, self.rate or nominal_rate(segment.video))
             return ExactNumbers(source, range(1, len(numbers) + 1) if alone else numbers)

@@ -87,7 +87,7 @@ class ExactNumbers(View):
         super().__init__(source)
         self._known = source._checked_numbers()
         if not numbers:
-            raise ValueError(f"{self.name}: numbers must be at least one, got {numbers}")
+            raise ValueError(f"{self.name}: no frame between start and stop")
         self._numbers = np.arange(numbers.start, numbers.stop)
 
     def __len__(self) -> int:

@@ -163,7 +163,7 @@ def describe_layouts(modality: str) -> str:
     ]
     if modality != "Flow":
         layouts += ["PXX/videos/PXX_YY.MP4", "videos/{train,test}/PXX/PXX_YY.MP4", "PXX_YY.MP4"]
-    return ", ".join(layouts)
+    return ", ".join([*layouts, "or for other data the path of each clip"])
 
 
 def _folders_of_videos(root: Path, is_flow: bool) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from helpers.epic_dataset import (
     VIDEOS,
     numbers_in,
     segments,
+    write_csvs,
     write_flow,
     write_rgb,
     write_video,
@@ -26,6 +27,7 @@ from data.frame_numbers import frame_numbers
 from data.sampling import segment_indices
 from data.segments import Segment
 from data.video import FrameFolder, load_clip
+from epic.annotations import read_annotations
 
 
 def dataset(rows: list[Segment], root: Path, **options) -> ClipDataset:
@@ -117,6 +119,15 @@ def test_other_data(tmp_path: Path) -> None:
         [8, 10, 12],
     ]
     assert [item.get("label_class") for item in clips] == [4, None, None, None, None]
+
+
+def test_rows_of_the_official_files(tmp_path: Path) -> None:
+    csvs = write_csvs(tmp_path / "annotations")
+    assert read_annotations(csvs["100 validation"]) == segments()
+    assert read_annotations(csvs["55 train"]) == segments(epic_55=True)
+    write_rgb(tmp_path)
+    clips = dataset(read_annotations(csvs["100 test"]), tmp_path)
+    assert [item.keys() for item in clips] == [{"clip", "id", "index"}] * 7
 
 
 def test_an_item(tmp_path: Path) -> None:
