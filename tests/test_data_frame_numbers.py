@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.epic_dataset import numbers_in, write_flow, write_rgb
 
-from data.frame_numbers import ExactNumbers, frame_numbers, nominal_rate
+from data.frame_numbers import ExactNumbers, frame_numbers
 from data.segments import Segment
 from data.video import FlowFolder, FrameFolder, VideoFile
 
@@ -46,13 +46,6 @@ def test_wrong_options_are_named() -> None:
         frame_numbers(row("P01_11", 1, 2), "Flow", flow_stride=0)
     with pytest.raises(ValueError, match="modality must be one of"):
         frame_numbers(row("P01_11", 1, 2), "Depth")
-
-
-def test_nominal_rates() -> None:
-    assert [nominal_rate(video) for video in ("P01_11", "P37_101", "P01_1", "a/P01_11")] == [
-        *(60, 50),
-        *(None, None),
-    ]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from helpers.epic_dataset import VIDEOS, numbers_in, segments, write_flow, write_rgb
 from helpers.numbered_images import save
 
-from data.layouts import VideoFinder, describe_layouts, find_videos, is_epic_video
+from data.layouts import VideoFinder, describe_layouts, find_videos
 from data.segments import Segment
 from data.video import open_frames
 
@@ -113,11 +113,6 @@ def test_a_missing_root_and_an_unknown_modality(tmp_path: Path) -> None:
         find_videos(tmp_path / "nowhere")
     with pytest.raises(ValueError, match="modality must be one of RGB, Flow, RGBDiff"):
         find_videos(tmp_path, "Depth")
-
-
-def test_ids_of_epic_kitchens() -> None:
-    assert all(map(is_epic_video, VIDEOS))
-    assert not any(map(is_epic_video, ("P01_1", "P01_1011", "p01_11", "P01_11.mp4", "a/P01_11")))
 
 
 def test_folders_of_single_segments(tmp_path: Path) -> None:
