@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from helpers.epic_dataset import VIDEOS, numbers_in, segments, write_flow, write_rgb
+from helpers.epic_dataset import numbers_in, segments, write_flow, write_rgb
 from helpers.numbered_images import save
 
 from data.layouts import VideoFinder, describe_layouts, find_videos
