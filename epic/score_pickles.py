@@ -37,8 +37,9 @@ def read_pickle(path: Path) -> Any:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle raises nearly anything
+        reason = f"{type(error).__name__}: {show(str(error))}"
         raise CheckpointError(
-            f"{path} is no pickle of NumPy arrays, or is damaged ({type(error).__name__}: {show(str(error))})"
+            f"{path} is no pickle of NumPy arrays, or is damaged ({reason})"
         ) from error
 
 
