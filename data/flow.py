@@ -1,0 +1,252 @@
+"""Optical flow of one's own videos, in the form that flow models read.
+
+Flow frame i is the motion from RGB frame i * stride to RGB frame i * stride + dilation, so R frames
+have ceil((R - dilation) / stride) of them. Motion to the right is positive in u, motion down in v,
+in pixels of frames whose shorter side is `size`. It is clipped to [-bound, bound] and stored in 8
+bits: rint(127.5 + 127.5 * motion / bound), halves to the even number. So no motion is 128, -bound
+is 0 and bound is 255; noise around zero becomes 127 and 128.
+
+What is known of the published flow of EPIC-KITCHENS is in `PRESETS`. Another program computed it,
+on a GPU, with a TV-L1 of its own and a rounding that is not recorded: expect similar images, not
+equal ones.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from data.frames import FrameSource
+from data.options import positive_integer
+from data.video import Clip, open_frames
+
+__all__ = ["PRESETS", "TVL1", "ComputedFlow", "FlowConfig", "FlowMethod", "quantize_flow"]
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """What flow depends on beside the clip and the method.
+
+    Attributes:
+        stride: RGB frames from the beginning of one flow frame to that of the next.
+        dilation: RGB frames that a flow frame spans.
+        bound: motion in pixels that the grey levels 0 and 255 stand for.
+        size: shorter side of the flow, to which RGB frames are resized.
+        rate: RGB frames per second at which a video is read, as when its frames are extracted at
+            that rate; EPIC-KITCHENS' are at 60, those of videos `PXX_1YY` at 50. None: every frame.
+
+    Raises:
+        ValueError: for anything but positive numbers, integers but for `bound` and `rate`.
+    """
+
+    stride: int = 2
+    dilation: int = 3
+    bound: float = 25.0
+    size: int = 256
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "dilation", "size"):
+            positive_integer(name, getattr(self, name))
+        for name in ("bound", "rate"):
+            value = getattr(self, name)
+            if (name, value) != ("rate", None) and not (isfinite(value) and value > 0):
+                raise ValueError(f"{name} must be a positive number, got {value!r}")
+
+
+PRESETS = {
+    "epic-kitchens-55": FlowConfig(),
+    "extension": FlowConfig(stride=1, dilation=1, bound=8.0),
+}
+"""The published flow: of the videos of 2018 as its authors state it, and of the videos `PXX_1YY` of
+EPIC-KITCHENS-100, where the numbers are documented for two videos that were done again."""
+
+
+class FlowMethod(Protocol):
+    """A way to compute the motion between two frames; several threads call it at once.
+
+    Attributes:
+        name: the method and its version, on which results depend.
+    """
+
+    name: str
+
+    def __call__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the motion (H, W, 2) in pixels, u then v, between grey frames (H, W)."""
+
+
+class TVL1:
+    """TV-L1 (Zach, Pock and Bischof, 2007) of OpenCV on the CPU, with OpenCV's parameters.
+
+    OpenCV is set to one thread in this process, since pairs of frames are computed side by side.
+
+    Raises:
+        ImportError: if OpenCV with its contributed modules is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from cv2 import __version__, optflow, setNumThreads
+        except ImportError as error:
+            raise ImportError(
+                "computing flow needs the package opencv-contrib-python-headless, in place of any "
+                "other opencv package: pip install opencv-contrib-python-headless"
+            ) from error
+        setNumThreads(1)
+        self.name = f"TV-L1 of OpenCV {__version__}"
+        self._create: Any = optflow.DualTVL1OpticalFlow_create
+
+    def __call__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the motion, float32 (H, W, 2), between grey frames, uint8 (H, W)."""
+        flow: NDArray[np.float32] = self._create().calc(first, second, None)
+        return flow
+
+
+def quantize_flow(flow: NDArray[np.floating[Any]], bound: float) -> NDArray[np.uint8]:
+    """Return motion in pixels as grey levels: 128 for none, 0 and 255 for `bound` and beyond."""
+    grey: NDArray[np.uint8] = np.rint(np.clip(127.5 + 127.5 * flow / bound, 0, 255)).astype(
+        np.uint8
+    )
+    return grey
+
+
+class ComputedFlow(FrameSource):
+    """Flow frames of a clip of RGB frames, computed as they are read.
+
+    A source like any other: `load_clip` and `Predictor` take it, and compute only what they sample.
+    Each RGB frame is decoded once. Frame 0 has number 1, as in the published folders.
+
+    Args:
+        clip: as for `open_frames`; images must be numbered without gaps.
+        config: stride, dilation and so on; by default those of EPIC-KITCHENS-55.
+        method: how to compute motion; None: `TVL1()`.
+        jobs: pairs of frames that are computed at the same time.
+
+    Attributes:
+        config: as given.
+        num_rgb_frames: number of RGB frames, at `config.rate`.
+
+    Raises:
+        FileNotFoundError: if the path does not exist.
+        ValueError: if the clip cannot be read, has gaps or is too short, or is not a video and
+            `config.rate` is given.
+        ImportError: if a package is missing.
+
+    Example:
+        >>> from data.synthetic import make_video
+        >>> flow = ComputedFlow(make_video("clip.mp4"))
+        >>> len(flow), flow.read([0]).shape
+        (29, torch.Size([1, 2, 256, 456]))
+    """
+
+    channels = 2
+
+    def __init__(
+        self,
+        clip: Clip,
+        config: FlowConfig = PRESETS["epic-kitchens-55"],
+        *,
+        method: FlowMethod | None = None,
+        jobs: int = 1,
+    ) -> None:
+        self.config = config
+        self._jobs = positive_integer("jobs", jobs)
+        self._method = method or TVL1()
+        self._source = open_frames(clip, short_side=config.size)
+        self.name, rate = self._source.name, self._source.fps
+        _check_no_gaps(self._source)
+        self.num_rgb_frames = len(self._source)
+        if config.rate is not None:
+            if rate is None:
+                raise ValueError(f"{self.name}: rate is for videos, whose frames have times")
+            self.num_rgb_frames = round(self.num_rgb_frames / rate * config.rate)
+            rate = config.rate
+        self.fps = rate / config.stride if rate else None
+        if self.num_rgb_frames <= config.dilation:
+            raise ValueError(
+                f"{self.name}: flow that spans {config.dilation} frames needs "
+                f"{config.dilation + 1} of them, got {self.num_rgb_frames}"
+            )
+
+    def __len__(self) -> int:
+        return -((self.config.dilation - self.num_rgb_frames) // self.config.stride)
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """Numbers of the flow frames, 1 ... len."""
+        return np.arange(1, len(self) + 1)
+
+    def compute(self, indices: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yield index and flow frame, uint8 (2, H, W), one after the other.
+
+        Args:
+            indices: ascending, each in 0 ... len - 1.
+
+        Raises:
+            ValueError: while iterating, for frames that cannot be decoded or differ in size.
+        """
+        pool = ThreadPoolExecutor(self._jobs)  # OpenCV computes without holding Python's lock
+        waiting: deque[tuple[int, Future[Tensor]]] = deque()
+        try:
+            for index, first, second in self._read_pairs(indices):
+                waiting.append((index, pool.submit(self._compute_one, first, second)))
+                while waiting and (waiting[0][1].done() or len(waiting) > 2 * self._jobs):
+                    done, future = waiting.popleft()
+                    yield done, future.result()
+            for index, future in waiting:
+                yield index, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        return self.compute(indices)
+
+    def _compute_one(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Tensor:
+        grey = quantize_flow(self._method(first, second), self.config.bound)
+        return torch.from_numpy(grey).permute(2, 0, 1)  # (H, W, 2) -> (2, H, W)
+
+    def _read_pairs(
+        self, indices: Sequence[int]
+    ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
+        """Yield index, first and second grey frame (H, W) of flow frames; decode each once."""
+        stride, dilation = self.config.stride, self.config.dilation
+        pairs = [
+            (self._locate(index * stride), self._locate(index * stride + dilation))
+            for index in indices
+        ]
+        wanted = sorted({place for pair in pairs for place in pair})
+        frames = self._source._frames_of_one_size(wanted)
+        grey: dict[int, NDArray[np.uint8]] = {}
+        for index, (first, second) in zip(indices, pairs, strict=True):
+            while second not in grey:
+                place, frame = next(frames)
+                grey[place] = F.rgb_to_grayscale(frame)[0].numpy()
+            yield index, grey[first], grey[second]
+            grey = {place: image for place, image in grey.items() if place >= first}
+
+    def _locate(self, frame: int) -> int:
+        """Return the source's index of an RGB frame, counted at `config.rate`."""
+        rate = self.config.rate
+        return frame if rate is None else self._source.index_at(frame / rate)
+
+
+def _check_no_gaps(source: FrameSource) -> None:
+    """Raise ValueError where image numbers are missing: motion over a gap is of another scale."""
+    numbers = source.numbers
+    if numbers is None:
+        return
+    gaps = np.flatnonzero(np.diff(numbers) > 1)
+    if gaps.size:
+        before, after = numbers[gaps[0]], numbers[gaps[0] + 1]
+        raise ValueError(
+            f"{source.name}: flow needs images numbered without gaps, but none has a number "
+            f"between {before} and {after}" + f" (the first of {gaps.size} gaps)" * (gaps.size > 1)
+        )
