@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from data.frames import FrameSource
 from data.options import positive_integer
@@ -228,7 +228,8 @@ class ComputedFlow(FrameSource):
         for index, (first, second) in zip(indices, pairs, strict=True):
             while second not in grey:
                 place, frame = next(frames)
-                grey[place] = F.rgb_to_grayscale(frame)[0].numpy()
+                image = Image.fromarray(frame.permute(1, 2, 0).numpy())  # (C, H, W) -> (H, W, C)
+                grey[place] = np.array(image.convert("L"))
             yield index, grey[first], grey[second]
             grey = {place: image for place, image in grey.items() if place >= first}
 
