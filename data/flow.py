@@ -196,11 +196,11 @@ class ComputedFlow(FrameSource):
         pool = ThreadPoolExecutor(self._jobs)  # OpenCV computes without holding Python's lock
         waiting: deque[tuple[int, Future[Tensor]]] = deque()
         try:
-            for index, first, second in self._read_pairs(indices):
-                waiting.append((index, pool.submit(self._compute_one, first, second)))
+            for submitted in self._submit_pairs(pool, indices):
+                waiting.append(submitted)
                 while waiting and (waiting[0][1].done() or len(waiting) > 2 * self._jobs):
-                    done, future = waiting.popleft()
-                    yield done, future.result()
+                    index, future = waiting.popleft()
+                    yield index, future.result()
             for index, future in waiting:
                 yield index, future.result()
         finally:
@@ -208,6 +208,17 @@ class ComputedFlow(FrameSource):
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         return self.compute(indices)
+
+    def _submit_pairs(
+        self, pool: ThreadPoolExecutor, indices: Sequence[int]
+    ) -> Iterator[tuple[int, Future[Tensor]]]:
+        try:
+            for index, first, second in self._read_pairs(indices):
+                yield index, pool.submit(self._compute_one, first, second)
+        except ValueError as error:  # raised when its turn comes: what was read before counts
+            future: Future[Tensor] = Future()
+            future.set_exception(error)
+            yield -1, future
 
     def _compute_one(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Tensor:
         grey = quantize_flow(self._method(first, second), self.config.bound)

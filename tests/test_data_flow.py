@@ -285,10 +285,11 @@ def test_how_far_parameters_move_the_images_of_a_real_clip(tvl1, epic_test_data,
     import cv2
 
     def variant(**options):
-        create = cv2.optflow.DualTVL1OpticalFlow_create
-
         def compute(first, second):
-            return create(**options).calc(first, second, None)
+            method = cv2.optflow.DualTVL1OpticalFlow_create()
+            for name, value in options.items():
+                getattr(method, f"set{name}")(value)
+            return method.calc(first, second, None)
 
         compute.name = "variant"
         return compute
@@ -298,13 +299,13 @@ def test_how_far_parameters_move_the_images_of_a_real_clip(tvl1, epic_test_data,
         both = torch.stack([ours.flatten().double(), others.flatten().double()])
         return float(torch.corrcoef(both)[0, 1]), float((both[0] - both[1]).abs().mean())
 
-    no_filter = {"medianFiltering": 1, "innerIterations": 300, "outerIterations": 1}
+    no_filter = {"MedianFiltering": 1, "InnerIterations": 300, "OuterIterations": 1}
     variants = {
-        "no median filter, 300 iterations": no_filter,
-        "the same, 1 thousandth as epsilon": {**no_filter, "epsilon": 0.001},
-        "lambda 0.1": {"lambda_": 0.1},
-        "lambda 0.3": {"lambda_": 0.3},
-        "3 scales": {"nscales": 3},
+        "without median filter, 300 iterations": no_filter,
+        "the same, epsilon 0.001": {**no_filter, "Epsilon": 0.001},
+        "lambda 0.1": {"Lambda": 0.1},
+        "lambda 0.3": {"Lambda": 0.3},
+        "3 scales": {"ScalesNumber": 3},
     }
     source = open_frames(epic_test_data / "clips" / "arm_wrestling.mp4", short_side=256)
     indices = [10, 40, 70, 100, 130]
