@@ -200,11 +200,15 @@ class Slow(BothFrames):
 frames, out = map(Path, sys.argv[1:])
 command = [str(frames), str(out), "--bound", "127.5", "--size", "8", "--jobs", "2"]
 finished, counts, random = {}, [], random.Random(0)
+limit = time.monotonic() + 60
 for kill in range(20):
     child = os.fork()
     if not child:
         os._exit(compute_flow.main(command, method=Slow()))
-    time.sleep(random.uniform(0.005, 0.05))
+    goal = len(finished) + random.randrange(1, 10)
+    while len(list(out.glob("v/*.jpg"))) < goal and time.monotonic() < limit:
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, 0.01))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     found = {path: path.stat().st_mtime_ns for path in out.rglob("*.jpg")}
