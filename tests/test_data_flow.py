@@ -1,6 +1,7 @@
 import math
 import sys
 from pathlib import Path
+from threading import Event, Timer
 
 import numpy as np
 import pytest
@@ -173,12 +174,36 @@ def test_what_came_before_a_failure_is_yielded(jobs) -> None:
     assert got == [0, 1]
 
 
+class Waiting(BothFrames):
+    """Computes one flow frame, the number of which is given, only after `event`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.event, self.number = Event(), number
+
+    def __call__(self, first, second):
+        flow = super().__call__(first, second)
+        if len(self.calls) == self.number:
+            self.event.wait()
+        return flow
+
+
 def test_what_nobody_waits_for_is_not_computed() -> None:
-    method = BothFrames()
-    frames = ComputedFlow(grey(range(200)), EXACT, method=method, jobs=2).compute(range(98))
+    method = Waiting(2)
+    frames = ComputedFlow(grey(range(200)), EXACT, method=method).compute(range(98))
     next(frames)
+    Timer(0.2, method.event.set).start()
     frames.close()
-    assert len(method.calls) <= 6
+    assert len(method.calls) <= 2
+
+
+def test_frames_are_not_read_long_before_they_are_needed() -> None:
+    source, method = Counted(grey(range(200))), Waiting(1)
+    frames = ComputedFlow(source, EXACT, method=method).compute(range(98))
+    Timer(0.2, method.event.set).start()
+    next(frames)
+    assert sum(source.counts) <= 8  # of three pairs
+    frames.close()
 
 
 # What is refused
@@ -299,32 +324,30 @@ def test_how_far_parameters_move_the_images_of_a_real_clip(tvl1, epic_test_data,
         both = torch.stack([ours.flatten().double(), others.flatten().double()])
         return float(torch.corrcoef(both)[0, 1]), float((both[0] - both[1]).abs().mean())
 
-    no_filter = {"MedianFiltering": 1, "InnerIterations": 300, "OuterIterations": 1}
     variants = {
-        "without median filter, 300 iterations": no_filter,
-        "the same, epsilon 0.001": {**no_filter, "Epsilon": 0.001},
-        "lambda 0.1": {"Lambda": 0.1},
+        "without median filter": {
+            "MedianFiltering": 1,
+            "InnerIterations": 300,
+            "OuterIterations": 1,
+        },
         "lambda 0.3": {"Lambda": 0.3},
-        "3 scales": {"ScalesNumber": 3},
     }
     source = open_frames(epic_test_data / "clips" / "arm_wrestling.mp4", short_side=256)
-    indices = [10, 40, 70, 100, 130]
+    indices = [10, 70, 130]
     ours = ComputedFlow(source, method=tvl1).read(indices)
     lines = [f"grey levels: mean distance from 128 {(ours.float() - 128).abs().mean():.2f}"]
     for name, options in variants.items():
         others = ComputedFlow(source, method=variant(**options)).read(indices)
         correlation, difference = compare(ours, others)
         lines.append(f"{name}: correlation {correlation:.3f}, difference {difference:.2f}")
-        assert correlation > 0.5
+        assert correlation > 0.8
     frames = epic_test_data / "clips" / "frames"
     published = open_frames(frames, "Flow").read(range(5))
     best = [0.0] * 5
-    for dilation in (1, 2, 3):
-        config = FlowConfig(stride=1, dilation=dilation, bound=20, size=240)
-        flow = ComputedFlow(frames, config, method=tvl1)
-        for own in flow.read(range(len(flow))):
-            for number, image in enumerate(published):
-                best[number] = max(best[number], compare(own, image)[0])
+    config = FlowConfig(stride=1, dilation=1, bound=20, size=240)
+    for _, own in ComputedFlow(frames, config, method=tvl1).compute(range(9)):
+        for number, image in enumerate(published):
+            best[number] = max(best[number], compare(own, image)[0])
     lines.append(
         f"images beside the frames, best correlation of each: {np.round(best, 2).tolist()}"
     )
