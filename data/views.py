@@ -14,10 +14,10 @@ from data.frames import FrameSource, is_integer
 from data.functional import resize
 from data.options import positive_integer
 
-__all__ = ["FrameRange", "NumberRange", "ResizedFrames", "select"]
+__all__ = ["FrameRange", "NumberRange", "ResizedFrames", "View", "select"]
 
 
-class _View(FrameSource):
+class View(FrameSource):
     """Base of the views, which have the name of their source and warn in its name."""
 
     def __init__(self, source: FrameSource) -> None:
@@ -27,8 +27,17 @@ class _View(FrameSource):
     def _warn_once(self, message: str, *values: object) -> None:
         self._source._warn_once(message, *values)
 
+    def _show(self, indices: list[int], places: NDArray[np.int64]) -> Iterator[tuple[int, Tensor]]:
+        """Yield each index with the source's frame at its ascending place; each is read once."""
+        indices_of: dict[int, list[int]] = {}
+        for index, place in zip(indices, places.tolist(), strict=True):
+            indices_of.setdefault(place, []).append(index)
+        for place, frame in self._source._frames(list(indices_of)):
+            for index in indices_of[place]:
+                yield index, frame
 
-class FrameRange(_View):
+
+class FrameRange(View):
     """Frames start ... stop - 1 of another source, such as one labelled segment of a long video.
 
     Args:
@@ -63,7 +72,7 @@ class FrameRange(_View):
             yield index - start, frame
 
 
-class NumberRange(_View):
+class NumberRange(View):
     """Frames numbered start ... stop - 1 of a source of numbered images, as if none were missing.
 
     Index i is number start + i, whatever is missing; a missing number shows the frame before it.
@@ -105,15 +114,10 @@ class NumberRange(_View):
         missing = shown[self._numbers[shown] != wanted]
         if missing.size:
             self._source._warn_of_gaps(int(missing[0]), int(missing[0]) + 1)
-        indices_of: dict[int, list[int]] = {}
-        for index, place in zip(indices, shown.tolist(), strict=True):
-            indices_of.setdefault(place, []).append(index)
-        for place, frame in self._source._frames(list(indices_of)):
-            for index in indices_of[place]:
-                yield index, frame
+        yield from self._show(indices, shown)
 
 
-class ResizedFrames(_View):
+class ResizedFrames(View):
     """Frames of another source, each resized as it is read: bilinear, antialiased.
 
     Sizes are those of `transforms.GroupScale`, which leaves these frames as they are.
