@@ -6,9 +6,9 @@ in pixels of frames whose shorter side is `size`. It is clipped to [-bound, boun
 bits: rint(127.5 + 127.5 * motion / bound), halves to the even number. So no motion is 128, -bound
 is 0 and bound is 255; noise around zero becomes 127 and 128.
 
-What is known of the published flow of EPIC-KITCHENS is in `PRESETS`. Another program computed it,
-on a GPU, with a TV-L1 of its own and a rounding that is not recorded: expect similar images, not
-equal ones.
+`PRESETS` has what is known of the published flow of EPIC-KITCHENS. Another program computed it, on
+a GPU, with a TV-L1 of its own and a rounding that is not recorded: expect similar images, not equal
+ones.
 """
 
 from collections import deque
@@ -24,9 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from data.frame_times import ResampledFrames
 from data.frames import FrameSource
 from data.options import positive_integer
 from data.video import Clip, open_frames
+from data.video_file import VideoFile
+from data.views import ResizedFrames
 
 __all__ = ["PRESETS", "TVL1", "ComputedFlow", "FlowConfig", "FlowMethod", "quantize_flow"]
 
@@ -40,8 +43,8 @@ class FlowConfig:
         dilation: RGB frames that a flow frame spans.
         bound: motion in pixels that the grey levels 0 and 255 stand for.
         size: shorter side of the flow, to which RGB frames are resized.
-        rate: RGB frames per second at which a video is read, as when its frames are extracted at
-            that rate; EPIC-KITCHENS' are at 60, those of videos `PXX_1YY` at 50. None: every frame.
+        rate: RGB frames per second of a video file, as if they were extracted at that rate;
+            EPIC-KITCHENS' are at 60, those of videos `PXX_1YY` at 50. None: every frame.
 
     Raises:
         ValueError: for anything but positive numbers, integers but for `bound` and `rate`.
@@ -71,11 +74,7 @@ EPIC-KITCHENS-100, where the numbers are documented for two videos that were don
 
 
 class FlowMethod(Protocol):
-    """A way to compute the motion between two frames; several threads call it at once.
-
-    Attributes:
-        name: the method and its version, on which results depend.
-    """
+    """A way to compute motion, and its name with version. Several threads call it at once."""
 
     name: str
 
@@ -97,8 +96,8 @@ class TVL1:
             from cv2 import __version__, optflow, setNumThreads
         except ImportError as error:
             raise ImportError(
-                "computing flow needs the package opencv-contrib-python-headless, in place of any "
-                "other opencv package: pip install opencv-contrib-python-headless"
+                "computing flow needs OpenCV's contributed modules, in place of any other opencv "
+                "package: pip install opencv-contrib-python-headless"
             ) from error
         setNumThreads(1)
         self.name = f"TV-L1 of OpenCV {__version__}"
@@ -112,9 +111,8 @@ class TVL1:
 
 def quantize_flow(flow: NDArray[np.floating[Any]], bound: float) -> NDArray[np.uint8]:
     """Return motion in pixels as grey levels: 128 for none, 0 and 255 for `bound` and beyond."""
-    grey: NDArray[np.uint8] = np.rint(np.clip(127.5 + 127.5 * flow / bound, 0, 255)).astype(
-        np.uint8
-    )
+    scaled = np.clip(127.5 + 127.5 * flow / bound, 0, 255)
+    grey: NDArray[np.uint8] = np.rint(scaled).astype(np.uint8)
     return grey
 
 
@@ -136,8 +134,8 @@ class ComputedFlow(FrameSource):
 
     Raises:
         FileNotFoundError: if the path does not exist.
-        ValueError: if the clip cannot be read, has gaps or is too short, or is not a video and
-            `config.rate` is given.
+        ValueError: if the clip cannot be read, has gaps or is too short, or `config.rate` is
+            given for anything but a video file.
         ImportError: if a package is missing.
 
     Example:
@@ -160,16 +158,16 @@ class ComputedFlow(FrameSource):
         self.config = config
         self._jobs = positive_integer("jobs", jobs)
         self._method = method or TVL1()
-        self._source = open_frames(clip, short_side=config.size)
-        self.name, rate = self._source.name, self._source.fps
-        _check_no_gaps(self._source)
-        self.num_rgb_frames = len(self._source)
+        source = open_frames(clip)
+        _check_no_gaps(source)
         if config.rate is not None:
-            if rate is None:
-                raise ValueError(f"{self.name}: rate is for videos, whose frames have times")
-            self.num_rgb_frames = round(self.num_rgb_frames / rate * config.rate)
-            rate = config.rate
-        self.fps = rate / config.stride if rate else None
+            if not isinstance(source, VideoFile):
+                raise ValueError(f"{source.name}: rate is for video files, whose frames have times")
+            source = ResampledFrames(source, config.rate)
+        self._source = ResizedFrames(source, config.size)
+        self.name = source.name
+        self.fps = source.fps / config.stride if source.fps else None
+        self.num_rgb_frames = len(source)
         if self.num_rgb_frames <= config.dilation:
             raise ValueError(
                 f"{self.name}: flow that spans {config.dilation} frames needs "
@@ -229,34 +227,23 @@ class ComputedFlow(FrameSource):
     ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
         """Yield index, first and second grey frame (H, W) of flow frames; decode each once."""
         stride, dilation = self.config.stride, self.config.dilation
-        pairs = [
-            (self._locate(index * stride), self._locate(index * stride + dilation))
-            for index in indices
-        ]
+        pairs = [(index * stride, index * stride + dilation) for index in indices]
         wanted = sorted({place for pair in pairs for place in pair})
         frames = self._source._frames_of_one_size(wanted)
         grey: dict[int, NDArray[np.uint8]] = {}
         for index, (first, second) in zip(indices, pairs, strict=True):
             while second not in grey:
                 place, frame = next(frames)
-                image = Image.fromarray(frame.permute(1, 2, 0).numpy())  # (C, H, W) -> (H, W, C)
-                grey[place] = np.array(image.convert("L"))
+                pixels = frame.permute(1, 2, 0).cpu().numpy()  # (C, H, W) -> (H, W, C)
+                grey[place] = np.array(Image.fromarray(pixels).convert("L"))
             yield index, grey[first], grey[second]
             grey = {place: image for place, image in grey.items() if place >= first}
 
-    def _locate(self, frame: int) -> int:
-        """Return the source's index of an RGB frame, counted at `config.rate`."""
-        rate = self.config.rate
-        return frame if rate is None else self._source.index_at(frame / rate)
-
 
 def _check_no_gaps(source: FrameSource) -> None:
-    """Raise ValueError where image numbers are missing: motion over a gap is of another scale."""
+    """Raise ValueError where image numbers are missing: over a gap, motion is larger."""
     numbers = source.numbers
-    if numbers is None:
-        return
-    gaps = np.flatnonzero(np.diff(numbers) > 1)
-    if gaps.size:
+    if numbers is not None and (gaps := np.flatnonzero(np.diff(numbers) > 1)).size:
         before, after = numbers[gaps[0]], numbers[gaps[0] + 1]
         raise ValueError(
             f"{source.name}: flow needs images numbered without gaps, but none has a number "

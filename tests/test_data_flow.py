@@ -230,7 +230,9 @@ def test_clips_that_are_too_short() -> None:
 
 
 def test_rates_of_images(tmp_path) -> None:
-    refused(save_frames(tmp_path, LEVELS), "rate is for videos, whose frames have times", rate=60)
+    refused(
+        save_frames(tmp_path, LEVELS), "rate is for video files, whose frames have times", rate=60
+    )
 
 
 def test_gaps_in_numbers(tmp_path) -> None:

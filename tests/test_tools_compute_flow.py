@@ -61,8 +61,8 @@ def test_images_are_what_flow_models_read(frames, tmp_path, capsys) -> None:
     with Image.open(out / "u" / names[0]) as image:
         assert (image.format, image.mode) == ("JPEG", "L")
     shown = capsys.readouterr()
-    assert "11 flow frames of 1 videos, 0 of them there already\n" in shown.out
-    assert "the others will take about 0 s with 3 jobs\n" in shown.out
+    assert "11 flow frames of 1 video, 0 of them there already\n" in shown.out
+    assert "the others will take about 0:00:00 (h:mm:ss) with 3 jobs\n" in shown.out
     assert "11 of 11 flow frames" in shown.err
 
 
@@ -95,7 +95,7 @@ def test_of_a_folder_of_videos(tmp_path, capsys) -> None:
 def test_only_what_is_missing_or_does_not_open_is_computed(frames, tmp_path, whole, capsys) -> None:
     out = tmp_path / "whole"
     (out / "u" / "frame_0000000002.jpg").unlink()
-    (out / "v" / "frame_0000000005.jpg").write_bytes(whole["v/frame_0000000005.jpg"][:-12])
+    (out / "v" / "frame_0000000005.jpg").write_bytes(whole["v/frame_0000000005.jpg"][:-5])
     (out / "v" / "frame_0000000007.jpg").write_bytes(b"")
     left = out / "u" / "frame_0000000007.jpg.0123456789abcdef0123456789abcdef.partial"
     left.write_bytes(b"of a killed run")
@@ -104,7 +104,7 @@ def test_only_what_is_missing_or_does_not_open_is_computed(frames, tmp_path, who
     assert status == 0
     assert method.calls == [tuple(PAIRS[index]) for index in (1, 4, 6)]
     assert contents(out) == whole
-    assert "11 flow frames of 1 videos, 8 of them there already" in capsys.readouterr().out
+    assert "11 flow frames of 1 video, 8 of them there already" in capsys.readouterr().out
     status, method = run(frames, out)
     assert (status, method.calls) == (0, [])
 
@@ -127,7 +127,7 @@ def test_another_request_is_refused_by_naming_the_difference(
 ) -> None:
     out = tmp_path / "whole"
     assert run(frames, out, "--stride", 1, "--rate", 30)[0] == 1
-    assert "rate is for videos" in capsys.readouterr().err
+    assert "rate is for video files" in capsys.readouterr().err
     assert run(frames, out, "--stride", 1)[0] == 1
     assert "stride was 2, now 1." in capsys.readouterr().err
     newer = BothFrames()
@@ -256,6 +256,12 @@ def test_a_broken_video_costs_only_itself(tmp_path, capsys) -> None:
     assert len(open_frames(tmp_path / "out" / "c", "Flow")) == 11
     assert len(open_frames(tmp_path / "out" / "b", "Flow")) == 4
     assert not (tmp_path / "out" / "d").exists()
+
+
+def test_a_video_whose_first_image_is_broken(frames, tmp_path, capsys) -> None:
+    (frames / "frame_0000000001.jpg").write_bytes(b"no image")
+    assert run(frames, tmp_path / "out")[0] == 1
+    assert "not an 8-bit image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from datetime import timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -154,13 +155,15 @@ def _do(tasks: list[_Task], open_flow: _Open, failures: list[str], jobs: int) ->
     """Say how long it will take, and do it."""
     total = sum(len(task.chosen) for task in tasks)
     finished = total - sum(len(task.pending) for task in tasks)
-    print(f"{total} flow frames of {len(tasks)} videos, {finished} of them there already")
+    videos = f"{len(tasks)} video" + "s" * (len(tasks) > 1)
+    print(f"{total} flow frames of {videos}, {finished} of them there already")
     work = _compute(tasks, open_flow, failures)
     began = time.perf_counter()
     first = sum(1 for _ in islice(work, jobs))
-    if finished + first < total:
+    if first == jobs and finished + first < total:
         left = (time.perf_counter() - began) / first * (total - finished - first)
-        print(f"the others will take about {_duration(left)} with {jobs} jobs", flush=True)
+        duration = timedelta(seconds=round(left))
+        print(f"the others will take about {duration} (h:mm:ss) with {jobs} jobs", flush=True)
         for _ in show_progress(work, total, unit="flow frames", done=finished + first):
             pass
 
@@ -169,7 +172,7 @@ def _find_videos(path: Path, out: Path) -> dict[Path, Path]:
     """Return the videos at a path, and where the flow of each goes.
 
     Raises:
-        ValueError: for a folder of flow.
+        ValueError: for a folder of flow, or one that holds a video twice.
     """
     videos = find_videos(path) if path.is_dir() else {}
     if videos:
@@ -238,13 +241,6 @@ def _opens(path: Path) -> bool:
 def _write(image: Tensor, path: Path) -> None:
     with atomic_write(path) as file:
         Image.fromarray(image.numpy()).save(file, "JPEG", quality=_JPEG_QUALITY)
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 if __name__ == "__main__":
