@@ -3,8 +3,8 @@
 Flow frame i is the motion from RGB frame i * stride to RGB frame i * stride + dilation, so R frames
 have ceil((R - dilation) / stride) of them. Motion to the right is positive in u, motion down in v,
 in pixels of frames whose shorter side is `size`. It is clipped to [-bound, bound] and stored in 8
-bits: rint(127.5 + 127.5 * motion / bound), halves to the even number. So no motion is 128, -bound
-is 0 and bound is 255; noise around zero becomes 127 and 128.
+bits: rint(127.5 + 127.5 * motion / bound). No motion is 128, since rint takes halves to the even
+number, -bound is 0 and bound is 255; noise around zero becomes 127 and 128.
 
 `PRESETS` has what is known of the published flow of EPIC-KITCHENS. Another program computed it, on
 a GPU, with a TV-L1 of its own and a rounding that is not recorded: expect similar images, not equal
@@ -119,8 +119,8 @@ def quantize_flow(flow: NDArray[np.floating[Any]], bound: float) -> NDArray[np.u
 class ComputedFlow(FrameSource):
     """Flow frames of a clip of RGB frames, computed as they are read.
 
-    A source like any other: `load_clip` and `Predictor` take it, and compute only what they sample.
-    Each RGB frame is decoded once. Frame 0 has number 1, as in the published folders.
+    `load_clip` and `Predictor` take it like any source, and compute only what they sample. Each RGB
+    frame is decoded once. Flow frame 0 has number 1, as in the published folders.
 
     Args:
         clip: as for `open_frames`; images must be numbered without gaps.
@@ -130,12 +130,12 @@ class ComputedFlow(FrameSource):
 
     Attributes:
         config: as given.
-        num_rgb_frames: number of RGB frames, at `config.rate`.
+        num_rgb_frames: RGB frames of the clip, at `config.rate`.
 
     Raises:
         FileNotFoundError: if the path does not exist.
-        ValueError: if the clip cannot be read, has gaps or is too short, or `config.rate` is
-            given for anything but a video file.
+        ValueError: if the clip cannot be read, has gaps, is too short, or is no video file where
+            `config.rate` is given.
         ImportError: if a package is missing.
 
     Example:
@@ -194,8 +194,8 @@ class ComputedFlow(FrameSource):
         pool = ThreadPoolExecutor(self._jobs)  # OpenCV computes without holding Python's lock
         waiting: deque[tuple[int, Future[Tensor]]] = deque()
         try:
-            for submitted in self._submit_pairs(pool, indices):
-                waiting.append(submitted)
+            for pair in self._submit_pairs(pool, indices):
+                waiting.append(pair)
                 while waiting and (waiting[0][1].done() or len(waiting) > 2 * self._jobs):
                     index, future = waiting.popleft()
                     yield index, future.result()
@@ -228,8 +228,7 @@ class ComputedFlow(FrameSource):
         """Yield index, first and second grey frame (H, W) of flow frames; decode each once."""
         stride, dilation = self.config.stride, self.config.dilation
         pairs = [(index * stride, index * stride + dilation) for index in indices]
-        wanted = sorted({place for pair in pairs for place in pair})
-        frames = self._source._frames_of_one_size(wanted)
+        frames = self._source._frames_of_one_size(sorted({i for pair in pairs for i in pair}))
         grey: dict[int, NDArray[np.uint8]] = {}
         for index, (first, second) in zip(indices, pairs, strict=True):
             while second not in grey:
