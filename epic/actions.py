@@ -23,7 +23,8 @@ def action_scores(verb: Any, noun: Any, top_k: int = 100, priors: Any = None) ->
     """Return the best actions of each segment, best first, as the challenge's server has them.
 
     Of each segment the `top_k` best verbs and nouns are kept. Their softmax, in float64, is over
-    those kept; the score of an action is the product. Of equal scores the lower verb comes first.
+    those kept; the score of an action is the product. Of equal scores, that of the better verb
+    comes first.
 
     Args:
         verb: logits (S, V), array or tensor of any real dtype. -inf rules a class out.

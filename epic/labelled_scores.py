@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -76,18 +77,20 @@ def match_labels(
     tasks = tuple(tasks)
     if absent := [key for key in ("ids", *tasks) if key not in scores]:
         raise ValueError(f"scores must have {', '.join(absent)}, they have {', '.join(scores)}")
-    ids = [str(id_) for id_ in scores["ids"]]
+    given = scores["ids"]
+    ids = [str(id_) for id_ in (given.tolist() if isinstance(given, torch.Tensor) else given)]
     matrices = {task: as_matrix(task, scores[task]) for task in tasks}
     lengths = {"ids": len(ids), **{task: len(matrix) for task, matrix in matrices.items()}}
     if len(set(lengths.values())) > 1 or not ids:
         raise ValueError(f"scores must be of one or more segments in all keys, got {lengths}")
 
-    by_id = {segment.id: segment for segment in segments}
+    segment_ids = [str(segment.id) for segment in segments]
+    by_id = dict(zip(segment_ids, segments, strict=True))
     matched = [by_id.get(id_) for id_ in ids]
     scored = set(ids)
     faults = [
         ("ids scored more than once", _repeated(ids)),
-        ("ids of more than one segment", _repeated(s.id for s in segments)),
+        ("ids of more than one segment", _repeated(segment_ids)),
         ("ids scored without a segment", [id_ for id_ in ids if id_ not in by_id]),
     ]
     if not allow_missing:
@@ -95,11 +98,13 @@ def match_labels(
     labels = {}
     for task, matrix in matrices.items():
         classes = [None if s is None else getattr(s, f"{task}_class") for s in matched]
-        labels[task] = np.array([-1 if c is None else c for c in classes], dtype=np.int64)
+        labels[task] = np.array(
+            [index(c) if isinstance(c, SupportsIndex) else -1 for c in classes], dtype=np.int64
+        )
         wrong = np.flatnonzero((labels[task] < 0) | (labels[task] >= matrix.shape[1]))
         faults += [
             (
-                f"no {task}_class below {matrix.shape[1]}, the columns of {task}",
+                f"no integer {task}_class below {matrix.shape[1]}, the columns of {task}",
                 [f"{ids[row]} ({classes[row]})" for row in wrong if matched[row] is not None],
             ),
             (

@@ -21,7 +21,8 @@ Differences from the original:
 - Each segment has its own softmax, in float64, as on the challenge's server. `evaluate.py` takes
   one over all segments, in the precision of the scores: of float32 logits that lie some 100 below
   the file's highest, the products become 0, and the action accuracies that it prints are too low.
-- Of equal scores, the lower class comes first; the official programs have no defined order.
+- Of equal scores, the lower class comes first; of equal actions, that of the better verb. The
+  official programs have no defined order.
 - NaN, and ids that are repeated, missing or unknown, are errors.
 """
 
@@ -149,7 +150,8 @@ def epic_100_metrics(
     matched, tasks = predict(scores, segments, ("verb", "noun"), allow_missing)
     if isinstance(unseen_participants, str):
         raise ValueError(f"unseen_participants must be several, got {unseen_participants!r}")
-    unseen = np.array([segment.participant in unseen_participants for segment in matched])
+    unseen_ids = set(unseen_participants)  # pandas' `in` is about row numbers
+    unseen = np.array([segment.participant in unseen_ids for segment in matched])
     verbs = _class_ids("tail_verbs", tail_verbs, tasks["verb"].num_class)
     nouns = _class_ids("tail_nouns", tail_nouns, tasks["noun"].num_class)
     tail = {

@@ -1,5 +1,7 @@
 """Scores and labels meet by id; all that is wrong with them is said at once."""
 
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,22 @@ def test_ids_that_are_numbers() -> None:
     given = {"ids": np.array([7, 39563]), "verb": torch.zeros(2, 3)}
     wanted = segments(("39563", 0, None), ("7", 2, None))
     assert match_labels(given, wanted, ["verb"])[2]["verb"].tolist() == [2, 0]
+    numbers = [SimpleNamespace(id=int(each.id), verb_class=each.verb_class) for each in wanted]
+    given["ids"] = torch.tensor([7, 39563])
+    assert match_labels(given, numbers, ["verb"])[2]["verb"].tolist() == [2, 0]
+
+
+def test_classes_that_are_no_integers() -> None:
+    """A table with empty cells has its classes as floating-point numbers."""
+    given = {"ids": list("abc"), "verb": np.zeros((3, 3))}
+    wanted = [
+        SimpleNamespace(id=id_, verb_class=verb)
+        for id_, verb in (("a", np.int64(2)), ("b", 1.7), ("c", math.nan))
+    ]
+    with pytest.raises(
+        ValueError, match=r"no integer verb_class below 3, .* b \(1.7\), c \(nan\)$"
+    ):
+        match_labels(given, wanted, ["verb"])
 
 
 def test_all_faults_are_listed() -> None:
@@ -49,9 +67,9 @@ def test_all_faults_are_listed() -> None:
         "ids of more than one segment (1): c",
         "ids scored without a segment (6): x, y, z, u, v, ...",
         "segments without scores (1): c",
-        "no verb_class below 3, the columns of verb (3): b (None), b (None), d (-1)",
+        "no integer verb_class below 3, the columns of verb (3): b (None), b (None), d (-1)",
         "NaN, inf or no number in the verb scores (1): d",
-        "no noun_class below 4, the columns of noun (2): b (4), b (4)",
+        "no integer noun_class below 4, the columns of noun (2): b (4), b (4)",
         "NaN, inf or no number in the noun scores (1): a",
     ]
 

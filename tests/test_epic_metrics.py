@@ -146,6 +146,15 @@ def test_subsets_without_a_segment_are_left_out(
     assert {"tail_noun_accuracy_at_1", "tail_action_accuracy_at_1"} <= metrics.keys()
 
 
+def test_any_collection_of_unseen_participants(
+    small: tuple[dict[str, Any], list[Segment]],
+) -> None:
+    """A pandas.Series is one whose `in` looks at row numbers, an iterator is used up by it."""
+    expected = epic_100_metrics(*small, **LISTS_100)
+    given = {**LISTS_100, "unseen_participants": iter(LISTS_100["unseen_participants"])}
+    assert epic_100_metrics(*small, **given) == expected
+
+
 def test_no_many_shot_class_among_the_labels(small: tuple[dict[str, Any], list[Segment]]) -> None:
     with warnings.catch_warnings(action="error"):
         metrics = epic_55_metrics(*small, **{**LISTS_55, "many_shot_verbs": []})
