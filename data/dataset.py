@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
     Args:
         segments: rows of an annotation file, see `epic.annotations`.
         root: folder of the videos, in a layout of `data.layouts`. For other data, `Segment.video`
-            is the path of a clip from there, or an absolute one.
+            is the path of a clip from there, or an absolute one; flow of a video file lies at its
+            path without the suffix.
         modality: "RGB", "Flow" or "RGBDiff", in any case.
         num_segments: T, the model's.
         new_length: L, the model's; None: the models' default, 1 for RGB and 5 otherwise.
@@ -116,7 +118,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.mode = one_of("mode", mode, SAMPLING_MODES)
         self.include_stop = include_stop
         self.flow_stride = flow_stride
-        if rate is not None and not rate > 0:
+        if rate is not None and not 0 < rate < math.inf:
             raise ValueError(f"rate must be positive, in frames per second, got {rate!r}")
         self.rate = rate
         self.short_side = short_side

@@ -11,8 +11,8 @@ Of several forms of one video, the first of these is taken:
    ROOT/PXX/PXX_YY.MP4, or ROOT/CLIP.MP4, with any usual suffix in any case.
 
 Flow lies in flow_frames/ and flow/ instead, as u/ and v/ in each folder or tar, or in ROOT/u/CLIP
-and ROOT/v/CLIP. Where none of these exists, segments are looked for as the library of
-EPIC-KITCHENS-55 stores them, with images from number 1:
+and ROOT/v/CLIP; so does the flow of a file CLIP.MP4. Where none of these exists, segments are
+looked for as the library of EPIC-KITCHENS-55 stores them, with images from number 1:
 ROOT/PXX/PXX_YY/PXX_YY_{uid}_{narration}; flow in u/ and v/ of each of them, or in
 ROOT/PXX/PXX_YY/u/PXX_YY_{uid}_{narration} and v/.
 """
@@ -104,8 +104,13 @@ class VideoFinder:
             ValueError: if the root has a video several times.
         """
         video = segment.video
-        if nominal_rate(video) is None and self._exists(path := self._root / video):
-            return path, False
+        if nominal_rate(video) is None:
+            path = self._root / video
+            is_file = path.suffix.lower() in _VIDEO_SUFFIXES
+            if self._modality == "Flow" and is_file and self._exists(path.with_suffix("")):
+                return path.with_suffix(""), False
+            if self._exists(path):
+                return path, False
         if video in self._videos:
             return self._videos[video], False
         if video not in self._segment_folders:

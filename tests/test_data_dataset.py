@@ -220,6 +220,7 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
         ({"new_length": 0}, "new_length must be a positive integer"),
         ({"mode": "testing"}, "mode must be one of"),
         ({"rate": 0}, "rate must be positive, in frames per second, got 0"),
+        ({"rate": float("inf")}, "rate must be positive, in frames per second, got inf"),
     ):
         with pytest.raises(ValueError, match=message):
             dataset([], tmp_path, **options)

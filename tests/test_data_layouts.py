@@ -8,6 +8,7 @@ from helpers.numbered_images import save
 
 from data.layouts import VideoFinder, describe_layouts, find_videos
 from data.segments import Segment
+from data.synthetic import make_flow
 from data.video import open_frames
 
 SMALL = {"P01_11": 12, "P02_101": 12}
@@ -144,6 +145,18 @@ def test_other_data_lie_at_their_paths(tmp_path: Path) -> None:
     for video, path in paths.items():
         assert finder.find(Segment(id="1", video=video)) == (tmp_path / path, False)
     with pytest.raises(FileNotFoundError, match=r"c\.mp4: no RGB frames under"):
+        finder.find(Segment(id="1", video="c.mp4"))
+
+
+def test_flow_of_other_data_lies_at_the_path_without_its_suffix(tmp_path: Path) -> None:
+    """One list of clips serves RGB and flow: videos/a.mp4 beside flow/a/u and flow/a/v."""
+    folder = tmp_path / "train" / "a.b"
+    folder.mkdir(parents=True)
+    make_flow(folder, 1)
+    finder = VideoFinder(tmp_path, "Flow")
+    assert finder.find(Segment(id="1", video="train/a.b.MP4")) == (folder, False)
+    assert finder.find(Segment(id="1", video="train/a.b")) == (folder, False)
+    with pytest.raises(FileNotFoundError, match=r"c\.mp4: no Flow frames under"):
         finder.find(Segment(id="1", video="c.mp4"))
 
 
