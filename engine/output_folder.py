@@ -40,10 +40,10 @@ class OutputFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         record = self.path / _REQUEST
         if record.exists():
-            _compare(self.path, json.loads(record.read_text()), json.loads(text))
+            _compare(self.path, _read_request(record), json.loads(text))
             return
         strangers = sorted(
-            file.name for file in self.path.iterdir() if not file.name.startswith(_REQUEST)
+            file.name for file in self.path.iterdir() if not file.name.startswith((_REQUEST, "."))
         )
         if strangers and not record.exists():  # another process may have begun meanwhile
             raise ValueError(
@@ -90,6 +90,18 @@ class OutputFolder:
             metadata = dict(file.metadata())
         del metadata["request"]
         return arrays, {key: json.loads(text) for key, text in metadata.items()}
+
+
+def _read_request(record: Path) -> dict[str, Any]:
+    try:
+        request = json.loads(record.read_text())
+    except ValueError:
+        request = None
+    if not isinstance(request, dict):
+        raise ValueError(
+            f"{record} is damaged: what is beside it cannot be used, give a new folder"
+        )
+    return request
 
 
 def _compare(path: Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -35,6 +35,18 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         OutputFolder(tmp_path, REQUEST)
 
 
+def test_hidden_files_are_nobodys(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").touch()
+    OutputFolder(tmp_path, REQUEST)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "\xff"])
+def test_a_damaged_request_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "request.json").write_text(text, "latin-1")
+    with pytest.raises(ValueError, match=r"request\.json is damaged: .* give a new folder"):
+        OutputFolder(tmp_path, REQUEST)
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "other request"])
 def test_only_whole_files_of_this_request_count(tmp_path: Path, damage: str) -> None:
     folder = OutputFolder(tmp_path / "run", REQUEST)
