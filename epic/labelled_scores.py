@@ -84,6 +84,7 @@ def match_labels(
     if len(set(lengths.values())) > 1 or not ids:
         raise ValueError(f"scores must be of one or more segments in all keys, got {lengths}")
 
+    segments = list(segments)
     segment_ids = [str(segment.id) for segment in segments]
     by_id = dict(zip(segment_ids, segments, strict=True))
     matched = [by_id.get(id_) for id_ in ids]
