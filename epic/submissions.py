@@ -10,6 +10,7 @@ Differences from the original:
 import json
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,13 @@ def write_submission(
     if "verb" not in scores:
         raise ValueError("scores must be of verbs and nouns, got those of one task")
     header = {"version": expected.version, "challenge": "action_recognition", **levels}
-    wanted = {name for part in ids.values() for name in part}
-    faults = describe_faults({"not in the test set": [i for i in scores["ids"] if i not in wanted]})
+    wanted = Counter(name for part in ids.values() for name in part)
+    faults = describe_faults(
+        {
+            "not in the test set": [name for name in scores["ids"] if name not in wanted],
+            "in several places of the test set": [n for n, count in wanted.items() if count > 1],
+        }
+    )
     for name, part in ids.items():
         # Without actions, which cannot be computed of NaN, and are right by construction.
         document = {**header, "results": _Results(scores, part)}

@@ -106,6 +106,13 @@ def test_segments_of_either_part_may_be_missing(tmp_path):
         write_submission(tmp_path / "a.zip", scores, UIDS, challenge="epic-kitchens-55")
 
 
+def test_a_segment_is_in_one_part(tmp_path):
+    scores = made_scores(["1924", "1925", "9"], (125, 352))
+    ids = {"seen.json": ["1924", "1925"], "unseen.json": ["9", "1925"]}
+    with pytest.raises(ValueError, match=r"^1 segment in several places of the test set: 1925$"):
+        write_submission(tmp_path / "a.zip", scores, ids, challenge="epic-kitchens-55")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -99,6 +99,24 @@ def test_an_existing_file_is_replaced_only_by_force(folder, capsys):
     assert len(written()["test.json"]) == 3
 
 
+def test_a_table_of_another_set_gets_a_warning(folder, capsys):
+    write_scores("a.pt", scores_100(["P01_11_0"]))
+    (folder / "test.csv").write_text(f"narration_id,{COLUMNS},verb_class\nP01_11_0,{ROW},3\n")
+    assert main(["a.pt", "out.zip", *ON_100]) == 0
+    message = "warning: --annotations test.csv has labels, which no test set has\n"
+    assert message in capsys.readouterr().err
+
+
+def test_swapped_test_sets_get_a_warning(folder, capsys):
+    write_scores("a.pt", scores_55(["1924", "30000"]))
+    (folder / "s1.csv").write_text(f"uid,{COLUMNS}\n1924,{ROW.replace('P01', 'P32')}\n")
+    assert main(["a.pt", "out.zip", *ON_55]) == 0
+    assert (
+        "warning: --seen s1.csv has segments of P32, which belong to --unseen"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

@@ -30,6 +30,7 @@ pre-training it is 1 where they began with ImageNet, and 2 where with Kinetics, 
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ if not __package__:  # run as a program, when Python looks for modules beside it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from checkpoints.errors import list_names
+from data.segments import Segment
 from epic.annotations import read_annotations
 from epic.challenges import CHALLENGES
 from epic.scores import Scores, fuse_scores, read_scores
@@ -48,6 +50,16 @@ __all__ = ["main"]
 _CSV_OPTIONS = {"test.json": "annotations", "seen.json": "seen", "unseen.json": "unseen"}
 """File in the archive -> option with the CSV of its segments."""
 _LEVELS = {"sls_pt": "pre-training", "sls_tl": "training labels", "sls_td": "training data"}
+_S2 = {"P09", "P11", "P18", "P32"}
+"""The participants of EPIC-KITCHENS-55's test set S2, none of whom is in S1."""
+
+
+def _find_doubts(file: str, segments: list[Segment]) -> Iterator[str]:
+    """Yield what a table has that the test set of a file in the archive has not."""
+    if any(segment.verb_class is not None for segment in segments):
+        yield "labels, which no test set has"
+    if file == "seen.json" and (others := _S2 & {segment.participant for segment in segments}):
+        yield f"segments of {list_names(others)}, which belong to --unseen"
 
 
 def _combine(files: list[Scores]) -> Scores:
@@ -104,10 +116,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.output.exists() and not options.force:
             raise FileExistsError(f"{options.output} exists: give another name, or pass --force")
-        ids = {
-            file: [segment.id for segment in read_annotations(getattr(options, _CSV_OPTIONS[file]))]
-            for file in challenge.files
+        tables = {
+            file: read_annotations(getattr(options, _CSV_OPTIONS[file])) for file in challenge.files
         }
+        ids = {file: [segment.id for segment in segments] for file, segments in tables.items()}
         scores = _combine([read_scores(path) for path in options.scores])
         levels = {name: getattr(options, name) for name in challenge.levels}
         write_submission(options.output, scores, ids, challenge=options.challenge, levels=levels)
@@ -115,6 +127,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     print(f"wrote {options.output}: {len(scores['ids']):,} segments")
+    for file, segments in tables.items():
+        option = _CSV_OPTIONS[file]
+        for doubt in _find_doubts(file, segments):
+            table = f"--{option} {getattr(options, option)}"
+            print(f"{parser.prog}: warning: {table} has {doubt}", file=sys.stderr)
     return 0
 
 
