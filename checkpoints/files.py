@@ -231,7 +231,12 @@ def atomic_write(destination: Path) -> Iterator[BinaryIO]:
     partial = destination.with_name(f"{destination.name}.{uuid.uuid4().hex}.partial")
     try:
         with open(partial, "xb") as file:
-            yield file
+            try:
+                yield file
+            except RuntimeError as error:  # of torch.save, in the place of the disk's own
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
             # The content must reach the disk before the name does, or a crash leaves neither.
             file.flush()
             os.fsync(file.fileno())

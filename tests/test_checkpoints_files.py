@@ -272,3 +272,16 @@ def test_what_is_refused_is_read_once(
     with pytest.raises(CheckpointError, match="holds 'eval'"):
         read_file(path)
     assert len(calls) == 1
+
+
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    """torch.save fails with an error of its own when it cannot finish its archive."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_file({"weights": torch.zeros(2**18)}, tmp_path / "a.pth.tar")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
