@@ -133,6 +133,12 @@ def read_class_list(name: str, path: str | os.PathLike[str]) -> tuple[Any, ...]:
             f"{name}: {path} must have {example} in each row of {column}, but "
             f"{lines or 'there are no rows'}{more}"
         )
+    if repeated := [
+        text for text, count in Counter(text for _, text in texts).items() if count > 1
+    ]:
+        raise ValueError(
+            f"{name}: {path} must have {', '.join(repeated[:5])} once only: is it another table?"
+        )
     return tuple(values)
 
 

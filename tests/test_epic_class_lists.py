@@ -49,6 +49,7 @@ def test_official_layouts(tmp_path: Path, name: str) -> None:
         ("many_shot_verbs", "verb,verb_class\nput\n", "line 2 has ''"),
         ("many_shot_actions", "action_class\n3\n", r"a pair such as \(12, 78\) .* line 2 has '3'"),
         ("unseen_participants", "participant_id,x\n,1\n", "an id such as P18 .* line 2 has ''"),
+        ("tail_verbs", "verb\n3\n1\n3\n1\n3\n", r"must have 3, 1 once only"),
         ("tails", "verb\n1\n", "name must be one of many_shot_verbs, .*, got 'tails'"),
     ],
 )
