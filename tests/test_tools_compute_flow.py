@@ -283,6 +283,13 @@ def test_options_that_make_no_sense(frames, tmp_path, capsys, options, message) 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_wrong_option_is_said_once(tmp_path, capsys) -> None:
+    for name in ("a", "b"):
+        save_frames(tmp_path / "videos" / name, LEVELS)
+    assert run(tmp_path / "videos", tmp_path / "out", "--jobs", "0")[0] == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_no_video(tmp_path, capsys) -> None:
     assert run(tmp_path / "none", tmp_path / "out")[0] == 1
     assert "none: no such file or folder" in capsys.readouterr().err

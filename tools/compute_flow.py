@@ -35,6 +35,7 @@ from torch import Tensor
 from checkpoints.files import atomic_write
 from data.flow import PRESETS, TVL1, ComputedFlow, FlowMethod
 from data.layouts import find_videos
+from data.options import positive_integer
 from engine.output_folder import OutputFolder
 from engine.progress import show_progress
 
@@ -132,7 +133,8 @@ def _run(options: argparse.Namespace, method: FlowMethod | None) -> list[str]:
     }
     config = replace(PRESETS[options.preset], **given)
     method = method or TVL1()
-    open_flow = partial(ComputedFlow, config=config, method=method, jobs=options.jobs)
+    jobs = positive_integer("jobs", options.jobs)
+    open_flow = partial(ComputedFlow, config=config, method=method, jobs=jobs)
 
     failures: list[str] = []
     tasks = []
@@ -147,7 +149,7 @@ def _run(options: argparse.Namespace, method: FlowMethod | None) -> list[str]:
         OutputFolder(folder, {**request, **asdict(config), "method": method.name})
         tasks.append(_prepare(video, folder, chosen))
     if tasks:
-        _do(tasks, open_flow, failures, options.jobs)
+        _do(tasks, open_flow, failures, jobs)
     return failures
 
 
