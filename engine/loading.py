@@ -1,0 +1,54 @@
+"""Items of a dataset, read ahead by worker processes."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+__all__ = ["load_items"]
+
+Item = TypeVar("Item")
+
+
+def load_items(
+    dataset: Dataset[Item], indices: Sequence[int], *, workers: int, pin_memory: bool = False
+) -> Iterator[Item]:
+    """Yield items of a map-style dataset in a given order.
+
+    Args:
+        dataset: what to read; open files belong into its `__getitem__`, not its constructor.
+        indices: which items, in which order.
+        workers: processes that read ahead, two items each; 0: items are read when they are needed.
+        pin_memory: whether tensors come in page-locked memory, which a GPU copies from by itself.
+
+    Raises:
+        ChildProcessError: if a worker ends before its time, such as for want of memory.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=indices,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_interrupts,
+        # Workers run on one thread, and so nothing that does not survive a fork. One takes
+        # milliseconds, where a fresh interpreter takes seconds to import torch.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            f"a worker process ended before its time, which mostly means that memory ran out "
+            f"({str(error).partition('. ')[0]}). What is finished is kept: run the same again, "
+            f"with fewer workers"
+        ) from error
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
