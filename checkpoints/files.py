@@ -30,7 +30,12 @@ _MAX_READ_ATTEMPTS = 10
 _loading = threading.Lock()
 
 
-def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
+def read_file(
+    path: str | os.PathLike[str],
+    *,
+    trust: bool = False,
+    allowed: Mapping[str, Any] = ALLOWED,
+) -> Any:
     """Return what is in a checkpoint file, on the CPU, without running code from the file.
 
     Mapping it into memory would hardly be faster, and kill the process once the file is replaced.
@@ -39,10 +44,10 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
         path: a file of `torch.save`, of today or before PyTorch 1.6, or of safetensors.
         trust: whether the file may run any code while it is read: only for files whose writer you
             trust as much as a program.
+        allowed: what the file may name beside tensors and plain values: name -> what it becomes.
 
     Returns:
-        The object in the file. Unless it is trusted, what it names beside tensors and plain values
-        comes as `checkpoints.stand_ins.ALLOWED` has it.
+        The object in the file. Unless it is trusted, what it names comes as `allowed` has it.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -59,7 +64,7 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
             return read_safetensors(path)
         if trust:
             return torch.load(path, map_location="cpu", weights_only=False, mmap=False)
-        return _load_plain(path, _validate_file(path))
+        return _load_plain(path, _validate_file(path), allowed)
     except PermissionError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     except CheckpointError:
@@ -78,10 +83,14 @@ def read_file(path: str | os.PathLike[str], *, trust: bool = False) -> Any:
                     f"{path} holds {name!r}: it is a training file of mmaction2. Where that is "
                     f"installed, save its entries 'meta' and 'state_dict' alone, and load those"
                 ) from error
+            # Only the readers of checkpoints offer their users to trust a file.
+            advice = (
+                ". If you trust whoever wrote the file, load it with trust=True (programs: "
+                "--trust); better, ask them for one without it"
+            )
             raise CheckpointError(
                 f"{path} holds {name!r}, which is neither a dense tensor nor a plain value and "
-                f"could run code. If you trust whoever wrote the file, load it with trust=True "
-                f"(programs: --trust); better, ask them for one without it"
+                f"could run code{advice if allowed is ALLOWED else ''}"
             ) from error
         raise corrupt_file_error(path, error) from error
 
@@ -124,8 +133,10 @@ def _validate_archive(archive: zipfile.ZipFile, size: int) -> int:
     return unpacked
 
 
-def _load_plain(path: Path, limit: int, attempts: int = _MAX_READ_ATTEMPTS) -> Any:
-    """Return what torch's reader finds that `ALLOWED` permits; weights may claim `limit` bytes."""
+def _load_plain(
+    path: Path, limit: int, allowed: Mapping[str, Any], attempts: int = _MAX_READ_ATTEMPTS
+) -> Any:
+    """Return what torch's reader finds that is `allowed`; weights may claim `limit` bytes."""
     claimed = 0
 
     def keep_on_cpu(storage: Any, location: str) -> Any:  # torch's type is an old class
@@ -136,14 +147,14 @@ def _load_plain(path: Path, limit: int, attempts: int = _MAX_READ_ATTEMPTS) -> A
         return storage
 
     try:
-        with _allow_listed():
+        with _allow_listed(allowed):
             return torch.load(path, map_location=keep_on_cpu, weights_only=True, mmap=False)
     except pickle.UnpicklingError as error:
         # Another thread's `torch.serialization.safe_globals` may have ended meanwhile, and taken a
         # name away that was there before.
-        if attempts == 1 or _refused_name(error) not in ALLOWED:
+        if attempts == 1 or _refused_name(error) not in allowed:
             raise
-        return _load_plain(path, limit, attempts - 1)
+        return _load_plain(path, limit, allowed, attempts - 1)
 
 
 def _refused_name(error: Exception) -> str:
@@ -153,8 +164,8 @@ def _refused_name(error: Exception) -> str:
 
 
 @contextmanager
-def _allow_listed() -> Iterator[None]:
-    """Have torch's reader accept `ALLOWED`, and leave its allow-list as it was.
+def _allow_listed(allowed: Mapping[str, Any] = ALLOWED) -> Iterator[None]:
+    """Have torch's reader accept these names, and leave its allow-list as it was.
 
     The list is the process's: one reader at a time, and without the names that the caller has
     allowed already, since leaving the context takes away everything that it was given.
@@ -164,7 +175,7 @@ def _allow_listed() -> Iterator[None]:
             entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
             for entry in torch.serialization.get_safe_globals()
         }
-        missing = [(kind, name) for name, kind in ALLOWED.items() if name not in present]
+        missing = [(kind, name) for name, kind in allowed.items() if name not in present]
         with torch.serialization.safe_globals(missing):  # type: ignore[arg-type]  # pairs are legal
             yield
 

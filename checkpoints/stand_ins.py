@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ALLOWED", "ConfigNode"]
+__all__ = ["ALLOWED", "NUMPY_ARRAYS", "ConfigNode", "NumpyArray"]
 
 
 class ConfigNode:
@@ -59,8 +59,38 @@ def _numpy_scalar(kind: "_NumpyType | np.dtype[Any]", data: bytes) -> Any:
 
     NumPy's own type comes from a caller who has allowed it to all of torch.
     """
-    dtype = kind if isinstance(kind, np.dtype) else np.dtype(kind.code)
-    return np.frombuffer(data, dtype, count=1)[0].item()
+    return np.frombuffer(data, _to_dtype(kind), count=1)[0].item()
+
+
+def _to_dtype(kind: "_NumpyType | np.dtype[Any]") -> np.dtype[Any]:
+    return kind if isinstance(kind, np.dtype) else np.dtype(kind.code)
+
+
+class NumpyArray:
+    """Stands for a NumPy array of numbers or strings, made of bytes that are in the file.
+
+    Attributes:
+        array: the array, which may be read-only.
+    """
+
+    array: np.ndarray[Any, Any] = np.empty(0)
+
+    def __init__(self, *arguments: object) -> None:  # those of NumPy's empty array
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        array = np.frombuffer(data, _to_dtype(kind))
+        self.array = array.reshape(shape, order="F" if fortran else "C")
+
+
+def _numpy_from_buffer(data: bytes, kind: Any, shape: Any, order: str, *_: object) -> NumpyArray:
+    """Stand for what NumPy makes contiguous arrays with in pickles of protocol 5."""
+    if order not in ("C", "F"):
+        raise ValueError(f"unknown order of a NumPy array: {order!r}")
+    array = NumpyArray()
+    array.__setstate__((1, shape, kind, order == "F", data))
+    return array
 
 
 _OMEGACONF_NODES = ("dictconfig.DictConfig", "listconfig.ListConfig", *(
@@ -103,3 +133,18 @@ ALLOWED: dict[str, Any] = {
     **dict.fromkeys(_LIGHTNING_DICTIONARIES, dict),
 }
 """What a file may name beside tensors and plain values: name -> what it becomes."""
+
+NUMPY_ARRAYS: dict[str, Any] = {
+    "numpy.dtype": _NumpyType,
+    "numpy.ndarray": NumpyArray,
+    **{
+        f"numpy.{core}.{name}": stand_in
+        for core in ("core", "_core")  # of NumPy 1 and of NumPy 2
+        for name, stand_in in (
+            ("multiarray._reconstruct", NumpyArray),
+            ("multiarray.scalar", _numpy_scalar),
+            ("numeric._frombuffer", _numpy_from_buffer),
+        )
+    },
+}
+"""The same for files of NumPy arrays, which are not checkpoints."""

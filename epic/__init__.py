@@ -1,1 +1,1 @@
-"""The EPIC-KITCHENS datasets: class names."""
+"""The EPIC-KITCHENS datasets: class names, score files, submissions."""

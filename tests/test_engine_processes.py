@@ -40,9 +40,9 @@ def test_a_process_alone_needs_no_torchrun() -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu"])
 def test_devices_that_are_not_there_are_refused(device: str) -> None:
-    with pytest.raises(ValueError, match=f"device must be one of this machine, got '{device}"):
-        with join_processes(device):
-            pass
+    wrong = pytest.raises(ValueError, match=f"device must be one of this machine, got '{device}")
+    with wrong, join_processes(device):
+        pass
 
 
 def test_torchrun_starts_processes_that_share(tmp_path: Path) -> None:

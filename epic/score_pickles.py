@@ -1,0 +1,69 @@
+"""Pickles of NumPy arrays, read without running code: the score files of the original's test.py.
+
+This is the one reader beside torch's. It shares the stand-ins that torch's gets, so that what a
+file may name is written down once.
+"""
+
+import io
+import pickle
+import pickletools
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from checkpoints.errors import CheckpointError, show
+from checkpoints.stand_ins import NUMPY_ARRAYS
+
+__all__ = ["read_pickle"]
+
+
+def read_pickle(path: Path) -> Any:
+    """Return what a plain pickle holds, its arrays as `checkpoints.stand_ins.NumpyArray`.
+
+    Args:
+        path: a file of `pickle.dump` of protocol 2 to 5, by NumPy 1 or 2.
+
+    Raises:
+        CheckpointError: if it is damaged, or names anything but NumPy's constructors of arrays.
+    """
+    data = path.read_bytes()
+    try:
+        # Python's own reader reserves the memory that a pickle claims for its strings and its memo
+        # before it sees how short the file is. This one fails for the first.
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if "PUT" in opcode.name and (argument or 0) > count:
+                raise ValueError(f"its memo claims {argument:,} elements")
+        return _Unpickler(data).load()
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise CheckpointError(
+            f"{path} is a damaged pickle ({type(error).__name__}: {show(str(error))})"
+        ) from error
+
+
+class _Unpickler(pickle.Unpickler):
+    """A reader of pickles that calls nothing but the stand-ins for NumPy's constructors."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self._allowed_chars = len(data)
+
+    def find_class(self, module: str, name: str) -> Any:
+        full_name = f"{module}.{name}"
+        if full_name == "_codecs.encode":
+            return self._encode
+        if full_name not in NUMPY_ARRAYS:
+            raise CheckpointError(
+                f"it holds {full_name!r}, which is no array of NumPy and could run code"
+            )
+        # A new object each time: a pickle may set attributes of what it names.
+        return partial(NUMPY_ARRAYS[full_name])
+
+    def _encode(self, text: str, encoding: str) -> bytes:
+        """Return the bytes that pickles before protocol 3 hold as a string."""
+        # Each string is encoded once, but by a pickle that is after the memory.
+        self._allowed_chars -= len(text)
+        if encoding != "latin1" or self._allowed_chars < 0:
+            raise ValueError("bytes that NumPy did not write")
+        return text.encode(encoding)
