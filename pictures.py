@@ -51,12 +51,6 @@ def draw_predictions(
     Raises:
         ModuleNotFoundError: if matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the picture needs the package matplotlib: pip install matplotlib"
-        ) from error
     sheets = [contact_sheet(clip.frames, clip.num_segments) for clip in clips]
     heights: list[float] = []
     for clip, sheet in zip(clips, sheets, strict=True):
@@ -65,7 +59,7 @@ def draw_predictions(
         for prediction in clip.predictions.values():
             heights.append(_BAR_HEIGHT * (1 + max(map(len, vars(prediction).values()))))
     height = sum(heights) + _TITLE_HEIGHT * (len(clips) + bool(caution))
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    figure = new_figure(_WIDTH, height)
     if caution:
         figure.suptitle(caution, color="firebrick", fontsize=11)
     grid = figure.add_gridspec(len(heights), 4, height_ratios=heights, width_ratios=(1, 2, 2, 3))
@@ -81,6 +75,21 @@ def draw_predictions(
             _draw_model(figure, [grid[row, column] for column in range(4)], name, prediction)
         row += 1
     figure.savefig(path, dpi=100)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty `matplotlib.figure.Figure` with constrained layout; sizes are in inches.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "the picture needs the package matplotlib: pip install matplotlib"
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def contact_sheet(frames: Tensor, num_segments: int) -> Tensor:

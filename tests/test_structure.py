@@ -18,7 +18,7 @@ _MODELS = {
     *("tsn", "trn", "tsm"),
 }
 _USERS = {*_MODELS, "model_loader", "predictor", "streaming"}
-_PROGRAMS = {*_USERS, "engine", "pictures"}
+_PROGRAMS = {*_USERS, "engine", "pictures", "evaluation_pictures"}
 RULES: dict[str, set[str]] = {
     "data": set(),
     "checkpoints": {"data.preprocessing", "data.options"},
@@ -35,6 +35,7 @@ RULES: dict[str, set[str]] = {
     "streaming": _MODELS,
     "engine": _USERS,
     "pictures": _USERS,
+    "evaluation_pictures": {"pictures"},
     "demo": _PROGRAMS,
     "tools": _PROGRAMS,
     "package_loader": set(),
