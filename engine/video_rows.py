@@ -1,0 +1,225 @@
+"""The rows of a video: which of its snippets a model sees, and which of them make a row.
+
+Rows lie along the whole video, or stand for its annotated segments, in the order of time.
+"""
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.dataset import ClipDataset
+from data.frames import FrameSource
+from data.segments import Segment
+from data.video import load_clip
+from data.video_file import VideoFile
+from streaming import Snippets, dense_snippets
+from tsn import TSN
+
+__all__ = ["DenseOptions", "VideoRows", "dense_rows", "segment_rows"]
+
+
+@dataclass(frozen=True)
+class DenseOptions:
+    """Where rows lie along a video.
+
+    Attributes:
+        stride: steps from one row to the next. A step is a frame, or 1/`rate` seconds.
+        rate: steps per second, each showing the frame that is nearest in time; None: every frame.
+        window: steps of a row, whose features are averaged.
+        hop: for TSM, see `streaming.dense_snippets`.
+        skip_missing: whether rows of missing images are left out; otherwise they are an error.
+    """
+
+    stride: int = 1
+    rate: float | None = None
+    window: int = 1
+    hop: int | None = None
+    skip_missing: bool = False
+
+
+@dataclass(frozen=True)
+class VideoRows:
+    """What is to be computed of one video.
+
+    Attributes:
+        snippets: what the model sees.
+        items: for each of R rows, in order of their first ones, the K features of `snippets` that
+            belong to it, int64 (R, K).
+        frames: number of the first frame of each row's snippet, int64 (R,) along a video, (R, K)
+            of segments: the number of an image's file, in other sources the index from 0.
+        seconds: when these are shown, likewise, float64; None where the frame rate is not known.
+        first_frame: the lowest number.
+        fps: frames per second, None where they are not known.
+        ids: segments of the rows; None along a video.
+        skipped: what was left out, one message each.
+    """
+
+    snippets: Snippets
+    items: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    seconds: NDArray[np.float64] | None
+    first_frame: int
+    fps: float | None
+    ids: list[str] | None = None
+    skipped: tuple[str, ...] = ()
+
+
+def dense_rows(
+    model: TSN, source: FrameSource, options: DenseOptions, fps: float | None
+) -> VideoRows:
+    """Return rows along a whole video, as many as fit, and at least one.
+
+    Args:
+        model: the model that will see it.
+        source: the video.
+        options: where rows lie.
+        fps: frames per second of images; video files know theirs.
+
+    Raises:
+        ValueError: if an image is missing (unless skipped), or a rate is wanted and `fps` unknown.
+    """
+    length, times = model.frames_per_snippet, _get_times(source, fps)
+    places, first = _places_of_numbers(source)
+    grid = np.arange(len(places))
+    if options.rate is not None:
+        if times is None:
+            raise ValueError(f"{source.name}: its frame rate is not known, give fps")
+        period = 1 / (source.fps or fps or options.rate)
+        count = max(round((times[-1] + period) * options.rate), 1)
+        # As FFmpeg's filter fps: the last frame that begins before half a step later.
+        ends = (np.arange(count) + 0.5) / options.rate - 1e-9
+        grid = np.maximum(np.searchsorted(times, ends) - 1, 0)
+    grid = grid[: max(int(np.searchsorted(grid, len(places) - length, side="right")), 1)]
+    window = min(options.window, len(grid))
+    steps = np.arange(0, len(grid) - window + 1, options.stride)[:, None] + np.arange(window)
+    rows = grid[steps]  # first frames of the snippets of each row
+    skipped: tuple[str, ...] = ()
+    if (places < 0).any():
+        needed = (rows[..., None] + np.arange(length)).clip(max=len(places) - 1)
+        missing = np.unique(needed[places[needed] < 0]) + first
+        if missing.size:
+            message = f"{source.name}: no frame has number {', '.join(map(str, missing[:5]))}"
+            message += f" and {missing.size - 5} more" * (missing.size > 5)
+            rows = rows[(places[needed] >= 0).all(axis=(1, 2))]
+            if not options.skip_missing or not rows.size:
+                raise ValueError(message)
+            skipped = (message,)
+    starts, items = np.unique(rows, return_inverse=True)
+    snippets = dense_snippets(model, starts, len(places), hop=options.hop)
+    items = items.reshape(rows.shape)
+    if len(snippets.starts) != len(starts):  # temporal pooling
+        if options.window != 1:
+            raise ValueError("window must be 1 for a model with temporal pooling")
+        items = np.arange(len(snippets.starts))[:, None]
+    frames = snippets.starts[items[:, 0]]
+    return VideoRows(
+        replace(snippets, frames=places[snippets.frames]),
+        items,
+        frames + first,
+        None if times is None else times[frames],
+        first,
+        source.fps or fps,
+        skipped=skipped,
+    )
+
+
+def segment_rows(
+    model: TSN,
+    source: FrameSource,
+    dataset: ClipDataset,
+    segments: Sequence[Segment],
+    fps: float | None,
+    *,
+    skip_missing: bool = False,
+) -> VideoRows:
+    """Return rows for annotated segments of a video: the T snippets of each that the model samples.
+
+    Args:
+        model: the model that will see them.
+        source: the video.
+        dataset: finds the frames of a segment.
+        segments: of this video.
+        fps: frames per second of images; video files know theirs.
+        skip_missing: whether segments of missing frames are left out; otherwise they are an error.
+
+    Raises:
+        ValueError: if frames are missing, naming all of them.
+    """
+    clips, found, faults = [], [], []
+    for segment in segments:
+        try:
+            clip = load_clip(
+                dataset._select(segment, _FrameIndices.of(source)),
+                num_segments=model.num_segments,
+                new_length=model.new_length,
+                modality=model.modality,
+            )
+        except ValueError as error:
+            faults.append(f"{segment.id}: {error}")
+            continue
+        clips.append(clip.view(model.num_segments, -1).numpy())
+        found.append(segment.id)
+    if faults and not (skip_missing and clips):
+        raise ValueError("; ".join(faults))
+    windows = np.stack(clips)  # (S, T, L')
+    order = np.argsort(windows[:, 0, 0], kind="stable")
+    windows = windows[order]
+    s, t, length = windows.shape
+    features = model._feature_segments
+    if model.variant == "TSM":
+        snippets = Snippets.of(windows, np.ones((s, features), dtype=bool))
+        items = np.arange(s * features)
+    else:
+        distinct, items = np.unique(windows.reshape(-1, length), axis=0, return_inverse=True)
+        snippets = Snippets.of(distinct[:, None], np.ones((len(distinct), 1), dtype=bool))
+    items = items.reshape(s, features)
+    starts, times = snippets.starts[items], _get_times(source, fps)
+    numbers = source.numbers
+    return VideoRows(
+        snippets,
+        items,
+        starts if numbers is None else numbers[starts],
+        None if times is None else times[starts if numbers is None else numbers[starts] - numbers[0]],
+        0 if numbers is None else int(numbers[0]),
+        source.fps or fps,
+        [found[index] for index in order],
+        tuple(faults),
+    )
+
+
+def _places_of_numbers(source: FrameSource) -> tuple[NDArray[np.int64], int]:
+    """Return the index of each number from the lowest on, -1 where it is missing; and the lowest."""
+    numbers = source.numbers
+    if numbers is None:
+        return np.arange(len(source)), 0
+    places = np.full(int(numbers[-1] - numbers[0]) + 1, -1, dtype=np.int64)
+    places[numbers - numbers[0]] = np.arange(len(numbers))
+    return places, int(numbers[0])
+
+
+def _get_times(source: FrameSource, fps: float | None) -> NDArray[np.float64] | None:
+    """Return the seconds from the first frame to each; of images, from the first number to each."""
+    if isinstance(source, VideoFile):
+        return source.times
+    places, _ = _places_of_numbers(source)
+    return None if fps is None else np.arange(len(places)) / fps
+
+
+class _FrameIndices:
+    """Copies of sources whose frames are their own indices, (1, 1, 1): views then show what they read."""
+
+    @staticmethod
+    def of(source: FrameSource) -> FrameSource:
+        probe = copy(source)
+        probe._frames = _yield_indices  # type: ignore[method-assign]  # of this copy alone
+        return probe
+
+
+def _yield_indices(indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+    for index in indices:
+        yield index, torch.full((1, 1, 1), index)
