@@ -14,6 +14,7 @@ from torch import Tensor
 
 from data.dataset import ClipDataset
 from data.frames import FrameSource
+from data.resampled import resample
 from data.segments import Segment
 from data.video import load_clip
 from data.video_file import VideoFile
@@ -89,11 +90,7 @@ def dense_rows(
     if options.rate is not None:
         if times is None:
             raise ValueError(f"{source.name}: its frame rate is not known, give fps")
-        period = 1 / (source.fps or fps or options.rate)
-        count = max(round((times[-1] + period) * options.rate), 1)
-        # As FFmpeg's filter fps: the last frame that begins before half a step later.
-        ends = (np.arange(count) + 0.5) / options.rate - 1e-9
-        grid = np.maximum(np.searchsorted(times, ends) - 1, 0)
+        grid = resample(times, source.fps or fps or options.rate, options.rate)
     grid = grid[: max(int(np.searchsorted(grid, len(places) - length, side="right")), 1)]
     window = min(options.window, len(grid))
     steps = np.arange(0, len(grid) - window + 1, options.stride)[:, None] + np.arange(window)
@@ -151,10 +148,12 @@ def segment_rows(
         ValueError: if frames are missing, naming all of them.
     """
     clips, found, faults = [], [], []
+    indices = _show_indices(source)
     for segment in segments:
         try:
+            _, alone = dataset._find(segment)
             clip = load_clip(
-                dataset._select(segment, _FrameIndices.of(source)),
+                dataset._select(segment, indices, alone),
                 num_segments=model.num_segments,
                 new_length=model.new_length,
                 modality=model.modality,
@@ -210,16 +209,16 @@ def _get_times(source: FrameSource, fps: float | None) -> NDArray[np.float64] | 
     return None if fps is None else np.arange(len(places)) / fps
 
 
-class _FrameIndices:
-    """Copies of sources whose frames are their own indices, (1, 1, 1): views then show what they read."""
+def _show_indices(source: FrameSource) -> FrameSource:
+    """Return a copy of a source whose frames are their own indices, int64 (1, 1, 1).
 
-    @staticmethod
-    def of(source: FrameSource) -> FrameSource:
-        probe = copy(source)
-        probe._frames = _yield_indices  # type: ignore[method-assign]  # of this copy alone
-        return probe
+    What a view of it shows is then what the view would read.
+    """
 
+    def frames(indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        for index in indices:
+            yield index, torch.full((1, 1, 1), index)
 
-def _yield_indices(indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-    for index in indices:
-        yield index, torch.full((1, 1, 1), index)
+    shown = copy(source)
+    shown._frames = frames  # type: ignore[method-assign]  # of this copy alone
+    return shown
