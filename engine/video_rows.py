@@ -168,7 +168,7 @@ def segment_rows(
     windows = np.stack(clips)  # (S, T, L')
     order = np.argsort(windows[:, 0, 0], kind="stable")
     windows = windows[order]
-    s, t, length = windows.shape
+    s, _, length = windows.shape
     features = model._feature_segments
     if model.variant == "TSM":
         snippets = Snippets.of(windows, np.ones((s, features), dtype=bool))
@@ -183,7 +183,9 @@ def segment_rows(
         snippets,
         items,
         starts if numbers is None else numbers[starts],
-        None if times is None else times[starts if numbers is None else numbers[starts] - numbers[0]],
+        None
+        if times is None
+        else times[starts if numbers is None else numbers[starts] - numbers[0]],
         0 if numbers is None else int(numbers[0]),
         source.fps or fps,
         [found[index] for index in order],
@@ -192,7 +194,7 @@ def segment_rows(
 
 
 def _places_of_numbers(source: FrameSource) -> tuple[NDArray[np.int64], int]:
-    """Return the index of each number from the lowest on, -1 where it is missing; and the lowest."""
+    """Return the index of each number from the lowest on, -1 where missing; and the lowest."""
     numbers = source.numbers
     if numbers is None:
         return np.arange(len(source)), 0
