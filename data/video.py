@@ -18,8 +18,9 @@ How EPIC-KITCHENS stores its clips:
   (f - 1) // stride + 1.
 - The downloads `PXX/rgb_frames/PXX_YY.tar` and `PXX/flow_frames/PXX_YY.tar` hold the same files.
 - Annotated frame numbers are int(60 t) (`PXX_1YY`: int(50 t)) of the time t in seconds, whatever
-  the frame rate of the video file (29.97, 47.95, 59.94 and 90 occur). They are the file numbers of
-  the frames; in a video file, number f is `VideoFile.index_at(f / 60)`.
+  the frame rate of the video file (29.97, 47.952, 59.94 and 90 occur). They are the file numbers of
+  the frames; in a video file, number f is index f - 1 of `ResampledFrames(VideoFile(path), 60)`.
+- `data.dataset` has all of this as a torch Dataset of annotated segments.
 """
 
 import io

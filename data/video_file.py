@@ -106,6 +106,21 @@ class VideoFile(FrameSource):
     def __len__(self) -> int:
         return self._index.length
 
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Seconds from the first frame to each, ascending, float64 (frames,).
+
+        Only where timestamps are wrong, a constant frame rate is assumed.
+
+        Raises:
+            ValueError: for a file with neither timestamps nor a frame rate.
+        """
+        if self._index.times is not None:
+            return self._index.times - self._index.times[0]
+        if self.fps:
+            return np.arange(len(self)) / self.fps
+        raise ValueError(f"{self.name}: neither timestamps nor a frame rate can be used")
+
     def index_at(self, seconds: float) -> int:
         """Return the index of the frame that is shown at a time, by timestamps.
 
@@ -120,17 +135,11 @@ class VideoFile(FrameSource):
         """
         if not seconds >= 0:
             raise ValueError(f"seconds must be at least 0, got {seconds!r}")
-        times = self._index.times
-        if times is not None:
-            # Timestamps are rounded to ticks (in Matroska 1 ms): exact times must not miss them.
-            tick = self._packets.tick
-            tolerance = tick / 2 if tick * (self.fps or 0) < 0.2 else 1e-6
-            index = int(np.searchsorted(times - times[0], seconds + tolerance, side="right")) - 1
-        elif self.fps:
-            index = int(min((seconds + 1e-6) * self.fps, len(self)))
-        else:
-            raise ValueError(f"{self.name}: neither timestamps nor a frame rate can be used")
-        return min(index, len(self) - 1)
+        # Timestamps are rounded to ticks (in Matroska 1 ms): exact times must not miss them.
+        tick = self._packets.tick
+        rounded = self._index.times is not None and tick * (self.fps or 0) < 0.2
+        tolerance = tick / 2 if rounded else 1e-6
+        return int(np.searchsorted(self.times, seconds + tolerance, side="right")) - 1
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         waiting = deque(indices)  # what one way of reading has yielded, the next does not read

@@ -1,0 +1,176 @@
+"""Where the videos of a dataset lie: the layouts of EPIC-KITCHENS met in the wild, and plain folders.
+
+`find_videos` lists a root once. Of several forms of one video it takes the first of:
+
+1. a folder of images: ROOT/PXX/PXX_YY (C1's models), ROOT/PXX/rgb_frames/PXX_YY (unpacked downloads,
+   SlowFast), or ROOT/CLIP;
+2. a tar of them: ROOT/PXX/rgb_frames/PXX_YY.tar (the downloader's), ROOT/rgb/train/PXX/PXX_YY.tar
+   (the download site's; also test/, and below frames_rgb_flow/), ROOT/PXX/PXX_YY.tar, or
+   ROOT/CLIP.tar;
+3. a video file: ROOT/PXX/videos/PXX_YY.MP4, ROOT/videos/train/PXX/PXX_YY.MP4 (also test/),
+   ROOT/PXX/PXX_YY.MP4, or ROOT/CLIP.MP4, with any usual suffix in any case.
+
+Flow lies in flow_frames/ and flow/ instead, as u/ and v/ in each folder or tar, or in ROOT/u/CLIP
+and ROOT/v/CLIP. `find_segment_folders` finds segments as the library of EPIC-KITCHENS-55 stores
+them, each in a folder of its own.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from data.image_names import ImagesByPrefix, is_flow_prefix, parse_image_name
+from data.options import MODALITIES, one_of
+
+__all__ = ["describe_layouts", "find_segment_folders", "find_videos", "is_epic_video"]
+
+_PARTICIPANT = re.compile(r"P\d\d")
+_EPIC_VIDEO = re.compile(r"P\d\d_\d{2,3}")
+_VIDEO_SUFFIXES = {
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv"),
+    *(".flv", ".3gp", ".ogv"),
+}
+_MAX_NAMES = 100
+"""How many names of a folder tell what is in it: it may hold 60,000 images."""
+
+
+def is_epic_video(video: str) -> bool:
+    """Return whether this is the id of a video of EPIC-KITCHENS, such as "P01_11" or "P01_101"."""
+    return _EPIC_VIDEO.fullmatch(video) is not None
+
+
+def find_videos(root: str | os.PathLike[str], modality: str = "RGB") -> dict[str, Path]:
+    """Return all videos under a root; the module docstring lists the layouts.
+
+    Args:
+        root: the folder.
+        modality: "RGB", "Flow" or "RGBDiff" (which reads RGB frames), in any case. Video files hold
+            no flow.
+
+    Returns:
+        Path, for `data.video.open_frames`, by the video's id, sorted. The id is the name of the
+        folder or file without suffix. Folders are told apart by the names of their images; what is
+        in a tar or video file shows when it is opened.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if a video is there several times in the same form.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    is_flow = one_of("modality", modality, MODALITIES) == "Flow"
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for folder in _folders_of_videos(root, is_flow):
+        for video, form, path in _videos_in(folder, is_flow):
+            found.setdefault(video, []).append((form, path))
+    videos = {}
+    for video, forms in sorted(found.items()):
+        best = min(form for form, _ in forms)
+        paths = {os.path.realpath(path): path for form, path in forms if form == best}
+        if len(paths) > 1:
+            names = " and ".join(map(str, paths.values()))
+            raise ValueError(f"{video} is there several times, {names}: give a root with one")
+        videos[video] = next(iter(paths.values()))
+    return videos
+
+
+def find_segment_folders(
+    root: str | os.PathLike[str], video: str, modality: str = "RGB"
+) -> dict[str, Path]:
+    """Return the folders of a video's segments, in the layout of the EPIC-KITCHENS-55 library.
+
+    These are ROOT/PXX/PXX_YY/PXX_YY_{uid}_{narration}, with images from number 1; flow is in u/ and
+    v/ of each, or in u/PXX_YY_{uid}_{narration} and v/....
+
+    Args:
+        root: the folder of the dataset.
+        video: the video's id, such as "P01_11".
+        modality: "RGB", "Flow" or "RGBDiff".
+
+    Returns:
+        Path, for `data.video.open_frames`, by uid; {} if there are none.
+    """
+    folder = Path(root) / video.partition("_")[0] / video
+    parents = [folder, folder / "u"] if modality == "Flow" else [folder]
+    pattern = re.compile(rf"{re.escape(video)}_(\d+)_.*", re.DOTALL)
+    return {
+        match[1]: parent / match[0]
+        for parent in parents
+        for name in _names(parent)
+        if (match := pattern.fullmatch(name))
+    }
+
+
+def describe_layouts(modality: str) -> str:
+    """Return where `find_videos` and `find_segment_folders` look, for errors."""
+    kind, images = ("flow", "{u,v}/*.jpg") if modality == "Flow" else ("rgb", "*.jpg")
+    layouts = [
+        f"PXX/PXX_YY/{images}",
+        f"PXX/{kind}_frames/PXX_YY/{images}",
+        f"PXX/PXX_YY/PXX_YY_UID_NARRATION/{images}",
+        f"PXX/{kind}_frames/PXX_YY.tar",
+        f"{kind}/{{train,test}}/PXX/PXX_YY.tar",
+    ]
+    if modality != "Flow":
+        layouts += ["PXX/videos/PXX_YY.MP4", "videos/{train,test}/PXX/PXX_YY.MP4", "PXX_YY.MP4"]
+    return ", ".join(layouts)
+
+
+def _folders_of_videos(root: Path, is_flow: bool) -> Iterator[Path]:
+    """Yield the folders that may hold videos, whether they exist or not."""
+    kind = "flow" if is_flow else "rgb"
+    yield root
+    if is_flow:
+        yield root / "u"
+    for participant in filter(_PARTICIPANT.fullmatch, _names(root)):
+        yield root / participant
+        yield root / participant / f"{kind}_frames"
+        if not is_flow:
+            yield root / participant / "videos"
+    bases = [root / kind, root / "frames_rgb_flow" / kind, *([] if is_flow else [root / "videos"])]
+    for split in (base / name for base in bases for name in ("train", "test")):
+        for participant in filter(_PARTICIPANT.fullmatch, _names(split)):
+            yield split / participant
+
+
+def _videos_in(folder: Path, is_flow: bool) -> Iterator[tuple[str, int, Path]]:
+    """Yield id, form (0 folder, 1 tar, 2 video file) and path of the videos in one folder."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name, suffix = os.path.splitext(entry.name)
+            path = Path(entry.path)
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                # u/ and v/ are the halves of a clip, and no clips.
+                if entry.name not in ("u", "v") and _holds_images(path, is_flow):
+                    yield entry.name, 0, path
+            elif suffix.lower() == ".tar":
+                yield name, 1, path
+            elif suffix.lower() in _VIDEO_SUFFIXES and not is_flow:
+                yield name, 2, path
+
+
+def _holds_images(folder: Path, is_flow: bool) -> bool:
+    """Return whether a folder holds RGB images, or flow, by the first names in it."""
+    if is_flow and (_prefixes(folder / "u") or (folder.parent.name == "u" and _prefixes(folder))):
+        return True
+    prefixes = _prefixes(folder)
+    return any(is_flow_prefix(prefix, prefixes) == is_flow for prefix in prefixes)
+
+
+def _prefixes(folder: Path) -> ImagesByPrefix:
+    """Return the prefixes of the first numbered images in a folder, as keys."""
+    names = _names(folder, _MAX_NAMES)
+    return {parsed[0]: {} for name in names if (parsed := parse_image_name(name))}
+
+
+def _names(folder: Path, count: int | None = None) -> list[str]:
+    """Return the first names in a folder, sorted; [] if it cannot be listed."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return sorted(entry.name for entry in islice(entries, count))
+    return []
