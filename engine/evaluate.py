@@ -70,8 +70,8 @@ def evaluate(
     wanted, pending = 0, list[int]()
     for batch in batches:
         done = _read_batch(folder, batch)
-        indices = range(batch * batch_size, min((batch + 1) * batch_size, len(ids)))
-        indices = [index for index in indices if ids[index] not in skip]
+        all_indices = range(batch * batch_size, min((batch + 1) * batch_size, len(ids)))
+        indices = [index for index in all_indices if ids[index] not in skip]
         wanted += len(indices)
         pending += [index for index in indices if ids[index] not in done]
 
@@ -135,7 +135,8 @@ class _Clips(Dataset[tuple[int, Tensor | str]]):
         except ImportError:  # which no clip could be read without
             raise
         except Exception as error:  # a damaged file raises nearly anything from a decoder's depths
-            return index, " ".join(str(error).split()) or type(error).__name__
+            reason = error.__cause__ or error  # without the segment's id, which is the index
+            return index, " ".join(str(reason).split()) or type(reason).__name__
 
 
 @torch.inference_mode()
@@ -157,7 +158,9 @@ def _clip_logits(
     return {
         # (clips * crops, ..., classes) -> (classes,)
         task: torch.cat(scores).float().flatten(0, -2).mean(0)
-        for task, scores in zip(_class_counts(model.num_class), zip(*tasks), strict=True)
+        for task, scores in zip(
+            _class_counts(model.num_class), zip(*tasks, strict=True), strict=True
+        )
     }
 
 

@@ -8,7 +8,7 @@ Sources: https://github.com/epic-kitchens/annotations (EPIC-KITCHENS-55) and
 https://github.com/epic-kitchens/epic-kitchens-100-annotations (EPIC-KITCHENS-100).
 """
 
-import csv
+import ast
 import logging
 import os
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch.hub
 
 from data.options import one_of
+from epic.tables import read_table
 from weights.download import fetch
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ClassNames",
     "Dataset",
     "fetch_class_names",
+    "read_class_instances",
     "read_class_names",
 ]
 
@@ -110,7 +112,28 @@ def read_class_names(
         FileNotFoundError: one of the files does not exist.
         ValueError: a file is not such a table, or its ids are not 0, 1, ... without gaps.
     """
-    return ClassNames(_read_names("verb", Path(verb_csv)), _read_names("noun", Path(noun_csv)))
+    files = ("verb", Path(verb_csv)), ("noun", Path(noun_csv))
+    return ClassNames(*(tuple(name for name, _ in _read_classes(*file)) for file in files))
+
+
+def read_class_instances(
+    verb_csv: str | os.PathLike[str], noun_csv: str | os.PathLike[str]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Read which verbs and nouns of narrations are in which class of EPIC-KITCHENS-55.
+
+    Args:
+        verb_csv: EPIC_verb_classes.csv, whose column `verbs` lists the verbs of each class.
+        noun_csv: EPIC_noun_classes.csv, with `nouns`.
+
+    Returns:
+        Verb -> verb class and noun -> noun class. What is in two lists belongs to the class that it
+        names: "do" is a class, and in the list of "finish" too.
+
+    Raises:
+        FileNotFoundError: one of the files does not exist.
+        ValueError: as `read_class_names`, or a class has no list, as in EPIC-KITCHENS-100's files.
+    """
+    return _read_instances("verb", Path(verb_csv)), _read_instances("noun", Path(noun_csv))
 
 
 def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
@@ -156,42 +179,54 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
     return names
 
 
-def _read_names(task: str, path: Path) -> tuple[str, ...]:
-    """Read the class names of "verb" or "noun" from one file."""
+def _read_instances(task: str, path: Path) -> dict[str, int]:
+    """Read the class ids of the strings that belong to the classes of "verb" or "noun"."""
+    instances: dict[str, int] = {}
+    names: dict[str, int] = {}
+    for index, (name, text) in enumerate(_read_classes(task, path)):
+        try:
+            strings = ast.literal_eval(text)
+            if not isinstance(strings, list) or not all(isinstance(each, str) for each in strings):
+                raise ValueError("no list of strings")
+        except (SyntaxError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{task}_csv: {path}, class {index}: the column {task}s of EPIC-KITCHENS-55 must "
+                f"hold a list such as ['take', 'grab'], got {text[:100]!r}"
+            ) from error
+        instances.update(dict.fromkeys(strings, index))
+        names[name] = index
+    return instances | names
+
+
+def _read_classes(task: str, path: Path) -> list[tuple[str, str]]:
+    """Read the name and the list, "" where there is none, of each class of "verb" or "noun"."""
     argument = f"{task}_csv"
     layouts = ((f"{task}_id", "class_key"), ("id", "key"))
-    if not path.is_file():
-        raise FileNotFoundError(f"{argument}: there is no file {path}")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:  # -sig: Excel writes a BOM
-            table = csv.DictReader(file)
-            columns = list(table.fieldnames or ())
-            rows = [(table.line_num, row) for row in table]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{argument}: {path} is not a UTF-8 CSV file: {error}") from error
-    for id_column, name_column in layouts:
-        if id_column in columns and name_column in columns:
-            break
-    else:
+    table = read_table(path, f"{argument}: {path}")
+    found = [layout for layout in layouts if set(layout) <= set(table.columns)]
+    if not found:
         expected = " or ".join(" and ".join(layout) for layout in layouts)
-        found = ", ".join(columns)[:200] or "none"
-        raise ValueError(f"{argument}: {path} must have the columns {expected}, found: {found}")
+        raise ValueError(
+            f"{argument}: {path} must have the columns {expected}, found: {table.found}"
+        )
+    id_column, name_column = found[0]
 
-    names: dict[int, str] = {}
-    for line, row in rows:
-        index, name = (row[id_column] or "").strip(), (row[name_column] or "").strip()
+    classes: dict[int, tuple[str, str]] = {}
+    for line, values in table.rows:
+        cells = dict(zip(table.columns, values, strict=False))  # a short row is an error below
+        index, name = cells.get(id_column, ""), cells.get(name_column, "")
         if not index.isdecimal() or not name:
             raise ValueError(
                 f"{argument}: {path}, line {line}: {id_column} must be a number and {name_column} "
                 f"a name, got {index!r} and {name!r}"
             )
-        if int(index) in names:
+        if int(index) in classes:
             raise ValueError(f"{argument}: {path}, line {line}: {id_column} {index} occurs twice")
-        names[int(index)] = name
-    missing = set(range(max(len(names), 1))) - names.keys()
+        classes[int(index)] = name, cells.get(f"{task}s", "")
+    missing = set(range(max(len(classes), 1))) - classes.keys()
     if missing:
         raise ValueError(
-            f"{argument}: {path} has {len(names)} classes, whose {id_column} must be 0, 1, ... "
+            f"{argument}: {path} has {len(classes)} classes, whose {id_column} must be 0, 1, ... "
             f"without gaps, but {min(missing)} is missing"
         )
-    return tuple(name for _, name in sorted(names.items()))
+    return [entry for _, entry in sorted(classes.items())]

@@ -8,7 +8,13 @@ import pytest
 import torch.hub
 from helpers.http_server import HttpServer, http_server_fixture  # noqa: F401 -- a fixture
 
-from epic.classes import DATASETS, ClassNames, fetch_class_names, read_class_names
+from epic.classes import (
+    DATASETS,
+    ClassNames,
+    fetch_class_names,
+    read_class_instances,
+    read_class_names,
+)
 from weights.download import DownloadError
 
 VERBS_55 = "verb_id,class_key,verbs\n0,take,\"['take', 'grab']\"\n1,put,['put']\n"
@@ -70,8 +76,10 @@ HEADER = "verb_id,class_key,verbs\n"
         ),
         ("verb_id;class_key\n0;take\n", "found: verb_id;class_key$"),
         ("0,take\n1,put\n", "found: 0, take$"),
-        ("<!DOCTYPE html><html>\n", "found: <!DOCTYPE html><html>$"),
+        ("<!DOCTYPE html><html>\n", "found: <!doctype html><html>$"),
         ("x" * 10_000, "found: x{200}$"),
+        (HEADER + '0,"take,x\n1,put,x\n', "not a UTF-8 CSV file: unexpected end of data, line 3"),
+        ("verb_id,class_key,Class_Key\n", "several columns class_key: remove all but one"),
         (b"\x89PNG\r\n\x1a\n\x00\xff", "not a UTF-8 CSV file"),
         (HEADER.encode() + "0,jalapeño,x\n".encode("latin-1"), "not a UTF-8 CSV file"),
         (HEADER + '0,"' + "x" * 200_000 + '",\n', "not a UTF-8 CSV file: field larger"),
@@ -100,9 +108,36 @@ def test_the_wrong_one_of_two_files_is_named(write) -> None:
 
 @pytest.mark.parametrize("name", ["missing.csv", "."])
 def test_files_that_do_not_exist(write, tmp_path: Path, name: str) -> None:
-    with pytest.raises(FileNotFoundError, match="noun_csv: there is no file") as error:
+    with pytest.raises(FileNotFoundError, match="there is no such file") as error:
         read_class_names(write("verbs.csv", VERBS_55), tmp_path / name)
-    assert str(tmp_path / name) in str(error.value)
+    assert str(error.value).startswith(f"noun_csv: {tmp_path / name}")
+
+
+def test_verbs_and_nouns_of_each_class(write) -> None:
+    verbs = (
+        "verb_id,class_key,verbs\n1,finish,\"['end', 'do', 'end']\"\n2,stir,['mix']\n0,do,['do']\n"
+    )
+    instances = read_class_instances(write("verbs.csv", verbs), write("nouns.csv", NOUNS_55))
+    assert instances[0] == {"do": 0, "finish": 1, "end": 1, "stir": 2, "mix": 2}
+    assert instances[1] == {"Nothing": 0, "pan": 1, "pan:dust": 2, "d": 2}
+
+
+@pytest.mark.parametrize(
+    ("nouns", "got"),
+    [
+        (NOUNS_100, ""),
+        ("noun_id,class_key\n0,tap\n", ""),
+        ("noun_id,class_key,nouns\n0,tap,tap\n", "tap"),
+        ("noun_id,class_key,nouns\n0,tap,[1]\n", "[1]"),
+        ("noun_id,class_key,nouns\n0,tap,['tap'\n", "['tap'"),
+        ("noun_id,class_key,nouns\n0,tap,[{[]}]\n", "[{[]}]"),
+    ],
+)
+def test_classes_without_lists(write, nouns: str, got: str) -> None:
+    with pytest.raises(ValueError, match="class 0: the column nouns of EPIC-KITCHENS-55") as error:
+        read_class_instances(write("verbs.csv", VERBS_55), write("nouns.csv", nouns))
+    assert str(error.value).startswith("noun_csv: ")
+    assert str(error.value).endswith(f"got {got!r}")
 
 
 def test_datasets() -> None:

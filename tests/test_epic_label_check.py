@@ -1,0 +1,73 @@
+"""Labels that cannot be those of a model are refused."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from data.segments import Segment
+from epic.annotations import read_annotations
+from epic.label_check import check_labels
+
+OF_55 = Segment("1924", "P01_11", verb_class=0, noun_class=4)
+OF_100 = Segment("P01_11_0", "P01_11", verb_class=0, noun_class=2)
+OWN = Segment("a.mp4#0", "a.mp4", verb_class=96, noun_class=299)
+ONE_TASK = Segment("a.mp4#0", "a.mp4", label_class=4)
+
+
+@pytest.mark.parametrize(
+    ("segments", "num_class"),
+    [
+        ([OF_55, OWN], (125, 352)),
+        ([OF_100, OWN], (97, 300)),
+        ([OF_100, OF_55], (124, 300)),
+        ([Segment("P01_101_0", "P01_101")], (125, 352)),
+        ([ONE_TASK], 5),
+        ([OF_100], 1),
+        ([], (97, 300)),
+    ],
+    ids=["55", "100", "own classes", "unlabelled", "one task", "other tasks", "none"],
+)
+def test_labels_that_can_be_the_models(segments: list[Segment], num_class) -> None:
+    check_labels(segments, num_class)
+
+
+@pytest.mark.parametrize(
+    ("segments", "num_class", "message"),
+    [
+        (
+            [OWN, OF_100],
+            (125, 352),
+            "P01_11_0 is a segment of epic-kitchens-100, .* for epic-kitchens-55$",
+        ),
+        (
+            [OWN, OF_55],
+            (97, 300),
+            "1924 is a segment of epic-kitchens-55, .* for epic-kitchens-100$",
+        ),
+        (
+            [OF_100, OWN],
+            (96, 300),
+            "verb_class must be 0 to 95 .* 1 of 2 segments, such as 96 in a.mp4#0$",
+        ),
+        ([OWN], (2, 3), "verb_class .*; noun_class must be 0 to 2 .* 299 in a.mp4#0$"),
+        ([ONE_TASK], 4, "label_class must be 0 to 3 .* 1 of 1 segments, such as 4 in a.mp4#0$"),
+    ],
+)
+def test_labels_of_the_wrong_dataset(
+    segments: Sequence[Segment], num_class: int | tuple[int, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^annotations of the wrong dataset: {message}"):
+        check_labels(segments, num_class)
+
+
+def test_official_labels(epic_test_data: Path) -> None:
+    folder = epic_test_data / "annotations"
+    of_55 = read_annotations(folder / "EPIC_train_action_labels.csv")
+    of_100 = read_annotations(folder / "EPIC_100_validation.csv")
+    check_labels(of_55, (125, 352))
+    check_labels(of_100, (97, 300))
+    with pytest.raises(ValueError, match=r"34 of 28,472 .* 133 of .* of epic-kitchens-55, the"):
+        check_labels(of_55, (97, 300))
+    with pytest.raises(ValueError, match="is a segment of epic-kitchens-100"):
+        check_labels(of_100, (125, 352))
