@@ -151,10 +151,7 @@ class _Reader(IterableDataset[VideoRows | Tensor | str]):
         if self._dataset is None:
             rows = dense_rows(model, source, options.dense, video.fps)
         else:
-            rows = segment_rows(
-                model, source, self._dataset, video.segments, video.fps,
-                skip_missing=options.dense.skip_missing,
-            )  # fmt: skip
+            rows = segment_rows(model, source, self._dataset, video.segments, video.fps)
         if options.file_format == "actionformer" and (rows.skipped or rows.seconds is None):
             reason = "; ".join(rows.skipped) or f"{source.name}: its frame rate is not known"
             raise ValueError(f"ActionFormer wants rows at a known rate without gaps: {reason}")

@@ -131,39 +131,34 @@ def segment_rows(
     dataset: ClipDataset,
     segments: Sequence[Segment],
     fps: float | None,
-    *,
-    skip_missing: bool = False,
 ) -> VideoRows:
     """Return rows for annotated segments of a video: the T snippets of each that the model samples.
 
     Args:
         model: the model that will see them.
-        source: the video.
+        source: the video, or the frames of one segment alone.
         dataset: finds the frames of a segment.
         segments: of this video.
         fps: frames per second of images; video files know theirs.
-        skip_missing: whether segments of missing frames are left out; otherwise they are an error.
 
     Raises:
-        ValueError: if frames are missing, naming all of them.
+        ValueError: if frames are missing, naming all segments that lack some.
     """
-    clips, found, faults = [], [], []
+    clips, faults = [], []
     indices = _show_indices(source)
     for segment in segments:
         try:
-            _, alone = dataset._find(segment)
+            _, alone = dataset._videos.find(segment)
             clip = load_clip(
                 dataset._select(segment, indices, alone),
                 num_segments=model.num_segments,
                 new_length=model.new_length,
                 modality=model.modality,
             )
+            clips.append(clip.view(model.num_segments, -1).numpy())
         except ValueError as error:
             faults.append(f"{segment.id}: {error}")
-            continue
-        clips.append(clip.view(model.num_segments, -1).numpy())
-        found.append(segment.id)
-    if faults and not (skip_missing and clips):
+    if faults:
         raise ValueError("; ".join(faults))
     windows = np.stack(clips)  # (S, T, L')
     order = np.argsort(windows[:, 0, 0], kind="stable")
@@ -177,19 +172,19 @@ def segment_rows(
         distinct, items = np.unique(windows.reshape(-1, length), axis=0, return_inverse=True)
         snippets = Snippets.of(distinct[:, None], np.ones((len(distinct), 1), dtype=bool))
     items = items.reshape(s, features)
-    starts, times = snippets.starts[items], _get_times(source, fps)
-    numbers = source.numbers
+    _, first = _places_of_numbers(source)
+    times = _get_times(source, fps)
+    starts = snippets.starts[items]
+    if source.numbers is not None:
+        starts = source.numbers[starts] - first
     return VideoRows(
         snippets,
         items,
-        starts if numbers is None else numbers[starts],
-        None
-        if times is None
-        else times[starts if numbers is None else numbers[starts] - numbers[0]],
-        0 if numbers is None else int(numbers[0]),
+        starts + first,
+        None if times is None else times[starts],
+        first,
         source.fps or fps,
-        [found[index] for index in order],
-        tuple(faults),
+        ids=[segments[index].id for index in order],
     )
 
 
