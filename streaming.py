@@ -29,10 +29,6 @@ __all__ = [
     "run_snippets",
 ]
 
-_CHUNK_SIZE = 16
-"""Frames that are read at a time."""
-
-
 @dataclass(frozen=True)
 class Snippets:
     """The snippets of a video that a model sees, in windows that go through it together.
@@ -214,13 +210,13 @@ def frame_features(
         >>> [tuple(features.shape) for _, features in frame_features(model, source, stride=2)]
         [(16, 512), (4, 512)]
     """
-    stride = positive_integer("stride", stride)
+    stride, size = positive_integer("stride", stride), positive_integer("batch_size", batch_size)
     count = max(len(source) - model.frames_per_snippet + 1, 1)
     snippets = dense_snippets(model, np.arange(0, count, stride), len(source), hop=hop)
     crops = get_crops(model, crop_count)
     scale_size = model.preprocessing.scale_size
-    blocks = read_crops(source, snippets.frames, crops, scale_size, _CHUNK_SIZE)
-    features = run_snippets(model, blocks, snippets, crops, positive_integer("size", batch_size))
+    blocks = read_crops(source, snippets.frames, crops, scale_size, size)
+    features = run_snippets(model, blocks, snippets, crops, size)
     return _with_starts(features, torch.from_numpy(snippets.starts))
 
 

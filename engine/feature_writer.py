@@ -81,7 +81,7 @@ class FeatureWriter:
 
         only_features = options.file_format == "actionformer"
         features = run_snippets(self._model, blocks, rows.snippets, self._crops, options.batch_size)
-        for part in _gather_rows(features, rows.items):
+        for part in _gather_rows(features, rows):
             averaged = part.mean(1) if rows.ids is None or options.mean else part
             append("feats" if only_features else "features", averaged.cpu().numpy())
             if options.logits:
@@ -132,16 +132,18 @@ class FeatureWriter:
         }
 
 
-def _gather_rows(features: Iterable[Tensor], items: NDArray[np.int64]) -> Iterator[Tensor]:
+def _gather_rows(features: Iterable[Tensor], rows: VideoRows) -> Iterator[Tensor]:
     """Yield rows (n, K, D) in order, from features (m, D) that come in order."""
-    complete = np.maximum.accumulate(items.max(1))
-    needed = np.minimum.accumulate(items.min(1)[::-1])[::-1]
+    starts, length = rows.row_starts, rows.row_length
+    complete = np.maximum.accumulate(rows.items[starts + length - 1])
+    needed = np.minimum.accumulate(rows.items[starts][::-1])[::-1]
     held, offset, done = torch.empty(0), 0, 0
     for part in features:
         held = torch.cat([held, part]) if len(held) else part
         ready = int(np.searchsorted(complete, offset + len(held)))
         if ready > done:
-            yield held[torch.from_numpy(items[done:ready] - offset).to(held.device)]
+            items = rows.items[starts[done:ready, None] + np.arange(length)]
+            yield held[torch.from_numpy(items - offset).to(held.device)]
             done = ready
-            keep = int(needed[done]) if done < len(items) else offset + len(held)
+            keep = int(needed[done]) if done < len(starts) else offset + len(held)
             held, offset = held[keep - offset :], keep

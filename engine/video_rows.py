@@ -49,8 +49,10 @@ class VideoRows:
 
     Attributes:
         snippets: what the model sees.
-        items: for each of R rows, in order of their first ones, the K features of `snippets` that
-            belong to it, int64 (R, K).
+        items: features of `snippets` by index; the rows lie in it, int64.
+        row_starts: where in `items` each of R rows begins, int64 (R,); rows are in order of their
+            first features.
+        row_length: K, features of a row, which lie in ascending order.
         frames: number of the first frame of each row's snippet, int64 (R,) along a video, (R, K)
             of segments: the number of an image's file, in other sources the index from 0.
         seconds: when these are shown, likewise, float64; None where the frame rate is not known.
@@ -62,6 +64,8 @@ class VideoRows:
 
     snippets: Snippets
     items: NDArray[np.int64]
+    row_starts: NDArray[np.int64]
+    row_length: int
     frames: NDArray[np.int64]
     seconds: NDArray[np.float64] | None
     first_frame: int
@@ -93,36 +97,54 @@ def dense_rows(
         grid = resample(times, source.fps or fps or options.rate, options.rate)
     grid = grid[: max(int(np.searchsorted(grid, len(places) - length, side="right")), 1)]
     window = min(options.window, len(grid))
-    steps = np.arange(0, len(grid) - window + 1, options.stride)[:, None] + np.arange(window)
-    rows = grid[steps]  # first frames of the snippets of each row
+    rows = np.arange(0, len(grid) - window + 1, options.stride)
     skipped: tuple[str, ...] = ()
-    if (places < 0).any():
-        needed = (rows[..., None] + np.arange(length)).clip(max=len(places) - 1)
-        missing = np.unique(needed[places[needed] < 0]) + first
-        if missing.size:
-            message = f"{source.name}: no frame has number {', '.join(map(str, missing[:5]))}"
-            message += f" and {missing.size - 5} more" * (missing.size > 5)
-            rows = rows[(places[needed] >= 0).all(axis=(1, 2))]
-            if not options.skip_missing or not rows.size:
-                raise ValueError(message)
-            skipped = (message,)
-    starts, items = np.unique(rows, return_inverse=True)
+    absent = _counts(places < 0)
+    # Steps whose snippets lack an image, and rows that have such steps.
+    holes = absent[(grid + length).clip(max=len(places))] > absent[grid]
+    broken = _counts(holes)[rows + window] > _counts(holes)[rows]
+    if broken.any():
+        used = grid[_steps_of(rows, window, len(grid)) & holes]
+        frames = np.unique((used[:, None] + np.arange(length)).clip(max=len(places) - 1))
+        missing = frames[places[frames] < 0] + first
+        message = f"{source.name}: no frame has number {', '.join(map(str, missing[:5]))}"
+        message += f" and {missing.size - 5} more" * (missing.size > 5)
+        if not options.skip_missing or broken.all():
+            raise ValueError(message)
+        rows, skipped = rows[~broken], (message,)
+    starts = np.unique(grid[_steps_of(rows, window, len(grid))])
+    items = np.searchsorted(starts, grid)
     snippets = dense_snippets(model, starts, len(places), hop=options.hop)
-    items = items.reshape(rows.shape)
     if len(snippets.starts) != len(starts):  # temporal pooling
         if options.window != 1:
             raise ValueError("window must be 1 for a model with temporal pooling")
-        items = np.arange(len(snippets.starts))[:, None]
-    frames = snippets.starts[items[:, 0]]
+        items = rows = np.arange(len(snippets.starts))
+    frames = snippets.starts[items[rows]]
     return VideoRows(
         replace(snippets, frames=places[snippets.frames]),
         items,
+        rows,
+        window,
         frames + first,
         None if times is None else times[frames],
         first,
         source.fps or fps,
         skipped=skipped,
     )
+
+
+def _counts(flags: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return how many of the first 0, 1, ... flags are set, int64 (flags + 1,)."""
+    return np.append(0, np.cumsum(flags))
+
+
+def _steps_of(rows: NDArray[np.int64], window: int, count: int) -> NDArray[np.bool_]:
+    """Return which of so many steps are in a row, given where the rows begin."""
+    changes = np.zeros(count + 1, dtype=np.int64)
+    changes[rows] += 1
+    np.add.at(changes, rows + window, -1)
+    used: NDArray[np.bool_] = np.cumsum(changes[:-1]) > 0
+    return used
 
 
 def segment_rows(
@@ -171,15 +193,16 @@ def segment_rows(
     else:
         distinct, items = np.unique(windows.reshape(-1, length), axis=0, return_inverse=True)
         snippets = Snippets.of(distinct[:, None], np.ones((len(distinct), 1), dtype=bool))
-    items = items.reshape(s, features)
     _, first = _places_of_numbers(source)
     times = _get_times(source, fps)
-    starts = snippets.starts[items]
+    starts = snippets.starts[items].reshape(s, features)
     if source.numbers is not None:
         starts = source.numbers[starts] - first
     return VideoRows(
         snippets,
-        items,
+        items.ravel(),
+        np.arange(s) * features,
+        features,
         starts + first,
         None if times is None else times[starts],
         first,
