@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.dataset import ClipDataset
+from data.options import positive_integer
 from engine.loading import load_items
 from engine.output_folder import OutputFolder
 from engine.processes import Processes
@@ -57,12 +58,13 @@ def evaluate(
         again when the run is repeated.
 
     Raises:
-        ValueError: if the model gives probabilities, or for an unknown `crop_count`.
+        ValueError: if the model gives probabilities, or an option is none of these.
         OSError: if a file cannot be written.
-        ChildProcessError: if a worker ended before its time.
+        RuntimeError: if a worker ended before its time.
     """
     if not model.before_softmax:
         raise ValueError("model must give logits: it was built with before_softmax=False")
+    batch_size = positive_integer("batch_size", batch_size)
     model.eval()
     transform = evaluation_transform(model, crop_count)
     ids = [segment.id for segment in dataset.segments]

@@ -15,7 +15,8 @@ from weights.download import DownloadError
 
 __all__ = ["find_dataset", "is_labelled", "measure", "official_lists", "select_scores"]
 
-_METRICS = {
+_METRICS: dict[str | None, Callable[..., Any]] = {
+    None: accuracy,
     "epic-kitchens-55": epic_55_metrics,
     "epic-kitchens-100": epic_100_metrics,
 }
@@ -88,8 +89,9 @@ def measure(
     Raises:
         ValueError: if scores and segments do not fit each other.
     """
-    metrics: Callable[..., dict[str, Any]] = _METRICS.get(find_dataset(num_class) or "", accuracy)
-    return metrics(scores, segments, **lists, allow_missing=True)
+    metrics = _METRICS[find_dataset(num_class)]
+    result: dict[str, Any] = metrics(scores, segments, **lists, allow_missing=True)
+    return result
 
 
 def _many_shot_lists(training: Sequence[Segment]) -> dict[str, Any]:
