@@ -5,7 +5,6 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +13,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.frame_numbers import ExactNumbers, frame_numbers, nominal_rate
+from data.frame_times import ResampledFrames, frames_between
 from data.frames import FrameSource
-from data.images import get_image_folders
-from data.layouts import describe_layouts, find_segment_folders, find_videos, is_epic_video
+from data.layouts import VideoFinder, describe_layouts
 from data.options import MODALITIES, default_length, one_of, positive_integer
-from data.resampled import ResampledFrames
 from data.sampling import SAMPLING_MODES, segment_indices
 from data.segments import Segment
 from data.video import load_clip, open_frames
 from data.video_file import VideoFile
-from data.views import ExactNumbers, FrameRange
 
-__all__ = ["ClipDataset", "Problem", "frame_numbers"]
+__all__ = ["ClipDataset", "Problem"]
 
 logger = logging.getLogger(__name__)
 
 _LABELS = ("verb_class", "noun_class", "label_class")
+_MAX_LISTED = 3
 _RANDOM_MODES = ("train", "dense")
-_END_TOLERANCE = 1.0
-"""Seconds that a segment may end behind the last picture: sound often lasts longer."""
-
-
-def frame_numbers(
-    segment: Segment,
-    modality: str = "RGB",
-    *,
-    include_stop: bool = False,
-    flow_stride: int | None = None,
-) -> range:
-    """Return the file numbers of the frames of a segment, as the published weights count them.
-
-    With (start, stop) = `segment.frames`: RGB start ... stop - 1, as the models of EPIC-KITCHENS-55
-    were trained, or start ... stop, as those of -100 (C1) were; flow (start - 1) // stride + 1 up
-    to, not including, (stop - 1) // stride + 1, for both.
-
-    Args:
-        segment: one with `frames`.
-        modality: "RGB", "Flow" or "RGBDiff" (which reads RGB frames), in any case.
-        include_stop: whether the stop frame belongs to the segment; of RGB alone.
-        flow_stride: RGB frames for each flow image; 1 for videos PXX_1YY and else 2 if None, as
-            published.
-
-    Returns:
-        The numbers, empty for a segment that is shorter than a flow image's stride.
-
-    Raises:
-        ValueError: if the segment has no `frames`, or an option is wrong.
-    """
-    if segment.frames is None:
-        raise ValueError(f"segment {segment.id}: has no frames, but seconds {segment.seconds}")
-    start, stop = segment.frames
-    if one_of("modality", modality, MODALITIES) != "Flow":
-        return range(start, stop + include_stop)
-    if flow_stride is None:
-        flow_stride = 1 if _is_extension(segment.video) else 2
-    stride = positive_integer("flow_stride", flow_stride)
-    return range((start - 1) // stride + 1, (stop - 1) // stride + 1)
 
 
 @dataclass(frozen=True)
@@ -85,9 +45,9 @@ class Problem:
     ids: tuple[str, ...]
 
     def __str__(self) -> str:
-        if len(self.ids) > 3:
-            return f"{self.message} ({len(self.ids)} segments)"
-        return f"{self.message} (segment{'s'[: len(self.ids) - 1]} {', '.join(self.ids)})"
+        count = len(self.ids)
+        segments = ", ".join(self.ids) if count <= _MAX_LISTED else f"{count} segments"
+        return f"{self.message} ({segments})"
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -97,11 +57,11 @@ class ClipDataset(Dataset[dict[str, Any]]):
     returns it, or what `transform` makes of it; "id"; "index", which is i; and "verb_class",
     "noun_class" and "label_class" where the segment has them.
 
-    Segments with `frames` are found by number (`frame_numbers`): the number of an image's file; in
-    the folder of a single segment (`data.layouts`), counted from 1; in a video file, that of the
-    image that extracting them would give (`data.resampled`). Segments with `seconds` alone are the
-    frames of a video file from the one shown at the start up to the one shown at the stop; those
-    with neither are whole clips. A number that is missing is an error where sampling reads it.
+    Segments with `frames` are found by number (`data.frame_numbers`): the number in an image's
+    name; in a video file, that of the image which extracting it would give (`data.frame_times`).
+    Segments with `seconds` alone are the frames of a video file from the one shown at the start up
+    to the one shown at the stop; those with neither are whole clips. A number that is missing is an
+    error where sampling reads it.
 
     Nothing is opened before the first item, and a process keeps the last 16 sources: items in the
     order of the annotation files, which is by video, open each video once. Opening a folder lists
@@ -117,7 +77,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         mode: how to sample, see `data.sampling`.
         include_stop: whether the stop frame belongs to a segment of RGB frames: False for models of
             EPIC-KITCHENS-55, True for those of -100 (C1).
-        flow_stride: RGB frames for each flow image; None: as published, see `frame_numbers`.
+        flow_stride: RGB frames for each flow image; None: as published, see `data.frame_numbers`.
         rate: frames per second that `Segment.frames` counts, to find them in video files; None: 60
             for EPIC-KITCHENS, 50 for its videos PXX_1YY, and each file's own frames for others.
         short_side: resize frames to this shorter side in pixels as they are read, see
@@ -147,8 +107,6 @@ class ClipDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.segments = list(segments)
         self.root = Path(root)
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"root: {root} is no folder")
         self.modality = one_of("modality", modality, MODALITIES)
         self.num_segments = positive_integer("num_segments", num_segments)
         self.new_length = positive_integer(
@@ -162,7 +120,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self.rate = rate
         self.short_side = short_side
         self.transform = transform
-        self._segment_folders: dict[str, dict[str, Path]] = {}
+        self._videos = VideoFinder(self.root, self.modality)
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -189,13 +147,16 @@ class ClipDataset(Dataset[dict[str, Any]]):
         Returns:
             Videos that are missing or of another modality, segments without frames or outside those
             of the video, and missing numbers; one problem for each video and reason.
+
+        Raises:
+            ValueError: if the root has a video several times in the same form.
         """
         reasons: dict[str, list[str]] = {}
         found: dict[tuple[Path, bool], list[Segment]] = {}
         for segment in self.segments:
             try:
-                found.setdefault(self._find(segment), []).append(segment)
-            except (OSError, ValueError) as error:
+                found.setdefault(self._videos.find(segment), []).append(segment)
+            except FileNotFoundError as error:
                 reasons.setdefault(str(error), []).append(segment.id)
         if reasons and not found:
             message = f"{self.root}: none of the videos is there, such as {next(iter(reasons))}"
@@ -225,7 +186,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return dataset
 
     def _load(self, segment: Segment) -> Tensor:
-        path, alone = self._find(segment)
+        path, alone = self._videos.find(segment)
         frames = self._select(segment, open_frames(path, self.modality), alone)
         return load_clip(
             open_frames(frames, self.modality, short_side=self.short_side),
@@ -234,36 +195,6 @@ class ClipDataset(Dataset[dict[str, Any]]):
             modality=self.modality,
             mode=self.mode,
         )
-
-    @cached_property
-    def _videos(self) -> dict[str, Path]:
-        return find_videos(self.root, self.modality)
-
-    @cached_property
-    def _videos_of_other_modality(self) -> dict[str, Path]:
-        return find_videos(self.root, self._other_modality)
-
-    @property
-    def _other_modality(self) -> str:
-        return "RGB" if self.modality == "Flow" else "Flow"
-
-    def _find(self, segment: Segment) -> tuple[Path, bool]:
-        """Return the path of a segment's frames, and whether it holds this segment alone."""
-        video = segment.video
-        if not is_epic_video(video):
-            path = self.root / video
-            if get_image_folders(str(path), MODALITIES[self.modality]):
-                return path, False
-        if video in self._videos:
-            return self._videos[video], False
-        if video not in self._segment_folders:
-            folders = find_segment_folders(self.root, video, self.modality)
-            self._segment_folders[video] = folders
-        if segment.id in self._segment_folders[video]:
-            return self._segment_folders[video][segment.id], True
-        other = self._videos_of_other_modality.get(video)
-        hint = f", only {self._other_modality} in {other}" if other else ""
-        raise FileNotFoundError(f"{video}: no {self.modality} frames under {self.root}{hint}")
 
     def _select(self, segment: Segment, source: FrameSource, alone: bool) -> FrameSource:
         """Return the frames of a segment, given its video's, or those of the segment alone."""
@@ -277,10 +208,10 @@ class ClipDataset(Dataset[dict[str, Any]]):
             if not numbers:
                 raise ValueError(f"{source.name}: no frame between start and stop")
             if isinstance(source, VideoFile):
-                source = ResampledFrames(source, self.rate or _nominal_rate(segment.video))
+                source = ResampledFrames(source, self.rate or nominal_rate(segment.video))
             return ExactNumbers(source, range(1, len(numbers) + 1) if alone else numbers)
         if segment.seconds is not None:
-            return _between(source, *segment.seconds)
+            return frames_between(source, *segment.seconds)
         return source
 
     def _problems_in(
@@ -315,26 +246,3 @@ class ClipDataset(Dataset[dict[str, Any]]):
         snippet_length = self.new_length + (self.modality == "RGBDiff")
         indices = segment_indices(length, self.num_segments, snippet_length, mode=self.mode)
         return indices.flatten().numpy()
-
-
-def _is_extension(video: str) -> bool:
-    """Return whether a video was added by EPIC-KITCHENS-100: PXX_1YY."""
-    return is_epic_video(video) and len(video) == len("PXX_1YY")
-
-
-def _nominal_rate(video: str) -> int | None:
-    if not is_epic_video(video):
-        return None
-    return 50 if _is_extension(video) else 60
-
-
-def _between(source: FrameSource, start: float, stop: float) -> FrameSource:
-    """Return the frames of a video file from one time to another, at least one."""
-    if not isinstance(source, VideoFile):
-        raise ValueError(f"{source.name}: seconds need a video file, images need frame numbers")
-    end = float(source.times[-1]) + 1 / (source.fps or 1)
-    if start >= end or stop > end + _END_TOLERANCE:
-        raise ValueError(f"{source.name}: lasts {end:.2f} seconds, less than the segments")
-    first = source.index_at(start)
-    last = len(source) if stop >= end else max(source.index_at(stop), first + 1)
-    return FrameRange(source, first, last)

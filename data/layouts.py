@@ -1,9 +1,9 @@
-"""Where the videos of a dataset lie: the layouts of EPIC-KITCHENS met in the wild, and plain folders.
+"""Where the videos of a dataset lie: layouts of EPIC-KITCHENS met in the wild, and plain folders.
 
-`find_videos` lists a root once. Of several forms of one video it takes the first of:
+Of several forms of one video, the first of these is taken:
 
-1. a folder of images: ROOT/PXX/PXX_YY (C1's models), ROOT/PXX/rgb_frames/PXX_YY (unpacked downloads,
-   SlowFast), or ROOT/CLIP;
+1. a folder of images: ROOT/PXX/PXX_YY (C1's models), ROOT/PXX/rgb_frames/PXX_YY (downloads when
+   unpacked, SlowFast), or ROOT/CLIP;
 2. a tar of them: ROOT/PXX/rgb_frames/PXX_YY.tar (the downloader's), ROOT/rgb/train/PXX/PXX_YY.tar
    (the download site's; also test/, and below frames_rgb_flow/), ROOT/PXX/PXX_YY.tar, or
    ROOT/CLIP.tar;
@@ -11,21 +11,26 @@
    ROOT/PXX/PXX_YY.MP4, or ROOT/CLIP.MP4, with any usual suffix in any case.
 
 Flow lies in flow_frames/ and flow/ instead, as u/ and v/ in each folder or tar, or in ROOT/u/CLIP
-and ROOT/v/CLIP. `find_segment_folders` finds segments as the library of EPIC-KITCHENS-55 stores
-them, each in a folder of its own.
+and ROOT/v/CLIP. Where none of these exists, segments are looked for as the library of
+EPIC-KITCHENS-55 stores them, with images from number 1:
+ROOT/PXX/PXX_YY/PXX_YY_{uid}_{narration}; flow in u/ and v/ of each of them, or in
+ROOT/PXX/PXX_YY/u/PXX_YY_{uid}_{narration} and v/.
 """
 
 import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 from data.image_names import ImagesByPrefix, is_flow_prefix, parse_image_name
+from data.images import get_image_folders
 from data.options import MODALITIES, one_of
+from data.segments import Segment
 
-__all__ = ["describe_layouts", "find_segment_folders", "find_videos", "is_epic_video"]
+__all__ = ["VideoFinder", "describe_layouts", "find_videos", "is_epic_video"]
 
 _PARTICIPANT = re.compile(r"P\d\d")
 _EPIC_VIDEO = re.compile(r"P\d\d_\d{2,3}")
@@ -78,35 +83,76 @@ def find_videos(root: str | os.PathLike[str], modality: str = "RGB") -> dict[str
     return videos
 
 
-def find_segment_folders(
-    root: str | os.PathLike[str], video: str, modality: str = "RGB"
-) -> dict[str, Path]:
-    """Return the folders of a video's segments, in the layout of the EPIC-KITCHENS-55 library.
-
-    These are ROOT/PXX/PXX_YY/PXX_YY_{uid}_{narration}, with images from number 1; flow is in u/ and
-    v/ of each, or in u/PXX_YY_{uid}_{narration} and v/....
+class VideoFinder:
+    """Paths of the videos of segments; a root is listed once, when it is first needed.
 
     Args:
-        root: the folder of the dataset.
-        video: the video's id, such as "P01_11".
+        root: folder of the dataset.
         modality: "RGB", "Flow" or "RGBDiff".
 
-    Returns:
-        Path, for `data.video.open_frames`, by uid; {} if there are none.
+    Raises:
+        FileNotFoundError: if there is no folder `root`.
     """
-    folder = Path(root) / video.partition("_")[0] / video
-    parents = [folder, folder / "u"] if modality == "Flow" else [folder]
-    pattern = re.compile(rf"{re.escape(video)}_(\d+)_.*", re.DOTALL)
-    return {
-        match[1]: parent / match[0]
-        for parent in parents
-        for name in _names(parent)
-        if (match := pattern.fullmatch(name))
-    }
+
+    def __init__(self, root: Path, modality: str) -> None:
+        if not root.is_dir():
+            raise FileNotFoundError(f"root: {root} is no folder")
+        self._root, self._modality = root, modality
+        self._other = "RGB" if modality == "Flow" else "Flow"
+        self._segment_folders: dict[str, dict[str, Path]] = {}
+
+    def find(self, segment: Segment) -> tuple[Path, bool]:
+        """Return the path of a segment's frames, and whether it holds this segment alone.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if the root has a video several times.
+        """
+        video = segment.video
+        if not is_epic_video(video) and self._exists(path := self._root / video):
+            return path, False
+        if video in self._videos:
+            return self._videos[video], False
+        if video not in self._segment_folders:
+            self._segment_folders[video] = self._find_segment_folders(video)
+        if segment.id in self._segment_folders[video]:
+            return self._segment_folders[video][segment.id], True
+        other = self._videos_of_other_modality.get(video)
+        hint = f", only {self._other} in {other}" if other else ""
+        of_segment = " of this segment" if self._segment_folders[video] else ""
+        raise FileNotFoundError(
+            f"{video}: no {self._modality} frames{of_segment} under {self._root}{hint}"
+        )
+
+    def _exists(self, path: Path) -> bool:
+        try:
+            return bool(get_image_folders(str(path), MODALITIES[self._modality]))
+        except ValueError:  # flow of several clips, which opening it will explain
+            return True
+
+    @cached_property
+    def _videos(self) -> dict[str, Path]:
+        return find_videos(self._root, self._modality)
+
+    @cached_property
+    def _videos_of_other_modality(self) -> dict[str, Path]:
+        return find_videos(self._root, self._other)
+
+    def _find_segment_folders(self, video: str) -> dict[str, Path]:
+        """Return the folders of a video's segments by uid."""
+        folder = self._root / video.partition("_")[0] / video
+        parents = [folder, folder / "u"] if self._modality == "Flow" else [folder]
+        pattern = re.compile(rf"{re.escape(video)}_(\d+)_.*", re.DOTALL)
+        return {
+            match[1]: parent / match[0]
+            for parent in parents
+            for name in _names(parent)
+            if (match := pattern.fullmatch(name))
+        }
 
 
 def describe_layouts(modality: str) -> str:
-    """Return where `find_videos` and `find_segment_folders` look, for errors."""
+    """Return the layouts that are looked for, for errors."""
     kind, images = ("flow", "{u,v}/*.jpg") if modality == "Flow" else ("rgb", "*.jpg")
     layouts = [
         f"PXX/PXX_YY/{images}",

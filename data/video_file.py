@@ -115,8 +115,10 @@ class VideoFile(FrameSource):
         Raises:
             ValueError: for a file with neither timestamps nor a frame rate.
         """
-        if self._index.times is not None:
-            return self._index.times - self._index.times[0]
+        times = self._index.times
+        if times is not None:
+            seconds: NDArray[np.float64] = times - times[0]
+            return seconds
         if self.fps:
             return np.arange(len(self)) / self.fps
         raise ValueError(f"{self.name}: neither timestamps nor a frame rate can be used")

@@ -14,10 +14,7 @@ from data.frames import FrameSource, is_integer
 from data.functional import resize
 from data.options import positive_integer
 
-__all__ = ["ExactNumbers", "FrameRange", "NumberRange", "ResizedFrames", "View", "select"]
-
-_MAX_LISTED = 5
-"""How many missing numbers an error lists."""
+__all__ = ["FrameRange", "NumberRange", "ResizedFrames", "View", "select"]
 
 
 class View(FrameSource):
@@ -118,60 +115,6 @@ class NumberRange(View):
         if missing.size:
             self._source._warn_of_gaps(int(missing[0]), int(missing[0]) + 1)
         yield from self._show(indices, shown)
-
-
-class ExactNumbers(View):
-    """Frames numbered start ... stop - 1 of a source of numbered frames; none stands in for another.
-
-    Index i is number start + i. Numbers may be missing, also at the ends: reading one is an error.
-
-    Args:
-        source: where the frames come from.
-        numbers: start ... stop - 1.
-
-    Raises:
-        ValueError: if the source has no numbers, or the range is empty.
-    """
-
-    def __init__(self, source: FrameSource, numbers: range) -> None:
-        super().__init__(source)
-        self._known = source._checked_numbers()
-        if not numbers:
-            raise ValueError(f"{self.name}: numbers must be at least one, got {numbers}")
-        self._numbers = np.arange(numbers.start, numbers.stop)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @property
-    def numbers(self) -> NDArray[np.int64]:
-        """All numbers from start to stop - 1, also those that are missing."""
-        return self._numbers
-
-    def missing(self, indices: NDArray[np.int64]) -> list[int]:
-        """Return the numbers of these indices that no frame has, sorted."""
-        wanted = np.unique(self._numbers[indices])
-        places = np.searchsorted(self._known, wanted).clip(max=len(self._known) - 1)
-        missing: list[int] = wanted[self._known[places] != wanted].tolist()
-        return missing
-
-    def describe_missing(self, missing: list[int]) -> str:
-        """Return an error's message on numbers that no frame has."""
-        first = ", ".join(map(str, missing[:_MAX_LISTED]))
-        more = f" and {len(missing) - _MAX_LISTED} more" * (len(missing) > _MAX_LISTED)
-        return (
-            f"{self.name}: no frame has number {first}{more}; there are {len(self._known)} with "
-            f"numbers from {self._known[0]} to {self._known[-1]}"
-        )
-
-    def _warn_of_gaps(self, first: int, last: int) -> None:
-        """Do nothing: reading a missing number is an error."""
-
-    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        missing = self.missing(np.array(indices))
-        if missing:
-            raise ValueError(self.describe_missing(missing))
-        yield from self._show(indices, np.searchsorted(self._known, self._numbers[indices]))
 
 
 class ResizedFrames(View):

@@ -13,12 +13,15 @@ import io
 import tarfile
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from data.segments import Segment
 
 WIDTH, HEIGHT, BITS = 96, 64, 12
 MAX_NUMBER = 2**BITS - 1
@@ -29,15 +32,21 @@ VIDEOS = {"P01_11": 120, "P01_12": 90, "P02_101": 100}
 LAYOUTS = ("folders", "downloads", "segments", "tars", "split tars")
 """PXX/PXX_YY/, PXX/rgb_frames/PXX_YY/, the 55 library's segments, and both downloads of tars."""
 
+_IDS = ["participant_id", "video_id"]
+_TIMES = ["start_timestamp", "stop_timestamp", "start_frame", "stop_frame"]
+_LABELS = ["verb", "verb_class", "noun", "noun_class", "all_nouns", "all_noun_classes"]
+_COLUMNS_55 = ["uid", *_IDS, "narration", *_TIMES, *_LABELS]
+_COLUMNS_100 = ["narration_id", *_IDS, "narration_timestamp", *_TIMES, "narration", *_LABELS]
+
 SEGMENTS = [
     # uid, video, seconds, verb, noun, their classes in EPIC-KITCHENS-55 and -100
-    (1924, "P01_11", ("00:00:00.00", "00:00:00.59"), ("take", 0, 0), ("plate", 2, 2)),
-    (1925, "P01_11", ("00:00:00.52", "00:00:01.89"), ("put-down", 1, 1), ("plate", 2, 2)),
-    (1926, "P01_11", ("00:00:01.10", "00:00:01.45"), ("open", 2, 3), ("door", 8, 8)),
-    (2100, "P01_12", ("00:00:00.14", "00:00:01.12"), ("open", 2, 3), ("door", 8, 8)),
-    (2101, "P01_12", ("00:00:00.80", "00:00:01.30"), ("wash", 4, 2), ("tap", 3, 0)),
-    (None, "P02_101", ("00:00:00.16", "00:00:00.75"), ("take", 0, 0), ("knife", 6, 4)),
-    (None, "P02_101", ("00:00:01.00", "00:00:01.96"), ("wash", 4, 2), ("knife", 6, 4)),
+    (1924, "P01_11", (0.0, 0.59), ("take", 0, 0), ("plate", 2, 2)),
+    (1925, "P01_11", (0.52, 1.89), ("put-down", 1, 1), ("plate", 2, 2)),
+    (1926, "P01_11", (1.1, 1.45), ("open", 2, 3), ("door", 8, 8)),
+    (2100, "P01_12", (0.14, 1.12), ("open", 2, 3), ("door", 8, 8)),
+    (2101, "P01_12", (0.8, 1.3), ("wash", 4, 2), ("tap", 3, 0)),
+    (None, "P02_101", (0.16, 0.75), ("take", 0, 0), ("knife", 6, 4)),
+    (None, "P02_101", (1.0, 1.96), ("wash", 4, 2), ("knife", 6, 4)),
 ]
 """One tuple a row; videos PXX_1YY are not in EPIC-KITCHENS-55, so that they have no uid."""
 
@@ -47,10 +56,9 @@ def nominal_rate(video: str) -> int:
     return 50 if _is_extension(video) else 60
 
 
-def frame_number(video: str, timestamp: str) -> int:
-    """Return the frame number that the official CSVs give to a time."""
-    hours, minutes, seconds = (float(part) for part in timestamp.split(":"))
-    return max(1, int(nominal_rate(video) * (3600 * hours + 60 * minutes + seconds)))
+def frame_number(video: str, seconds: float) -> int:
+    """Return the frame number that the official CSVs give to a time within the first minute."""
+    return max(1, int(nominal_rate(video) * seconds))
 
 
 def flow_length(video: str, frames: int) -> int:
@@ -74,15 +82,15 @@ def write_rgb(
 ) -> Path:
     """Write RGB frames 1, 2, ... of each video in one of `LAYOUTS`, without the missing numbers."""
     for video, count in videos.items():
+        if layout == "segments":
+            _write_segments(root, video)
+            continue
         images = {
             f"frame_{number:010d}.jpg": _jpeg(number)
             for number in range(1, count + 1)
             if number not in missing
         }
-        if layout == "segments":
-            _write_segments(root, video)
-        else:
-            _write_images(root, video, "rgb", layout, images)
+        _write_images(root, video, "rgb", layout, images)
     return root
 
 
@@ -144,50 +152,69 @@ def write_csvs(folder: Path, videos: Iterable[str] = VIDEOS) -> dict[str, Path]:
         Paths by "55 train", "100 validation" and "100 test".
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[dict[str, object]]] = {"55 train": [], "100 validation": []}
-    narrations: dict[str, int] = {}
-    for uid, video, times, (verb, *verbs), (noun, *nouns) in SEGMENTS:
-        if video not in videos:
-            continue
-        start, stop = (frame_number(video, time) for time in times)
-        common = {"participant_id": _participant(video), "video_id": video}
-        narration = f"{verb.replace('-', ' ')} {noun}"
-        range_ = {
-            **{"start_timestamp": times[0], "stop_timestamp": times[1]},
-            **{"start_frame": start, "stop_frame": stop},
-        }
-
-        def labels(dataset: int, verb=verb, noun=noun, verbs=verbs, nouns=nouns) -> dict:
-            return {
-                **{"verb": verb, "verb_class": verbs[dataset]},
-                **{"noun": noun, "noun_class": nouns[dataset]},
-                **{"all_nouns": [noun], "all_noun_classes": [nouns[dataset]]},
-            }
-
-        if uid is not None:
-            row = {"uid": uid, **common, "narration": narration, **range_, **labels(0)}
-            rows["55 train"].append(row)
-        number = narrations[video] = narrations.get(video, -1) + 1
-        ids = {"narration_id": f"{video}_{number}", **common, "narration_timestamp": times[0]}
-        rows["100 validation"].append({**ids, **range_, "narration": narration, **labels(1)})
-    rows["100 test"] = [dict(list(row.items())[:8]) for row in rows["100 validation"]]
-    names = {
-        "55 train": "EPIC_train_action_labels.csv",
-        "100 validation": "EPIC_100_validation.csv",
-        "100 test": "EPIC_100_test_timestamps.csv",
+    rows_55 = [_row(segment, "uid") for segment in segments(videos, epic_55=True)]
+    rows_100 = [_row(segment, "narration_id") for segment in segments(videos)]
+    tables = {
+        "55 train": ("EPIC_train_action_labels.csv", rows_55, _COLUMNS_55),
+        "100 validation": ("EPIC_100_validation.csv", rows_100, _COLUMNS_100),
+        "100 test": ("EPIC_100_test_timestamps.csv", rows_100, _COLUMNS_100[:8]),
     }
-    paths = {}
-    for key, name in names.items():
-        paths[key] = folder / name
-        with paths[key].open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[key][0]) if rows[key] else [])
+    for name, rows, columns in tables.values():
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(rows[key])
-    return paths
+            writer.writerows(rows)
+    return {key: folder / name for key, (name, _, _) in tables.items()}
+
+
+def segments(videos: Iterable[str] = VIDEOS, *, epic_55: bool = False) -> list[Segment]:
+    """Return the rows of "100 validation", or of "55 train"."""
+    found, narrations = [], dict.fromkeys(videos, 0)
+    for uid, video, times, (verb, *verbs), (noun, *nouns) in SEGMENTS:
+        if video not in narrations or (epic_55 and uid is None):
+            continue
+        found.append(
+            Segment(
+                id=str(uid) if epic_55 else f"{video}_{narrations[video]}",
+                video=video,
+                participant=_participant(video),
+                frames=(frame_number(video, times[0]), frame_number(video, times[1])),
+                seconds=times,
+                narration=f"{verb.replace('-', ' ')} {noun}",
+                verb=verb,
+                verb_class=verbs[not epic_55],
+                noun=noun,
+                noun_class=nouns[not epic_55],
+            )
+        )
+        narrations[video] += 1
+    return found
 
 
 def _is_extension(video: str) -> bool:
     return len(video.partition("_")[2]) == 3
+
+
+def _row(segment: Segment, id_column: str) -> dict[str, object]:
+    """Return a row with all columns that occur."""
+    start, stop = (f"00:00:{seconds:05.2f}" for seconds in segment.seconds)
+    return {
+        id_column: segment.id,
+        "participant_id": segment.participant,
+        "video_id": segment.video,
+        "narration_timestamp": start,
+        "start_timestamp": start,
+        "stop_timestamp": stop,
+        "start_frame": segment.frames[0],
+        "stop_frame": segment.frames[1],
+        "narration": segment.narration,
+        "verb": segment.verb,
+        "verb_class": segment.verb_class,
+        "noun": segment.noun,
+        "noun_class": segment.noun_class,
+        "all_nouns": [segment.noun],
+        "all_noun_classes": [segment.noun_class],
+    }
 
 
 def _participant(video: str) -> str:
@@ -200,6 +227,7 @@ def _picture(number: int) -> np.ndarray:
     return np.broadcast_to(bits.repeat(WIDTH // BITS), (HEIGHT, WIDTH))
 
 
+@cache  # writing a dataset for each test is cheap then
 def _jpeg(number: int, mode: str = "RGB") -> bytes:
     data = io.BytesIO()
     Image.fromarray(_picture(number)).convert(mode).save(data, format="JPEG")
@@ -228,14 +256,10 @@ def _write_images(
 
 
 def _write_segments(root: Path, video: str) -> None:
-    """Write the frames of each segment that has a uid, from number 1, stop frame excluded."""
-    for uid, segment_video, times, (verb, *_), (noun, *_) in SEGMENTS:
-        if segment_video != video or uid is None:
-            continue
-        narration = f"{verb.replace('-', ' ')} {noun}".lower().replace(" ", "-")
-        folder = root / _participant(video) / video / f"{video}_{uid}_{narration}"
+    """Write the frames of each segment of EPIC-KITCHENS-55, from number 1, without stop frames."""
+    for segment in segments([video], epic_55=True):
+        narration = segment.narration.lower().replace(" ", "-")
+        folder = root / segment.participant / video / f"{video}_{segment.id}_{narration}"
         folder.mkdir(parents=True, exist_ok=True)
-        start, stop = (frame_number(video, time) for time in times)
-        for number in range(start, stop):
-            path = folder / f"frame_{number - start + 1:010d}.jpg"
-            path.write_bytes(_jpeg(number))
+        for number, shown in enumerate(range(*segment.frames), start=1):
+            (folder / f"frame_{number:010d}.jpg").write_bytes(_jpeg(shown))

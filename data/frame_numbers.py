@@ -1,0 +1,128 @@
+"""Which frames of a video an annotated segment consists of, by the numbers of their files.
+
+EPIC-KITCHENS numbers the frames of a video from 1, 60 per second, and 50 in the videos PXX_1YY that
+EPIC-KITCHENS-100 added. Published flow has an image for every second frame, in PXX_1YY for each.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.frames import FrameSource
+from data.layouts import is_epic_video
+from data.options import MODALITIES, one_of, positive_integer
+from data.segments import Segment
+from data.views import View
+
+__all__ = ["ExactNumbers", "frame_numbers", "nominal_rate"]
+
+_MAX_LISTED = 5
+"""How many missing numbers an error lists."""
+
+
+def frame_numbers(
+    segment: Segment,
+    modality: str = "RGB",
+    *,
+    include_stop: bool = False,
+    flow_stride: int | None = None,
+) -> range:
+    """Return the file numbers of the frames of a segment, as the published weights count them.
+
+    With (start, stop) = `segment.frames`: RGB start ... stop - 1, as the models of EPIC-KITCHENS-55
+    were trained, or start ... stop, as those of -100 (C1) were; flow (start - 1) // stride + 1 up
+    to, not including, (stop - 1) // stride + 1, for both.
+
+    Args:
+        segment: one with `frames`.
+        modality: "RGB", "Flow" or "RGBDiff" (which reads RGB frames), in any case.
+        include_stop: whether the stop frame belongs to the segment; of RGB alone.
+        flow_stride: RGB frames for each flow image; 1 for videos PXX_1YY and else 2 if None, as
+            published.
+
+    Returns:
+        The numbers, empty for a segment that is shorter than a flow image's stride.
+
+    Raises:
+        ValueError: if the segment has no `frames`, or an option is wrong.
+    """
+    if segment.frames is None:
+        raise ValueError(f"segment {segment.id}: has no frames, but seconds {segment.seconds}")
+    start, stop = segment.frames
+    if one_of("modality", modality, MODALITIES) != "Flow":
+        return range(start, stop + include_stop)
+    if flow_stride is None:
+        flow_stride = 1 if _is_extension(segment.video) else 2
+    stride = positive_integer("flow_stride", flow_stride)
+    return range((start - 1) // stride + 1, (stop - 1) // stride + 1)
+
+
+def nominal_rate(video: str) -> int | None:
+    """Return the frames per second that annotations of a video count, None outside EPIC-KITCHENS.
+
+    Args:
+        video: the video's id.
+    """
+    if not is_epic_video(video):
+        return None
+    return 50 if _is_extension(video) else 60
+
+
+class ExactNumbers(View):
+    """Frames numbered start ... stop - 1 of a source of numbered frames, whatever is missing.
+
+    Index i is number start + i. Reading a missing number, inside or at the ends, is an error.
+
+    Args:
+        source: where the frames come from.
+        numbers: start ... stop - 1.
+
+    Raises:
+        ValueError: if the source has no numbers, or the range is empty.
+    """
+
+    def __init__(self, source: FrameSource, numbers: range) -> None:
+        super().__init__(source)
+        self._known = source._checked_numbers()
+        if not numbers:
+            raise ValueError(f"{self.name}: numbers must be at least one, got {numbers}")
+        self._numbers = np.arange(numbers.start, numbers.stop)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """All numbers from start to stop - 1, also those that are missing."""
+        return self._numbers
+
+    def missing(self, indices: NDArray[np.int64]) -> list[int]:
+        """Return the numbers of these indices that no frame has, sorted."""
+        wanted = np.unique(self._numbers[indices])
+        places = np.searchsorted(self._known, wanted).clip(max=len(self._known) - 1)
+        missing: list[int] = wanted[self._known[places] != wanted].tolist()
+        return missing
+
+    def describe_missing(self, missing: list[int]) -> str:
+        """Return an error's message on numbers that no frame has."""
+        first = ", ".join(map(str, missing[:_MAX_LISTED]))
+        more = f" and {len(missing) - _MAX_LISTED} more" * (len(missing) > _MAX_LISTED)
+        return (
+            f"{self.name}: no frame has number {first}{more}; there are {len(self._known)} with "
+            f"numbers from {self._known[0]} to {self._known[-1]}"
+        )
+
+    def _warn_of_gaps(self, first: int, last: int) -> None:
+        """Do nothing: reading a missing number is an error."""
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        missing = self.missing(np.array(indices))
+        if missing:
+            raise ValueError(self.describe_missing(missing))
+        yield from self._show(indices, np.searchsorted(self._known, self._numbers[indices]))
+
+
+def _is_extension(video: str) -> bool:
+    return is_epic_video(video) and len(video) == len("PXX_1YY")
