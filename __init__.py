@@ -13,6 +13,7 @@ if __package__:  # none where something imports this file for its own sake, as p
 
     from .data.video import load_clip, open_frames
     from .epic.classes import fetch_class_names, read_class_names
+    from .epic.metrics import epic_55_metrics, epic_100_metrics
     from .model_loader import load_checkpoint, save_checkpoint
     from .predictor import Predictor
     from .trn import MTRN, TRN
@@ -25,6 +26,8 @@ if __package__:  # none where something imports this file for its own sake, as p
         "TSM",
         "TSN",
         "Predictor",
+        "epic_55_metrics",
+        "epic_100_metrics",
         "fetch_class_names",
         "load_checkpoint",
         "load_clip",

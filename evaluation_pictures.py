@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from pictures import new_figure
+from pictures import new_figure, save_figure
 
 __all__ = ["draw_class_accuracies", "draw_confusions"]
 
@@ -77,7 +77,7 @@ def draw_confusions(
         side.tick_params(length=0)
     covered = f"{counts[shown].sum():,} of {len(labels):,} segments"
     _set_title(axes, title, f"{num_rows} most frequent classes, {covered}")
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 def draw_class_accuracies(
@@ -113,7 +113,7 @@ def draw_class_accuracies(
     if frequency.shape != counts.shape or frequency.min() < 0:
         raise ValueError(
             f"training_counts must be {len(names)} numbers of segments, one for each name, got "
-            f"{frequency.shape} from {frequency.min(initial=0)}"
+            f"{frequency.size}, the smallest {frequency.min(initial=0)}"
         )
     drawn = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     x, y = frequency[drawn], 100 * correct[drawn] / counts[drawn]
@@ -152,7 +152,7 @@ def draw_class_accuracies(
     mean = f"{y.mean():.2f} % on average over {len(drawn)} classes"
     _set_title(axes, title, f"top-1 accuracy {overall}, {mean}")
     _name_points(axes, x, y, areas, [_shorten(names[i]) for i in drawn])
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 def _set_frequency_axis(axes: Any, frequency: NDArray[np.int64]) -> None:

@@ -4,15 +4,17 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torchvision.utils import flow_to_image, make_grid
 
+from checkpoints.files import atomic_write
 from data.preprocessing import FLOW_ZERO
 from predictor import Label, Prediction
 
-__all__ = ["ClassifiedClip", "contact_sheet", "draw_predictions"]
+__all__ = ["ClassifiedClip", "contact_sheet", "draw_predictions", "new_figure", "save_figure"]
 
 _WIDTH = 12.0  # inches, as all lengths of figures are
 _MAX_SHEET_HEIGHT = 3.0
@@ -74,7 +76,7 @@ def draw_predictions(
             row += 1
             _draw_model(figure, [grid[row, column] for column in range(4)], name, prediction)
         row += 1
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -90,6 +92,18 @@ def new_figure(width: float, height: float) -> Any:
             "the picture needs the package matplotlib: pip install matplotlib"
         ) from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure whole or not at all, in the format of the path's ending; PNG without one.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ValueError: if matplotlib has no such format.
+    """
+    path = Path(path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format=path.suffix[1:] or "png", dpi=100)
 
 
 def contact_sheet(frames: Tensor, num_segments: int) -> Tensor:

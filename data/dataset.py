@@ -14,24 +14,22 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.frame_numbers import ExactNumbers, frame_numbers, nominal_rate
+from data.frame_times import ResampledFrames, frames_between
 from data.frames import FrameSource
 from data.layouts import VideoFinder, describe_layouts
 from data.options import MODALITIES, default_length, one_of, positive_integer
-from data.resampled import ResampledFrames
 from data.sampling import SAMPLING_MODES, segment_indices
 from data.segments import Segment
 from data.video import load_clip, open_frames
 from data.video_file import VideoFile
-from data.views import FrameRange
 
 __all__ = ["ClipDataset", "Problem"]
 
 logger = logging.getLogger(__name__)
 
 _LABELS = ("verb_class", "noun_class", "label_class")
+_MAX_LISTED = 3
 _RANDOM_MODES = ("train", "dense")
-_END_TOLERANCE = 1.0
-"""Seconds that a segment may end behind the last picture: sound often lasts longer."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,9 @@ class Problem:
     ids: tuple[str, ...]
 
     def __str__(self) -> str:
-        if len(self.ids) > 3:
-            return f"{self.message} ({len(self.ids)} segments)"
-        return f"{self.message} (segment{'s'[: len(self.ids) - 1]} {', '.join(self.ids)})"
+        count = len(self.ids)
+        segments = ", ".join(self.ids) if count <= _MAX_LISTED else f"{count} segments"
+        return f"{self.message} ({segments})"
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -60,7 +58,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
     "noun_class" and "label_class" where the segment has them.
 
     Segments with `frames` are found by number (`data.frame_numbers`): the number in an image's
-    name; in a video file, that of the image which extracting it would give (`data.resampled`).
+    name; in a video file, that of the image which extracting it would give (`data.frame_times`).
     Segments with `seconds` alone are the frames of a video file from the one shown at the start up
     to the one shown at the stop; those with neither are whole clips. A number that is missing is an
     error where sampling reads it.
@@ -149,13 +147,16 @@ class ClipDataset(Dataset[dict[str, Any]]):
         Returns:
             Videos that are missing or of another modality, segments without frames or outside those
             of the video, and missing numbers; one problem for each video and reason.
+
+        Raises:
+            ValueError: if the root has a video several times in the same form.
         """
         reasons: dict[str, list[str]] = {}
         found: dict[tuple[Path, bool], list[Segment]] = {}
         for segment in self.segments:
             try:
                 found.setdefault(self._videos.find(segment), []).append(segment)
-            except (OSError, ValueError) as error:
+            except FileNotFoundError as error:
                 reasons.setdefault(str(error), []).append(segment.id)
         if reasons and not found:
             message = f"{self.root}: none of the videos is there, such as {next(iter(reasons))}"
@@ -210,7 +211,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 source = ResampledFrames(source, self.rate or nominal_rate(segment.video))
             return ExactNumbers(source, range(1, len(numbers) + 1) if alone else numbers)
         if segment.seconds is not None:
-            return _between(source, *segment.seconds)
+            return frames_between(source, *segment.seconds)
         return source
 
     def _problems_in(
@@ -245,15 +246,3 @@ class ClipDataset(Dataset[dict[str, Any]]):
         snippet_length = self.new_length + (self.modality == "RGBDiff")
         indices = segment_indices(length, self.num_segments, snippet_length, mode=self.mode)
         return indices.flatten().numpy()
-
-
-def _between(source: FrameSource, start: float, stop: float) -> FrameSource:
-    """Return the frames of a video file from one time to another, at least one."""
-    if not isinstance(source, VideoFile):
-        raise ValueError(f"{source.name}: seconds need a video file, images need frame numbers")
-    end = float(source.times[-1]) + 1 / (source.fps or 1)
-    if start >= end or stop > end + _END_TOLERANCE:
-        raise ValueError(f"{source.name}: lasts {end:.2f} seconds, less than the segments")
-    first = source.index_at(start)
-    last = len(source) if stop >= end else max(source.index_at(stop), first + 1)
-    return FrameRange(source, first, last)

@@ -109,10 +109,8 @@ class VideoFinder:
             ValueError: if the root has a video several times.
         """
         video = segment.video
-        if not is_epic_video(video):
-            path = self._root / video
-            if get_image_folders(str(path), MODALITIES[self._modality]):
-                return path, False
+        if not is_epic_video(video) and self._exists(path := self._root / video):
+            return path, False
         if video in self._videos:
             return self._videos[video], False
         if video not in self._segment_folders:
@@ -121,7 +119,16 @@ class VideoFinder:
             return self._segment_folders[video][segment.id], True
         other = self._videos_of_other_modality.get(video)
         hint = f", only {self._other} in {other}" if other else ""
-        raise FileNotFoundError(f"{video}: no {self._modality} frames under {self._root}{hint}")
+        of_segment = " of this segment" if self._segment_folders[video] else ""
+        raise FileNotFoundError(
+            f"{video}: no {self._modality} frames{of_segment} under {self._root}{hint}"
+        )
+
+    def _exists(self, path: Path) -> bool:
+        try:
+            return bool(get_image_folders(str(path), MODALITIES[self._modality]))
+        except ValueError:  # flow of several clips, which opening it will explain
+            return True
 
     @cached_property
     def _videos(self) -> dict[str, Path]:

@@ -19,8 +19,7 @@ How EPIC-KITCHENS stores its clips:
 - The downloads `PXX/rgb_frames/PXX_YY.tar` and `PXX/flow_frames/PXX_YY.tar` hold the same files.
 - Annotated frame numbers are int(60 t) (`PXX_1YY`: int(50 t)) of the time t in seconds, whatever
   the frame rate of the video file (29.97, 47.952, 59.94 and 90 occur). They are the file numbers of
-  the frames; in a video file, number f is index f - 1 of `ResampledFrames(VideoFile(path), 60)`.
-- `data.dataset` has all of this as a torch Dataset of annotated segments.
+  the frames; `data.frame_times` finds them in a video file, `data.dataset` in any of these.
 """
 
 import io

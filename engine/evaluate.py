@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.dataset import ClipDataset
+from data.options import positive_integer
 from engine.loading import load_items
 from engine.output_folder import OutputFolder
 from engine.processes import Processes
@@ -21,7 +22,7 @@ from engine.progress import show_progress
 from presets import evaluation_transform
 from tsn import TSN
 
-__all__ = ["evaluate", "merge_batches"]
+__all__ = ["class_counts_by_task", "evaluate", "merge_batches"]
 
 Logits: TypeAlias = dict[str, Tensor]
 """Task ("verb", "noun"; "label" of a model with one task) -> float32 (classes,)."""
@@ -57,12 +58,13 @@ def evaluate(
         again when the run is repeated.
 
     Raises:
-        ValueError: if the model gives probabilities, or for an unknown `crop_count`.
+        ValueError: if the model gives probabilities, or an option is none of these.
         OSError: if a file cannot be written.
-        ChildProcessError: if a worker ended before its time.
+        RuntimeError: if a worker ended before its time.
     """
     if not model.before_softmax:
         raise ValueError("model must give logits: it was built with before_softmax=False")
+    batch_size = positive_integer("batch_size", batch_size)
     model.eval()
     transform = evaluation_transform(model, crop_count)
     ids = [segment.id for segment in dataset.segments]
@@ -112,7 +114,7 @@ def merge_batches(
     """
     arrays = {
         task: np.empty((len(ids), count), dtype=np.float32)
-        for task, count in _class_counts(num_class).items()
+        for task, count in class_counts_by_task(num_class).items()
     }
     found: list[str] = []
     for batch in range(-(-len(ids) // batch_size)):
@@ -159,12 +161,12 @@ def _clip_logits(
         # (clips * crops, ..., classes) -> (classes,)
         task: torch.cat(scores).float().flatten(0, -2).mean(0)
         for task, scores in zip(
-            _class_counts(model.num_class), zip(*tasks, strict=True), strict=True
+            class_counts_by_task(model.num_class), zip(*tasks, strict=True), strict=True
         )
     }
 
 
-def _class_counts(num_class: int | tuple[int, int]) -> dict[str, int]:
+def class_counts_by_task(num_class: int | tuple[int, int]) -> dict[str, int]:
     """Return the number of classes of each task."""
     if isinstance(num_class, tuple):
         return dict(zip(("verb", "noun"), num_class, strict=True))

@@ -24,7 +24,8 @@ def load_items(
         pin_memory: whether tensors come in page-locked memory, which a GPU copies from by itself.
 
     Raises:
-        ChildProcessError: if a worker ends before its time, such as for want of memory.
+        RuntimeError: if a worker ends before its time, such as for want of memory; also from
+            whatever runs between two items.
     """
     loader = DataLoader(
         dataset,
@@ -37,16 +38,7 @@ def load_items(
         # milliseconds, where a fresh interpreter takes seconds to import torch.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise ChildProcessError(
-            f"a worker process ended before its time, which mostly means that memory ran out "
-            f"({str(error).partition('. ')[0]}). What is finished is kept: run the same again, "
-            f"with fewer workers"
-        ) from error
+    yield from loader
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -13,9 +13,10 @@ from epic.metrics import accuracy, epic_55_metrics, epic_100_metrics
 from epic.official_files import find_official_file
 from weights.download import DownloadError
 
-__all__ = ["find_dataset", "is_labelled", "measure", "select_scores"]
+__all__ = ["find_dataset", "is_labelled", "measure", "official_lists", "select_scores"]
 
-_METRICS: dict[str, Callable[..., dict[str, Any]]] = {
+_METRICS: dict[str | None, Callable[..., Any]] = {
+    None: accuracy,
     "epic-kitchens-55": epic_55_metrics,
     "epic-kitchens-100": epic_100_metrics,
 }
@@ -41,49 +42,56 @@ def select_scores(scores: Mapping[str, Any], ids: Collection[str]) -> dict[str, 
     return {**lists, **{key: scores[key][rows] for key in scores if key not in lists}}
 
 
+def official_lists(
+    dataset: str | None, training: Sequence[Segment] = (), folders: Collection[Path] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the lists that a dataset's metrics take, and the names of files that are missing.
+
+    Args:
+        dataset: its name, or None.
+        training: segments trained on, which tell EPIC-KITCHENS-55's many-shot classes; without
+            them, the official lists do.
+        folders: where official lists are looked for before they are downloaded.
+
+    Raises:
+        ValueError: if a file is not the list that its name promises.
+    """
+    if dataset == "epic-kitchens-55" and training:
+        return _many_shot_lists(training), []
+    lists: dict[str, Any] = {}
+    missing = []
+    for name, official in CLASS_LISTS[dataset].items() if dataset else ():
+        try:
+            lists[name] = read_class_list(name, find_official_file(official.url, folders))
+        except DownloadError:
+            lists[name] = ()
+            missing.append(official.url.rpartition("/")[2])
+    return lists, missing
+
+
 def measure(
     scores: Mapping[str, Any],
     segments: Sequence[Segment],
     num_class: int | tuple[int, int],
-    *,
-    training: Sequence[Segment] = (),
-    folders: Sequence[Path] = (),
-) -> tuple[dict[str, Any], str]:
-    """Return the metrics of scores, and what a reader must know about them.
+    lists: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the metrics of scores.
 
     Args:
         scores: of these segments or some of them, as `epic.scores.Scores`.
         segments: the labelled segments.
         num_class: the model's, which tells the dataset.
-        training: segments trained on, which tell EPIC-KITCHENS-55's many-shot classes; without
-            them, the official lists do.
-        folders: where official lists are looked for before they are downloaded.
+        lists: as `official_lists` returns them; subsets of a list that is empty are left out.
 
     Returns:
-        What `epic_100_metrics`, `epic_55_metrics` or, for other classes, `accuracy` returns,
-        without the subsets whose lists cannot be had; and which lists these are.
+        What `epic_100_metrics`, `epic_55_metrics` or, for other classes, `accuracy` returns.
 
     Raises:
         ValueError: if scores and segments do not fit each other.
     """
-    dataset = find_dataset(num_class)
-    if dataset is None:
-        return dict(accuracy(scores, segments, allow_missing=True)), ""
-    lists: dict[str, Any] = {}
-    missing = []
-    if dataset == "epic-kitchens-55" and training:
-        lists = _many_shot_lists(training)
-    for name, official in CLASS_LISTS[dataset].items():
-        if name in lists:
-            continue
-        try:
-            lists[name] = read_class_list(name, find_official_file(official.url, folders))
-        except DownloadError:
-            lists[name] = ()
-            missing.append(official.url)
-    note = f"without the subsets of lists that could not be fetched: {', '.join(missing)}"
-    metrics = _METRICS[dataset](scores, segments, **lists, allow_missing=True)
-    return metrics, note if missing else ""
+    metrics = _METRICS[find_dataset(num_class)]
+    result: dict[str, Any] = metrics(scores, segments, **lists, allow_missing=True)
+    return result
 
 
 def _many_shot_lists(training: Sequence[Segment]) -> dict[str, Any]:

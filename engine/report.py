@@ -144,8 +144,9 @@ def _format_group(evaluations: Sequence[Evaluation]) -> list[str]:
     for heading in dict.fromkeys(heading for table in tables for heading in table):
         lines.append(heading)
         for e, table in zip(evaluations, tables, strict=True):
-            if heading in table:
-                add_row(f"  {e.name}", table[heading])
+            if heading not in table:
+                continue
+            add_row(f"  {e.name}", table[heading])
             if e.published and heading in ("all", "accuracy"):
                 published = asdict(e.published).items()
                 add_row(f"    {_PUBLISHED}", {task: [x] for task, x in published if x is not None})

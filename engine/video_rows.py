@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data.dataset import ClipDataset
 from data.frames import FrameSource
-from data.resampled import resample
+from data.frame_times import resample
 from data.segments import Segment
 from data.video import load_clip
 from data.video_file import VideoFile

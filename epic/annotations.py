@@ -105,7 +105,7 @@ def read_annotations(path: str | os.PathLike[str], *, trust: bool = False) -> li
         )
     if not segments:
         raise ValueError(f"{path} has no rows below the names of its columns")
-    ignored = [column for column in table.columns if column not in _COLUMNS]
+    ignored = [column for column in table.columns if column and column not in _COLUMNS]
     if ignored and not any(segment.seconds or segment.frames for segment in segments):
         # Perhaps they hold the times, under other names.
         _logger.warning("%s: whole clips; ignored columns: %s", path, ", ".join(ignored))

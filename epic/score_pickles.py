@@ -38,7 +38,7 @@ def read_pickle(path: Path) -> Any:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle raises nearly anything
         raise CheckpointError(
-            f"{path} is a damaged pickle ({type(error).__name__}: {show(str(error))})"
+            f"{path} is no pickle of NumPy arrays, or is damaged ({type(error).__name__}: {show(str(error))})"
         ) from error
 
 

@@ -10,39 +10,21 @@ Differences from the original:
 
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from checkpoints.errors import CheckpointError, join_names, list_names, show, type_name
+from checkpoints.errors import CheckpointError, join_names, list_names, type_name
 from checkpoints.files import atomic_write, read_file
-from checkpoints.stand_ins import NUMPY_ARRAYS, NumpyArray
+from checkpoints.stand_ins import NUMPY_ARRAYS
+from epic.score_fields import FIELDS, TASKS, Scores, validate_scores
 from epic.score_pickles import read_pickle
 
 __all__ = ["Scores", "fuse_scores", "read_scores", "write_scores"]
 
-Scores = dict[str, Any]
-"""Scores of S segments: `ids`, a list of S strings without duplicates, and logits, an array of
-float32 (or float64) for each task: `verb` (S, V) and `noun` (S, N), or `label` (S, C) where a model
-has one task. `video_ids`, a list of S strings, is optional."""
-
-_FIELDS = {
-    "narration_id": "ids",
-    "verb_output": "verb",
-    "noun_output": "noun",
-    "label_output": "label",
-    "video_id": "video_ids",
-}
-"""Key in a file -> key in `Scores`."""
-_TASKS = (("verb", "noun"), ("label",))
-_MAX_CLAIM = 10
-"""Bytes of arrays to bytes of their file, at most. A torch file may be compressed; beyond that, a
-tensor or a pickle claims the same bytes many times."""
 _LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """The beginning of a file of torch.save before PyTorch 1.6, a pickle as well."""
 
@@ -82,9 +64,9 @@ def read_scores(path: str | os.PathLike[str]) -> Scores:
             f"{path}: expected a dictionary of arrays or a list of dictionaries, one a segment, "
             f"got {type_name(contents)}"
         )
-    scores = {name: contents[key] for key, name in _FIELDS.items() if key in contents}
+    scores = {name: contents[key] for key, name in FIELDS.items() if key in contents}
     try:
-        return _validate(scores, max_bytes=_MAX_CLAIM * path.stat().st_size)
+        return validate_scores(scores, file_size=path.stat().st_size)
     except ValueError as error:
         raise ValueError(f"{path}: {error} (the file has {list_names(contents)})") from error
 
@@ -109,11 +91,11 @@ def write_scores(path: str | os.PathLike[str], scores: Mapping[str, Any]) -> Pat
     path = Path(path)
     if path.suffix.lower() != ".pt":
         raise ValueError(f"path must end in .pt, by which others know how to read it: got {path}")
-    valid = _validate(scores)
+    valid = validate_scores(scores)
     columns = {
         # All rows share one memory, and so one record of the file.
         key: torch.from_numpy(valid[name]) if isinstance(valid[name], np.ndarray) else valid[name]
-        for key, name in _FIELDS.items()
+        for key, name in FIELDS.items()
         if name in valid
     }
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -148,7 +130,7 @@ def fuse_scores(
             f"weights must be {len(scores)} positive numbers, one for each of the scores, "
             f"got {list(weights)}"
         )
-    fused, *others = ordered = [_sort(_validate(one)) for one in scores]
+    fused, *others = ordered = [_sort(validate_scores(one)) for one in scores]
     for number, other in enumerate(others, 2):
         if fused["ids"] != other["ids"]:
             first, second = set(fused["ids"]), set(other["ids"])
@@ -171,7 +153,7 @@ def fuse_scores(
 
 
 def _num_class(scores: Scores) -> dict[str, int]:
-    return {name: scores[name].shape[1] for tasks in _TASKS for name in tasks if name in scores}
+    return {name: scores[name].shape[1] for tasks in TASKS for name in tasks if name in scores}
 
 
 def _sort(scores: Scores) -> Scores:
@@ -188,11 +170,11 @@ def _to_columns(path: Path, rows: list[Any]) -> dict[str, list[Any]]:
     first = rows[0] if rows else None
     if not isinstance(first, dict):
         raise ValueError(f"{path}: expected dictionaries, one a segment, got {type_name(first)}")
-    keys = [key for key in _FIELDS if key in first]
+    keys = [key for key in FIELDS if key in first]
     wrong = [
         str(i)
         for i, row in enumerate(rows)
-        if not isinstance(row, dict) or [key for key in _FIELDS if key in row] != keys
+        if not isinstance(row, dict) or [key for key in FIELDS if key in row] != keys
     ]
     if wrong:
         raise ValueError(
@@ -200,70 +182,3 @@ def _to_columns(path: Path, rows: list[Any]) -> dict[str, list[Any]]:
             f"with the keys of the first, {', '.join(keys)}: elements {join_names(wrong)}"
         )
     return {key: [row[key] for row in rows] for key in keys}
-
-
-def _validate(scores: Mapping[str, Any], max_bytes: float = math.inf) -> Scores:
-    """Return scores of the types that `Scores` says, or raise one error about all that is wrong."""
-    if tuple(name for tasks in _TASKS for name in tasks if name in scores) not in _TASKS:
-        raise ValueError("the scores must be verb_output and noun_output, or label_output alone")
-    valid: Scores = {}
-    faults = [] if "ids" in scores else ["narration_id is missing"]
-    for key, name in _FIELDS.items():
-        convert: Callable[[Any, float], Any] = _to_strings if name.endswith("ids") else _to_logits
-        if name in scores:
-            try:
-                valid[name] = convert(scores[name], max_bytes)
-            except ValueError as error:
-                faults.append(f"{key} {error}")
-    counts: Counter[str] = Counter(valid.get("ids"))
-    if duplicates := [name for name, count in counts.items() if count > 1]:
-        faults.append(f"narration_id has {len(duplicates):,} duplicates: {list_names(duplicates)}")
-    lengths = {key: len(valid[name]) for key, name in _FIELDS.items() if name in valid}
-    if len(set(lengths.values())) > 1:
-        faults.append(f"the numbers of segments differ: {lengths}")
-    if faults:
-        raise ValueError("; ".join(faults))
-    return valid
-
-
-def _to_logits(value: Any, max_bytes: float) -> np.ndarray[Any, Any]:
-    """Return an array (S, classes) of its own memory: of an array, or of a list of rows."""
-    arrays = _to_arrays(value if isinstance(value, list) else [value], max_bytes)
-    shapes = {array.shape for array in arrays}
-    dtypes = {array.dtype for array in arrays}
-    if {dtype.kind for dtype in dtypes} != {"f"} or max(d.itemsize for d in dtypes) > 8:
-        raise ValueError(f"must be float32, got {', '.join(sorted(map(str, dtypes)))}")
-    if len(shapes) != 1:
-        raise ValueError(f"has rows of {len(shapes)} shapes: {list_names(map(str, shapes))}")
-    array = np.stack(arrays) if isinstance(value, list) else arrays[0]
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"must be of shape (segments, classes), got {array.shape}")
-    return np.array(array, np.float64 if array.dtype.itemsize == 8 else np.float32, order="C")
-
-
-def _to_strings(value: Any, max_bytes: float) -> list[str]:
-    if not isinstance(value, list | tuple):
-        value = _to_arrays([value], max_bytes)[0].tolist()
-    wrong = [v for v in value if not isinstance(v, str | int) or isinstance(v, bool)]
-    if wrong:
-        raise ValueError(f"has {len(wrong):,} elements that are no strings, first {show(wrong[0])}")
-    return [str(v) for v in value]
-
-
-def _to_arrays(values: list[Any], max_bytes: float) -> list[np.ndarray[Any, Any]]:
-    """Return NumPy arrays of arrays and tensors, without copies."""
-    arrays = []
-    for value in values:
-        if isinstance(value, NumpyArray):
-            value = value.array
-        elif isinstance(value, Tensor):
-            try:
-                value = value.detach().cpu().numpy()
-            except (TypeError, RuntimeError) as error:
-                raise ValueError(f"must be float32, got {show(value)} of {value.dtype}") from error
-        if not isinstance(value, np.ndarray):
-            raise ValueError(f"must hold arrays, got {type_name(value)}")
-        arrays.append(value)
-    if (claimed := sum(array.nbytes for array in arrays)) > max_bytes:
-        raise ValueError(f"claims {claimed:,} bytes, of a file of {max_bytes // _MAX_CLAIM:,}")
-    return arrays

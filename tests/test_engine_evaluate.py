@@ -175,7 +175,11 @@ def test_memory_does_not_grow_with_the_number_of_segments(tmp_path: Path) -> Non
     for count in (2000, 2000, 20000):  # the first run fills caches
         folder = OutputFolder(tmp_path / str(len(peaks)), {})
         clips = SyntheticClips(count)
-        peaks.append(peak_memory(lambda f=folder, c=clips: evaluate(ConstantModel(), c, f, ALONE, batch_size=100)))  # type: ignore[misc]
+        peaks.append(
+            peak_memory(
+                lambda f=folder, c=clips: evaluate(ConstantModel(), c, f, ALONE, batch_size=100)
+            )
+        )  # type: ignore[misc]
     if None in peaks:
         pytest.skip("this system does not tell the peak of memory")
     print(peaks)

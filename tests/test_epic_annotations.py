@@ -145,7 +145,7 @@ def test_times_that_may_have_been_meant_are_told(write, caplog: pytest.LogCaptur
     assert read_annotations(path) == [Segment("a.mp4#0", "a.mp4")]
     assert caplog.messages == [f"{path}: whole clips; ignored columns: t_start, t_stop"]
     caplog.clear()
-    for silent in ("path,label\na.mp4,x\n", "path,start,stop,note\na.mp4,1,2,x\n", TRAIN_55):
+    for silent in ("path,label,\na.mp4,x,1\n", "path,start,stop,note\na.mp4,1,2,x\n", TRAIN_55):
         read_annotations(write(silent))
     assert not caplog.messages
 

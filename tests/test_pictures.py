@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pictures import ClassifiedClip, contact_sheet, draw_predictions
+from pictures import ClassifiedClip, contact_sheet, draw_predictions, new_figure, save_figure
 from predictor import Label, Prediction
 
 GREY = [225] * 3
@@ -73,3 +73,17 @@ def test_matplotlib_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ModuleNotFoundError, match="pip install matplotlib"):
         draw_predictions([], tmp_path / "a.png")
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    save_figure(new_figure(1, 1), path)
+    before = path.read_bytes()
+    figure = new_figure(1, 1)
+    figure.text(0, 0, r"$\nothing$")  # found wrong while it is drawn
+    with pytest.raises(ValueError, match="nothing"):
+        save_figure(figure, path)
+    with pytest.raises(ValueError, match="nonsense"):
+        save_figure(new_figure(1, 1), tmp_path / "a.nonsense")
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == before

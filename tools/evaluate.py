@@ -180,7 +180,7 @@ def _name_checkpoints(checkpoints: Sequence[str]) -> dict[str, Path]:
         name = re.sub(r"(\.pth)?\.\w+$", "", path.name)
         if name in named:
             name = f"{path.resolve().parent.name}-{name}"
-        if name in named:
+        if name in named or path in named.values():
             raise ValueError(f"checkpoints must have names that differ, got {path} twice")
         named[name] = path
     return named

@@ -10,7 +10,8 @@ import numpy as np
 
 from checkpoints.files import atomic_write
 from data.segments import Segment
-from engine.measure import find_dataset, is_labelled, measure, select_scores
+from engine.evaluate import class_counts_by_task
+from engine.measure import find_dataset, is_labelled, measure, official_lists, select_scores
 from engine.report import Evaluation, format_json, format_report
 from epic.annotations import read_annotations
 from epic.classes import DATASETS, read_class_names
@@ -96,33 +97,35 @@ def write_results(
     if not is_labelled(segments, outcomes[0].scores):
         return f"Scores without metrics, since no segment is labelled: {options.out}/*/scores.pt"
     training = read_annotations(options.training) if options.training else []
-    folders = _folders(options)
+    num_class = outcomes[0].num_class
+    lists, missing = official_lists(find_dataset(num_class), training, _folders(options))
+    notes = [f"Some figures need files beside the annotations: {', '.join(missing)}."] * any(
+        missing
+    )
     evaluations = []
     for split in splits:
         ids = {segment.id for segment in split.segments}
         for outcome in outcomes:
             scores = select_scores(outcome.scores, ids)
-            metrics, note = measure(
-                scores, split.segments, outcome.num_class, training=training, folders=folders
-            )
             evaluations.append(
                 Evaluation(
                     name=outcome.name,
                     dataset=split.title,
-                    metrics=metrics,
+                    metrics=measure(scores, split.segments, num_class, lists),
                     num_segments=len(scores["ids"]),
                     num_skipped=len(ids & skipped),
                     num_failed=len(ids & outcome.failures.keys()),
                     published=_published_scores(outcome, split),
-                    note=" ".join(filter(None, [split.note, note])),
+                    note=" ".join(filter(None, [split.note, *notes])),
                 )
             )
     report = format_report(evaluations)
     for name, text in (("report.txt", report), ("metrics.json", format_json(evaluations))):
         with atomic_write(options.out / name) as file:
             file.write(text.encode())
+    names = _class_names(num_class, options)
     for outcome in outcomes:
-        _draw(outcome, segments, training, options)
+        _draw(outcome, segments, training, names, options.out / outcome.name)
     return report
 
 
@@ -158,19 +161,19 @@ def _class_files(dataset: str, options: argparse.Namespace) -> tuple[Path, Path]
     return verbs, nouns
 
 
-def _class_names(outcome: Outcome, options: argparse.Namespace) -> dict[str, Sequence[str]]:
+def _class_names(
+    num_class: int | tuple[int, int], options: argparse.Namespace
+) -> dict[str, Sequence[str]]:
     """Return the names of each task's classes; numbers where no names are known."""
-    dataset = find_dataset(outcome.num_class)
-    if dataset:
+    if dataset := find_dataset(num_class):
         try:
             names = read_class_names(*_class_files(dataset, options))
             return {"verb": names.verbs, "noun": names.nouns}
         except DownloadError:
             pass
     return {
-        task: [f"{task} {index}" for index in range(outcome.scores[task].shape[1])]
-        for task in ("verb", "noun", "label")
-        if task in outcome.scores
+        task: [f"{task} {index}" for index in range(count)]
+        for task, count in class_counts_by_task(num_class).items()
     }
 
 
@@ -178,22 +181,24 @@ def _draw(
     outcome: Outcome,
     segments: Sequence[Segment],
     training: Sequence[Segment],
-    options: argparse.Namespace,
+    names: Mapping[str, Sequence[str]],
+    folder: Path,
 ) -> None:
     """Draw confusions and accuracies of the classes."""
     by_id = {segment.id: segment for segment in segments}
-    for task, names in _class_names(outcome, options).items():
-        field = f"{task}_class"
+    for task in names:
+        field, title = f"{task}_class", f"{outcome.name}, {task}s"
         labels = np.array([getattr(by_id[name], field) for name in outcome.scores["ids"]])
-        counts = [getattr(segment, field) for segment in training]
         predictions = outcome.scores[task].argmax(1)
-        folder, title = options.out / outcome.name, f"{outcome.name}, {task}s"
-        draw_confusions(labels, predictions, names, folder / f"confusion_{task}.png", title=title)
+        draw_confusions(
+            labels, predictions, names[task], folder / f"confusion_{task}.png", title=title
+        )
+        counts = [getattr(segment, field) for segment in training]
         draw_class_accuracies(
             labels,
             predictions,
-            names,
+            names[task],
             folder / f"accuracy_{task}.png",
             title=title,
-            training_counts=np.bincount(counts, minlength=len(names)) if counts else None,
+            training_counts=np.bincount(counts, minlength=len(names[task])) if counts else None,
         )

@@ -157,6 +157,16 @@ def run_program(name: str, run: Callable[[], int]) -> int:
         message, status = f"error: {error}", 1
         if rank and not isinstance(error, OSError):
             return status
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        message, status = (
+            (
+                "error: a worker process ended before its time, mostly because memory ran out; the "
+                "same command goes on where this one stopped, best with fewer --workers"
+            ),
+            1,
+        )
     if rank == 0 or status == 1:
         where = f" (process {rank})" if rank else ""
         print(f"{name}{where}: {message}", file=sys.stderr)

@@ -13,6 +13,7 @@ import io
 import tarfile
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,7 @@ def _picture(number: int) -> np.ndarray:
     return np.broadcast_to(bits.repeat(WIDTH // BITS), (HEIGHT, WIDTH))
 
 
+@cache  # writing a dataset for each test is cheap then
 def _jpeg(number: int, mode: str = "RGB") -> bytes:
     data = io.BytesIO()
     Image.fromarray(_picture(number)).convert(mode).save(data, format="JPEG")

@@ -6,6 +6,8 @@ PUBLIC_NAMES = [
     "TRN",
     "TSM",
     "TSN",
+    "epic_100_metrics",
+    "epic_55_metrics",
     "fetch_class_names",
     "load_checkpoint",
     "load_clip",

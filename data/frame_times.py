@@ -1,4 +1,4 @@
-"""Frames of a video file as they are numbered when they are extracted at a constant rate.
+"""Which frames of a video file belong to frame numbers, or to seconds.
 
 EPIC-KITCHENS numbers its frames at 60 per second (videos PXX_1YY: 50), whatever the rate of the
 video file: 29.97, 47.952, 50, 59.94 and 90 occur.
@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.frames import FrameSource
 from data.video_file import VideoFile
-from data.views import View
+from data.views import FrameRange, View
 
-__all__ = ["ResampledFrames", "resample"]
+__all__ = ["ResampledFrames", "frames_between", "resample"]
+
+_END_TOLERANCE = 1.0
+"""Seconds that a segment may end behind the last picture: sound often lasts longer."""
 
 
 def resample(times: NDArray[np.float64], fps: float, rate: float) -> NDArray[np.int64]:
@@ -32,7 +36,7 @@ def resample(times: NDArray[np.float64], fps: float, rate: float) -> NDArray[np.
     Returns:
         int64 (steps,), ascending.
     """
-    count = max(round((times[-1] + 1 / fps) * rate), 1)
+    count = max(int((times[-1] + 1 / fps) * rate + 0.5 + 1e-6), 1)
     # A frame that begins exactly between two steps belongs to the later one.
     ends = (np.arange(count) + 0.5) / rate - 1e-9
     return np.maximum(np.searchsorted(times, ends) - 1, 0)
@@ -69,3 +73,24 @@ class ResampledFrames(View):
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         yield from self._show(indices, self._shown[indices])
+
+
+def frames_between(source: FrameSource, start: float, stop: float) -> FrameRange:
+    """Return the frames of a video file from the one shown at a time up to, without, another.
+
+    Args:
+        source: the video file.
+        start: seconds since the first frame.
+        stop: likewise. The frame shown at `start` is there even if it is shown at `stop`, too.
+
+    Raises:
+        ValueError: if the video ends before the segment, or is no video file but images.
+    """
+    if not isinstance(source, VideoFile):
+        raise ValueError(f"{source.name}: seconds need a video file, images need frame numbers")
+    end = float(source.times[-1]) + 1 / (source.fps or 1)
+    if start >= end or stop > end + _END_TOLERANCE:
+        raise ValueError(f"{source.name}: ends after {end:.2f} seconds, before a segment does")
+    first = source.index_at(start)
+    last = len(source) if stop >= end else max(source.index_at(stop), first + 1)
+    return FrameRange(source, first, last)
