@@ -85,15 +85,9 @@ def extract(
     Raises:
         ValueError: for options that the model does not allow.
         OSError: if a file cannot be written.
-        ChildProcessError: if a worker ended before its time.
+        RuntimeError: if a worker ended before its time.
     """
-    if options.logits and not model.before_softmax:
-        raise ValueError("logits need a model that gives them: before_softmax is False")
-    if options.logits and dataset is None and model.variant in ("TRN", "MTRN"):
-        raise ValueError(
-            f"logits along a video need a model that classifies single snippets, and "
-            f"{model.variant} relates {model.num_segments}: give annotated segments"
-        )
+    options.check(model, densely=dataset is None)
     model.eval()
     mine = processes.share(videos)
     pending = [video for video in mine if not folder.has(options.file_name(video.id))]

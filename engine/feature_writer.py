@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.options import positive_integer
 from engine.feature_files import RowFile
 from engine.output_folder import OutputFolder
 from engine.video_rows import DenseOptions, VideoRows
-from streaming import get_crops, run_snippets
+from streaming import dense_snippets, get_crops, run_snippets
 from tsn import TSN
 
 __all__ = ["ExtractOptions", "FeatureWriter"]
@@ -21,6 +22,9 @@ __all__ = ["ExtractOptions", "FeatureWriter"]
 @dataclass(frozen=True)
 class ExtractOptions:
     """What is written of each video.
+
+    Raises:
+        ValueError: for a `batch_size` below 1.
 
     Attributes:
         dense: where rows lie along whole videos.
@@ -37,6 +41,24 @@ class ExtractOptions:
     crop_count: int = 1
     batch_size: int = 16
     file_format: str = "safetensors"
+
+    def __post_init__(self) -> None:
+        positive_integer("batch_size", self.batch_size)
+
+    def check(self, model: TSN, *, densely: bool) -> None:
+        """Raise ValueError if a model cannot give what is wanted, along videos or for segments."""
+        get_crops(model, self.crop_count)
+        if densely:
+            dense_snippets(model, np.zeros(1, dtype=np.int64), 1, hop=self.dense.hop)
+        if self.dense.window != 1 and densely and model._feature_segments != model.num_segments:
+            raise ValueError("window must be 1 for a model with temporal pooling")
+        if self.logits and not model.before_softmax:
+            raise ValueError("logits need a model that gives them: before_softmax is False")
+        if self.logits and densely and model.variant in ("TRN", "MTRN"):
+            raise ValueError(
+                f"logits along a video need a model that classifies single snippets, and "
+                f"{model.variant} relates {model.num_segments}: give annotated segments"
+            )
 
     def file_name(self, video: str) -> str:
         """Return the name of a video's file in the output folder."""

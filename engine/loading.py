@@ -38,7 +38,13 @@ def load_items(
         # milliseconds, where a fresh interpreter takes seconds to import torch.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
-    yield from loader
+    try:
+        yield from loader
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        if not workers:
+            raise
+        # It ended while it was handing over a tensor, which PyTorch does not see.
+        raise RuntimeError("DataLoader worker exited unexpectedly") from error
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.dataset import ClipDataset
-from data.frames import FrameSource
 from data.frame_times import resample
+from data.frames import FrameSource
+from data.options import positive_integer
 from data.segments import Segment
 from data.video import load_clip
 from data.video_file import VideoFile
@@ -34,6 +35,9 @@ class DenseOptions:
         window: steps of a row, whose features are averaged.
         hop: for TSM, see `streaming.dense_snippets`.
         skip_missing: whether rows of missing images are left out; otherwise they are an error.
+
+    Raises:
+        ValueError: for a number that is not positive.
     """
 
     stride: int = 1
@@ -41,6 +45,12 @@ class DenseOptions:
     window: int = 1
     hop: int | None = None
     skip_missing: bool = False
+
+    def __post_init__(self) -> None:
+        positive_integer("stride", self.stride)
+        positive_integer("window", self.window)
+        if self.rate is not None and not self.rate > 0:
+            raise ValueError(f"rate must be positive, in steps per second, got {self.rate!r}")
 
 
 @dataclass(frozen=True)
@@ -115,9 +125,7 @@ def dense_rows(
     starts = np.unique(grid[_steps_of(rows, window, len(grid))])
     items = np.searchsorted(starts, grid)
     snippets = dense_snippets(model, starts, len(places), hop=options.hop)
-    if len(snippets.starts) != len(starts):  # temporal pooling
-        if options.window != 1:
-            raise ValueError("window must be 1 for a model with temporal pooling")
+    if model._feature_segments != model.num_segments:  # temporal pooling; windows are of one step
         items = rows = np.arange(len(snippets.starts))
     frames = snippets.starts[items[rows]]
     return VideoRows(

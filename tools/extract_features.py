@@ -137,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return the exit status."""
     parser = _parser()
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
     if bool(options.videos) == bool(options.annotations) or (
         bool(options.annotations) != bool(options.data)
     ):
@@ -165,6 +165,9 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
         options.batch_size,
         options.format,
     )
+    wanted.check(model, densely=not options.annotations)
+    if options.fps is not None and not options.fps > 0:
+        raise ValueError(f"--fps must be positive, got {options.fps}")
     dataset: ClipDataset | None = None
     if options.annotations:
         dataset = _open_dataset(model, options)

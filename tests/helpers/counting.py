@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from helpers.small_models import randomised
 from torch import Tensor, nn
 
 from data.frames import FrameSource
 from data.views import View
+from helpers.small_models import randomised
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
@@ -22,7 +22,7 @@ MODELS = {"TSN": TSN, "TRN": TRN, "MTRN": MTRN, "TSM": TSM}
 
 @lru_cache(maxsize=16)
 def tiny(variant: str, modality: str = "RGB", segments: int = 4, **options: Any) -> TSN:
-    """Make a model on ResNet-18 that sees 32 x 32 pixels of frames resized to 36; for all to share."""
+    """Make a model that sees 32 x 32 pixels of frames resized to 36; tests share it."""
     options = {"base_model": "resnet18", "pretrained": None, **options}
     model = MODELS[variant]((5, 7), segments, modality, **options)
     model.preprocessing = replace(model.preprocessing, input_size=32, scale_size=36)
