@@ -45,7 +45,7 @@ class _NumpyType:
 
     def __init__(self, code: str, *options: object) -> None:
         if not re.fullmatch(r"b1|[iu][1248]|f[248]|c(8|16)|[SU]\d{1,6}", code):
-            raise ValueError(f"unknown NumPy dtype: {code!r}")
+            raise ValueError(f"unknown kind of NumPy value: {code!r}")
         self.code = code
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:

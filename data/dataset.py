@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.frame_numbers import ExactNumbers, frame_numbers, nominal_rate
+from data.frame_numbers import ExactNumbers, frame_numbers
 from data.frame_times import ResampledFrames, frames_between
 from data.frames import FrameSource
 from data.layouts import VideoFinder, describe_layouts
 from data.options import MODALITIES, default_length, one_of, positive_integer
 from data.sampling import SAMPLING_MODES, segment_indices
 from data.segments import Segment
+from data.timestamps import nominal_rate
 from data.video import load_clip, open_frames
 from data.video_file import VideoFile
 
@@ -205,8 +206,6 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 include_stop=self.include_stop,
                 flow_stride=self.flow_stride,
             )
-            if not numbers:
-                raise ValueError(f"{source.name}: no frame between start and stop")
             if isinstance(source, VideoFile):
                 source = ResampledFrames(source, self.rate or nominal_rate(segment.video))
             return ExactNumbers(source, range(1, len(numbers) + 1) if alone else numbers)

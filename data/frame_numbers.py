@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.frames import FrameSource
-from data.layouts import is_epic_video
 from data.options import MODALITIES, one_of, positive_integer
 from data.segments import Segment
+from data.timestamps import nominal_rate
 from data.views import View
 
-__all__ = ["ExactNumbers", "frame_numbers", "nominal_rate"]
+__all__ = ["ExactNumbers", "frame_numbers"]
 
 _MAX_LISTED = 5
 """How many missing numbers an error lists."""
@@ -54,20 +54,9 @@ def frame_numbers(
     if one_of("modality", modality, MODALITIES) != "Flow":
         return range(start, stop + include_stop)
     if flow_stride is None:
-        flow_stride = 1 if _is_extension(segment.video) else 2
+        flow_stride = 1 if nominal_rate(segment.video) == 50 else 2
     stride = positive_integer("flow_stride", flow_stride)
     return range((start - 1) // stride + 1, (stop - 1) // stride + 1)
-
-
-def nominal_rate(video: str) -> int | None:
-    """Return the frames per second that annotations of a video count, None outside EPIC-KITCHENS.
-
-    Args:
-        video: the video's id.
-    """
-    if not is_epic_video(video):
-        return None
-    return 50 if _is_extension(video) else 60
 
 
 class ExactNumbers(View):
@@ -87,7 +76,7 @@ class ExactNumbers(View):
         super().__init__(source)
         self._known = source._checked_numbers()
         if not numbers:
-            raise ValueError(f"{self.name}: numbers must be at least one, got {numbers}")
+            raise ValueError(f"{self.name}: no frame between start and stop")
         self._numbers = np.arange(numbers.start, numbers.stop)
 
     def __len__(self) -> int:
@@ -114,15 +103,8 @@ class ExactNumbers(View):
             f"numbers from {self._known[0]} to {self._known[-1]}"
         )
 
-    def _warn_of_gaps(self, first: int, last: int) -> None:
-        """Do nothing: reading a missing number is an error."""
-
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         missing = self.missing(np.array(indices))
         if missing:
             raise ValueError(self.describe_missing(missing))
         yield from self._show(indices, np.searchsorted(self._known, self._numbers[indices]))
-
-
-def _is_extension(video: str) -> bool:
-    return is_epic_video(video) and len(video) == len("PXX_1YY")

@@ -29,22 +29,17 @@ from data.image_names import ImagesByPrefix, is_flow_prefix, parse_image_name
 from data.images import get_image_folders
 from data.options import MODALITIES, one_of
 from data.segments import Segment
+from data.timestamps import nominal_rate
 
-__all__ = ["VideoFinder", "describe_layouts", "find_videos", "is_epic_video"]
+__all__ = ["VideoFinder", "describe_layouts", "find_videos"]
 
 _PARTICIPANT = re.compile(r"P\d\d")
-_EPIC_VIDEO = re.compile(r"P\d\d_\d{2,3}")
 _VIDEO_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv"),
     *(".flv", ".3gp", ".ogv"),
 }
 _MAX_NAMES = 100
 """How many names of a folder tell what is in it: it may hold 60,000 images."""
-
-
-def is_epic_video(video: str) -> bool:
-    """Return whether this is the id of a video of EPIC-KITCHENS, such as "P01_11" or "P01_101"."""
-    return _EPIC_VIDEO.fullmatch(video) is not None
 
 
 def find_videos(root: str | os.PathLike[str], modality: str = "RGB") -> dict[str, Path]:
@@ -109,7 +104,7 @@ class VideoFinder:
             ValueError: if the root has a video several times.
         """
         video = segment.video
-        if not is_epic_video(video) and self._exists(path := self._root / video):
+        if nominal_rate(video) is None and self._exists(path := self._root / video):
             return path, False
         if video in self._videos:
             return self._videos[video], False
@@ -163,7 +158,7 @@ def describe_layouts(modality: str) -> str:
     ]
     if modality != "Flow":
         layouts += ["PXX/videos/PXX_YY.MP4", "videos/{train,test}/PXX/PXX_YY.MP4", "PXX_YY.MP4"]
-    return ", ".join(layouts)
+    return ", ".join([*layouts, "or for other data the path of each clip"])
 
 
 def _folders_of_videos(root: Path, is_flow: bool) -> Iterator[Path]:

@@ -7,6 +7,7 @@ file may name is written down once.
 import io
 import pickle
 import pickletools
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,19 @@ from checkpoints.errors import CheckpointError, show
 from checkpoints.stand_ins import NUMPY_ARRAYS
 
 __all__ = ["read_pickle"]
+
+_MAX_USES = 10
+"""How often a pickle may copy each of its bytes; NumPy's does twice at most."""
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Return the bytes that pickles before protocol 3 hold as a string."""
+    if encoding != "latin1":
+        raise ValueError(f"bytes in an encoding that NumPy does not use: {encoding!r}")
+    return text.encode(encoding)
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {**NUMPY_ARRAYS, "_codecs.encode": _encode}
 
 
 def read_pickle(path: Path) -> Any:
@@ -37,8 +51,9 @@ def read_pickle(path: Path) -> Any:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle raises nearly anything
+        reason = f"{type(error).__name__}: {show(str(error))}"
         raise CheckpointError(
-            f"{path} is no pickle of NumPy arrays, or is damaged ({type(error).__name__}: {show(str(error))})"
+            f"{path} is no pickle of NumPy arrays, or is damaged ({reason})"
         ) from error
 
 
@@ -47,23 +62,19 @@ class _Unpickler(pickle.Unpickler):
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
-        self._allowed_chars = len(data)
+        self._max_bytes = _MAX_USES * len(data)
 
     def find_class(self, module: str, name: str) -> Any:
         full_name = f"{module}.{name}"
-        if full_name == "_codecs.encode":
-            return self._encode
-        if full_name not in NUMPY_ARRAYS:
+        if full_name not in _FUNCTIONS:
             raise CheckpointError(
                 f"it holds {full_name!r}, which is no array of NumPy and could run code"
             )
         # A new object each time: a pickle may set attributes of what it names.
-        return partial(NUMPY_ARRAYS[full_name])
+        return partial(self._call, _FUNCTIONS[full_name])
 
-    def _encode(self, text: str, encoding: str) -> bytes:
-        """Return the bytes that pickles before protocol 3 hold as a string."""
-        # Each string is encoded once, but by a pickle that is after the memory.
-        self._allowed_chars -= len(text)
-        if encoding != "latin1" or self._allowed_chars < 0:
-            raise ValueError("bytes that NumPy did not write")
-        return text.encode(encoding)
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self._max_bytes -= sum(len(a) for a in arguments if isinstance(a, str | bytes | bytearray))
+        if self._max_bytes < 0:
+            raise ValueError("it copies its values over and over")
+        return function(*arguments)

@@ -13,54 +13,37 @@ Exit status: 0; 1 after an error, or if segments could not be read, which the ne
 """
 
 import argparse
-import re
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    # Before torch is imported: its threads would wait for one another in loops, on the cores that
+    # workers decode on.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from data.dataset import ClipDataset, Problem
-from data.segments import Segment
+from data.dataset import Problem
 from engine.evaluate import evaluate, merge_batches
-from engine.measure import find_dataset
-from engine.output_folder import OutputFolder
 from engine.processes import Processes, join_processes
-from engine.request import describe_run, file_sha256
 from epic.label_check import check_labels
 from epic.scores import Scores
-from model_loader import load_checkpoint
-from ops.inference import optimize_for_inference
 from ops.memory import keep_freed_memory
+from tools.candidates import Candidate, name_checkpoints, open_candidate
 from tools.evaluation_results import Outcome, read_splits, write_results
 from tools.options import (
-    PRECISIONS,
     add_clip_options,
     add_run_options,
     add_segments_option,
     add_trust_option,
     choose_workers,
-    find_checkpoint,
     run_program,
 )
-from tsn import TSN
 
 __all__ = ["main"]
 
 _MAX_LISTED = 20  # reasons in a message
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A model to evaluate, its clips, and where its logits go."""
-
-    name: str
-    checkpoint: Path
-    model: TSN
-    clips: ClipDataset
-    folder: OutputFolder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -143,8 +126,8 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     splits = read_splits(options)
     segments = [segment for split in splits for segment in split.segments]
     candidates = [
-        _open_candidate(name, path, segments, options, processes)
-        for name, path in _name_checkpoints(options.checkpoints).items()
+        open_candidate(name, path, segments, options, processes)
+        for name, path in name_checkpoints(options.checkpoints).items()
     ]
     classes = {candidate.name: candidate.model.num_class for candidate in candidates}
     if len(set(classes.values())) > 1:
@@ -173,65 +156,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     return 1 if failures else 0
 
 
-def _name_checkpoints(checkpoints: Sequence[str]) -> dict[str, Path]:
-    """Return the checkpoints by the names of their folders in OUT."""
-    named: dict[str, Path] = {}
-    for path in map(find_checkpoint, checkpoints):
-        name = re.sub(r"(\.pth)?\.\w+$", "", path.name)
-        if name in named:
-            name = f"{path.resolve().parent.name}-{name}"
-        if name in named or path in named.values():
-            raise ValueError(f"checkpoints must have names that differ, got {path} twice")
-        named[name] = path
-    return named
-
-
-def _open_candidate(
-    name: str,
-    checkpoint: Path,
-    segments: Sequence[Segment],
-    options: argparse.Namespace,
-    processes: Processes,
-) -> _Candidate:
-    model = load_checkpoint(checkpoint, num_segments=options.num_segments, trust=options.trust)
-    dtype = PRECISIONS[options.precision]
-    model = optimize_for_inference(model, dtype=dtype) if options.optimize else model.to(dtype)
-    root = (options.flow_data if model.modality == "Flow" else None) or options.data
-    include_stop = options.include_stop
-    if include_stop is None:
-        include_stop = find_dataset(model.num_class) == "epic-kitchens-100"
-    clips = ClipDataset(
-        segments,
-        root,
-        modality=model.modality,
-        num_segments=model.num_segments,
-        new_length=model.new_length,
-        mode="twice" if options.twice_sample else "test",
-        include_stop=include_stop and model.modality != "Flow",
-        flow_stride=options.flow_stride,
-        rate=options.rate,
-        short_side=model.preprocessing.scale_size,
-    )
-    request = {
-        **describe_run(model, checkpoint, processes),
-        "annotations": [file_sha256(path) for path in _annotation_files(options)],
-        "segments": len(segments),
-        "data": str(root.resolve()),
-        "sampling": clips.mode,
-        "include_stop": clips.include_stop,
-        "flow_stride": clips.flow_stride,
-        "rate": clips.rate,
-        "crops": options.crops,
-        "batch_size": options.batch_size,
-    }
-    return _Candidate(name, checkpoint, model, clips, OutputFolder(options.out / name, request))
-
-
-def _annotation_files(options: argparse.Namespace) -> list[Path]:
-    return [options.annotations, *(options.epic_55_segments or [])]
-
-
-def _find_problems(candidates: Sequence[_Candidate]) -> list[Problem]:
+def _find_problems(candidates: Sequence[Candidate]) -> list[Problem]:
     """Return what is wrong with the clips; those that several models see are looked at once."""
     clips = {
         (each.clips.root, each.clips.modality, each.clips.num_segments): each.clips
@@ -241,7 +166,7 @@ def _find_problems(candidates: Sequence[_Candidate]) -> list[Problem]:
 
 
 def _evaluate(
-    candidate: _Candidate, skipped: set[str], options: argparse.Namespace, processes: Processes
+    candidate: Candidate, skipped: set[str], options: argparse.Namespace, processes: Processes
 ) -> Outcome:
     """Return the scores of a model, in the first process, and the segments that cannot be read."""
     if processes.rank == 0:
