@@ -29,6 +29,7 @@ __all__ = [
     "run_snippets",
 ]
 
+
 @dataclass(frozen=True)
 class Snippets:
     """The snippets of a video that a model sees, in windows that go through it together.
@@ -102,7 +103,8 @@ def dense_snippets(
     features = places[:, ::step]
     owners = np.searchsorted(middles, features.ravel(), side="left").reshape(features.shape)
     kept = (owners == np.arange(len(first))[:, None]) & (features < len(starts))
-    return Snippets.of(snippets[places.clip(max=len(starts) - 1)], kept)
+    needed = kept.any(1)
+    return Snippets.of(snippets[places[needed].clip(max=len(starts) - 1)], kept[needed])
 
 
 def read_crops(

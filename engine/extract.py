@@ -50,8 +50,21 @@ class _UnreadableError(Exception):
     """A video that cannot be read, which costs this video alone."""
 
 
-_Outcome = tuple[Video, str | tuple[str, ...]]
-"""A video, and why it could not be read, or what had to be left out."""
+@dataclass(frozen=True)
+class _Step:
+    """A part of a video that is done.
+
+    Attributes:
+        share: which part of it.
+        video: its id, once it is finished.
+        failure: why it could not be read, if so.
+        skipped: what had to be left out of it.
+    """
+
+    share: float
+    video: str = ""
+    failure: str | None = None
+    skipped: tuple[str, ...] = ()
 
 
 def extract(
@@ -100,17 +113,14 @@ def extract(
         for lane in range(count)
     ]
     several = f" of process 1 of {processes.count}" if processes.count > 1 else ""
-    outcomes = show_progress(
+    steps = show_progress(
         _take_turns(lanes), len(mine), unit=f"videos{several}", done=len(mine) - len(pending),
-        hidden=processes.rank > 0,
+        amount=lambda step: step.share, hidden=processes.rank > 0,
     )  # fmt: skip
-    failures, skipped = dict[str, str](), dict[str, tuple[str, ...]]()
-    for video, outcome in outcomes:
-        if isinstance(outcome, str):
-            failures[video.id] = outcome
-        elif outcome:
-            skipped[video.id] = outcome
-    return dict(processes.gather([*failures.items()])), dict(processes.gather([*skipped.items()]))
+    finished = [step for step in steps if step.video]
+    failures = [(step.video, step.failure) for step in finished if step.failure]
+    skipped = [(step.video, step.skipped) for step in finished if step.skipped]
+    return dict(processes.gather(failures)), dict(processes.gather(skipped))
 
 
 class _Reader(IterableDataset[VideoRows | Tensor | str]):
@@ -127,7 +137,7 @@ class _Reader(IterableDataset[VideoRows | Tensor | str]):
         dataset: ClipDataset | None,
     ) -> None:
         self.videos = videos
-        self._model, self._options, self._dataset = model, options, dataset
+        self.model, self._options, self._dataset = model, options, dataset
         self._crops = get_crops(model, options.crop_count)
 
     def __iter__(self) -> Iterator[VideoRows | Tensor | str]:
@@ -140,7 +150,7 @@ class _Reader(IterableDataset[VideoRows | Tensor | str]):
                 yield " ".join(str(error).split()) or type(error).__name__
 
     def _read(self, video: Video) -> Iterator[VideoRows | Tensor]:
-        model, options = self._model, self._options
+        model, options = self.model, self._options
         source = open_frames(video.path, model.modality)
         if self._dataset is None:
             rows = dense_rows(model, source, options.dense, video.fps)
@@ -156,23 +166,22 @@ class _Reader(IterableDataset[VideoRows | Tensor | str]):
         )
 
 
-def _extract_in_turn(
-    reader: _Reader, writer: FeatureWriter, workers: int
-) -> Iterator[_Outcome | None]:
-    """Extract one video after the other; yield None after each batch, and each outcome."""
-    on_gpu = not next(reader._model.parameters()).is_cpu
+def _extract_in_turn(reader: _Reader, writer: FeatureWriter, workers: int) -> Iterator[_Step]:
+    """Extract one video after the other."""
+    on_gpu = not next(reader.model.parameters()).is_cpu
     items = load_items(reader, None, workers=workers, pin_memory=on_gpu)
     for video in reader.videos:
-        rows = next(items)
-        if isinstance(rows, VideoRows):
-            try:
-                yield from writer.write(video.id, rows, _blocks(items))
-            except _UnreadableError as error:
-                yield video, str(error)
-            else:
-                yield video, rows.skipped
-        else:
-            yield video, str(rows)
+        done = 0.0
+        try:
+            rows = next(items)
+            if not isinstance(rows, VideoRows):
+                raise _UnreadableError(rows)
+            for share in writer.write(video.id, rows, _blocks(items)):
+                done += share
+                yield _Step(share)
+            yield _Step(0, video.id, skipped=rows.skipped)
+        except _UnreadableError as error:
+            yield _Step(1 - done, video.id, failure=str(error))
 
 
 def _blocks(items: Iterator[VideoRows | Tensor | str]) -> Iterator[Tensor]:
@@ -182,13 +191,12 @@ def _blocks(items: Iterator[VideoRows | Tensor | str]) -> Iterator[Tensor]:
         yield item
 
 
-def _take_turns(lanes: Sequence[Iterator[_Outcome | None]]) -> Iterator[_Outcome]:
-    """Advance each lane by one batch in turn, and yield outcomes as they come."""
+def _take_turns(lanes: Sequence[Iterator[_Step]]) -> Iterator[_Step]:
+    """Take one step in each lane in turn, until all lanes have ended."""
     waiting = deque(lanes)
     while waiting:
         lane = waiting.popleft()
-        for outcome in lane:
-            if outcome is not None:
-                yield outcome
+        for step in lane:
+            yield step
             waiting.append(lane)
             break

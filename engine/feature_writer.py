@@ -87,8 +87,8 @@ class FeatureWriter:
         self._model, self._options, self._folder, self._about = model, options, folder, about
         self._crops = get_crops(model, options.crop_count)
 
-    def write(self, video: str, rows: VideoRows, blocks: Iterable[Tensor]) -> Iterator[None]:
-        """Write the file of a video, and yield after each batch.
+    def write(self, video: str, rows: VideoRows, blocks: Iterable[Tensor]) -> Iterator[float]:
+        """Write the file of a video, and yield after each batch which share of the rows it was.
 
         Args:
             video: its id.
@@ -109,7 +109,7 @@ class FeatureWriter:
             if options.logits:
                 for task, logits in self._logits(part, rows.ids is None).items():
                     append(task, logits.float().cpu().numpy())
-            yield
+            yield len(part) / len(rows.row_starts)
         if not only_features:
             append("frames", rows.frames)
             if rows.seconds is not None:

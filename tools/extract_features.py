@@ -26,9 +26,9 @@ if not __package__:  # run as a program, when Python looks for modules beside it
 
 from checkpoints.files import atomic_write
 from data.dataset import ClipDataset
-from data.frame_numbers import nominal_rate
 from data.layouts import describe_layouts, find_videos
 from data.segments import Segment
+from data.timestamps import nominal_rate
 from data.video import open_frames
 from engine.extract import Video, extract
 from engine.feature_files import read_metadata
@@ -190,7 +190,8 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     about = {**describe_run(model, checkpoint, processes), "crops": options.crops, **about}
     request = {
         **about,
-        **asdict(wanted),
+        **{name: value for name, value in asdict(wanted).items() if name != "dense"},
+        **asdict(wanted.dense),
         "sources": [str(source.resolve()) for source in sources],
         "frame_rate": options.fps,
         "flow_stride": options.flow_stride,
@@ -267,9 +268,11 @@ def _find_videos(model: TSN, options: argparse.Namespace) -> list[Video]:
 
 
 def _check_ids(videos: list[Video]) -> list[Video]:
-    """Return the videos; raise ValueError if two have one name, which names their files."""
+    """Return the videos; raise ValueError unless their names can name their files."""
     paths: dict[str, Path] = {}
     for video in videos:
+        if ".." in Path(video.id).parts:
+            raise ValueError(f"videos must lie under --data, got {video.id}")
         if video.id in paths:
             raise ValueError(
                 f"videos must have names that differ, got {paths[video.id]} and {video.path}"
