@@ -144,7 +144,8 @@ def read_features(
         logits float32 (rows, classes), where they were asked for. In ActionFormer's format `feats`,
         float32 (rows, D), alone.
 
-        The metadata is documented in `engine.extract`.
+        The metadata are those of `engine.feature_writer.FeatureWriter` and
+        `engine.request.describe_run`.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -150,7 +150,7 @@ def _steps_of(rows: NDArray[np.int64], window: int, count: int) -> NDArray[np.bo
     """Return which of so many steps are in a row, given where the rows begin."""
     changes = np.zeros(count + 1, dtype=np.int64)
     changes[rows] += 1
-    np.add.at(changes, rows + window, -1)
+    changes[rows + window] -= 1
     used: NDArray[np.bool_] = np.cumsum(changes[:-1]) > 0
     return used
 
