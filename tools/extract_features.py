@@ -16,6 +16,7 @@ Exit status: 0; 1 after an error, or if videos could not be read, which the next
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,6 +24,9 @@ from pathlib import Path
 
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    # Before torch is imported: its threads would wait for one another in loops, on the cores that
+    # workers decode on.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from checkpoints.files import atomic_write
 from data.dataset import ClipDataset
