@@ -33,12 +33,17 @@ def load_items(
         sampler=indices,
         num_workers=workers,
         pin_memory=pin_memory,
+        collate_fn=_unchanged,  # the default would turn tuples into lists
         worker_init_fn=_ignore_interrupts,
         # Workers run on one thread, and so nothing that does not survive a fork. One takes
         # milliseconds, where a fresh interpreter takes seconds to import torch.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
     yield from loader
+
+
+def _unchanged(item: Item) -> Item:
+    return item
 
 
 def _ignore_interrupts(worker: int) -> None:
