@@ -80,9 +80,11 @@ def test_lists_lie_beside_the_annotations_and_the_missing_ones_are_named(tmp_pat
 def test_training_tells_the_many_shot_classes() -> None:
     training = [segment(index, 1, 2) for index in range(101)]
     training += [segment(index, 3, 4) for index in range(100)]
+    training += [segment(index, 7, 8) for index in range(101)]
     lists, missing = official_lists("epic-kitchens-55", training)
     assert lists == {
-        "many_shot_verbs": [1], "many_shot_nouns": [2], "many_shot_actions": [(1, 2)],
+        "many_shot_verbs": [1, 7], "many_shot_nouns": [2, 8],
+        "many_shot_actions": [(1, 2), (7, 8)],
     }  # fmt: skip
     assert missing == []
     metrics = measure(scores_of(SEGMENTS, verb=125, noun=352), SEGMENTS, (125, 352), lists)

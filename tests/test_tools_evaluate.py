@@ -193,7 +193,7 @@ def test_missing_frames_are_listed_and_skipped_on_request(
     [
         (("flow",), {"data": "videos"}, "no Flow frames"),
         (("rgb",), {"annotations": "csv/EPIC_train_action_labels.csv"}, "of the wrong dataset"),
-        (("rgb", "rgb55"), {}, "must have the same classes"),
+        (("rgb", "rgb55"), {}, "checkpoints to fuse must have the same classes"),
         (("rgb", "rgb"), {}, "must have names that differ"),
         (("rgb", "flow"), {"weights": "1"}, "--weights must be 2 numbers"),
         (("none",), {}, "there is no such file, and no published weights"),
@@ -245,3 +245,16 @@ def test_a_damaged_video_costs_its_segments_until_it_is_mended(
     assert read_scores(scores)["ids"] == IDS
     assert main(arguments(data, tmp_path / "whole", data=tmp_path / "videos")) == 0
     assert scores.read_bytes() == (tmp_path / "whole" / "rgb" / "scores.pt").read_bytes()
+
+
+def test_videos_that_are_all_damaged_are_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "videos", tmp_path / "videos")
+    own = tmp_path / "own.csv"
+    own.write_text("video_id,start_frame,stop_frame\nP01_12,9,60\n")
+    damage(tmp_path / "videos" / "P01" / "videos" / "P01_12.MP4")
+    assert main(arguments(data, tmp_path, annotations=own, data=tmp_path / "videos")) == 1
+    message = capsys.readouterr().err
+    assert "P01_12.MP4" in message
+    assert "Traceback" not in message
