@@ -163,7 +163,13 @@ def _find_problems(candidates: Sequence[Candidate]) -> list[Problem]:
         (each.clips.root, each.clips.modality, each.clips.num_segments): each.clips
         for each in candidates
     }
-    return [problem for each in clips.values() for problem in each.problems()]
+    return [
+        # A video that cannot be decoded costs its segments, and no more.
+        problem
+        for each in clips.values()
+        for problem in each.problems()
+        if not problem.damaged
+    ]
 
 
 def _evaluate(
