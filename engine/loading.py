@@ -33,6 +33,7 @@ def load_items(
         sampler=indices,
         num_workers=workers,
         pin_memory=pin_memory,
+        collate_fn=_unchanged,  # the default would turn tuples into lists
         worker_init_fn=_ignore_interrupts,
         # Workers run on one thread, and so nothing that does not survive a fork. One takes
         # milliseconds, where a fresh interpreter takes seconds to import torch.
@@ -45,6 +46,10 @@ def load_items(
             raise
         # It ended while it was handing over a tensor, which PyTorch does not see.
         raise RuntimeError("DataLoader worker exited unexpectedly") from error
+
+
+def _unchanged(item: Item) -> Item:
+    return item
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_missing_frames_are_listed_and_skipped_on_request(
     [
         (("flow",), {"data": "videos"}, "no Flow frames"),
         (("rgb",), {"annotations": "csv/EPIC_train_action_labels.csv"}, "of the wrong dataset"),
-        (("rgb", "rgb55"), {}, "must have the same classes"),
+        (("rgb", "rgb55"), {}, "checkpoints to fuse must have the same classes"),
         (("rgb", "rgb"), {}, "must have names that differ"),
         (("rgb", "flow"), {"weights": "1"}, "--weights must be 2 numbers"),
         (("none",), {}, "there is no such file, and no published weights"),
@@ -217,27 +218,33 @@ def test_what_cannot_be_is_refused_in_one_message(
     assert message in capsys.readouterr().err
 
 
-def damage(video: Path) -> None:
-    """Overwrite the pictures of a video, but not the index of its packets."""
+def overwrite_pictures(video: Path) -> None:
+    """Damage all pictures of a video, but not the index of its packets."""
     content = bytearray(video.read_bytes())
-    start = content.index(b"mdat") + 4
-    end = content.index(b"moov") - 4 if content.index(b"moov") > start else len(content)
+    start, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
     content[start:end] = bytes(end - start)
     video.write_bytes(content)
 
 
+def cut(video: Path) -> None:
+    video.write_bytes(video.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("damage", [overwrite_pictures, cut])
 def test_a_damaged_video_costs_its_segments_until_it_is_mended(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
 ) -> None:
     shutil.copytree(data / "videos", tmp_path / "videos")
     video = tmp_path / "videos" / "P01" / "videos" / "P01_12.MP4"
     damage(video)
     command = arguments(data, tmp_path / "out", data=tmp_path / "videos", workers=1)
-    command += ["--skip-missing"]  # where opening it already shows the damage
-    status = main(command)
-    err = capsys.readouterr().err
-    assert "P01_12" in err
-    assert status == ("could not be read" in err)
+    assert main(command) == 1
+    lines = capsys.readouterr().err.splitlines()
+    heading = lines.index("rgb: 2 segments could not be read:")
+    assert [line.split(":")[0] for line in lines[heading + 1 :]] == ["  P01_12_0", "  P01_12_1"]
     scores = tmp_path / "out" / "rgb" / "scores.pt"
     assert read_scores(scores)["ids"] == [name for name in IDS if "P01_12" not in name]
     shutil.copy(data / "videos" / "P01" / "videos" / "P01_12.MP4", video)
@@ -245,3 +252,16 @@ def test_a_damaged_video_costs_its_segments_until_it_is_mended(
     assert read_scores(scores)["ids"] == IDS
     assert main(arguments(data, tmp_path / "whole", data=tmp_path / "videos")) == 0
     assert scores.read_bytes() == (tmp_path / "whole" / "rgb" / "scores.pt").read_bytes()
+
+
+def test_videos_that_are_all_damaged_are_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data / "videos", tmp_path / "videos")
+    own = tmp_path / "own.csv"
+    own.write_text("video_id,start_frame,stop_frame\nP01_12,9,60\n")
+    cut(tmp_path / "videos" / "P01" / "videos" / "P01_12.MP4")
+    assert main(arguments(data, tmp_path, annotations=own, data=tmp_path / "videos")) == 1
+    message = capsys.readouterr().err
+    assert "P01_12.MP4" in message
+    assert "Traceback" not in message

@@ -41,7 +41,7 @@ def name_checkpoints(checkpoints: Sequence[str]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for path in map(find_checkpoint, checkpoints):
         name = re.sub(r"(\.pth)?\.\w+$", "", path.name)
-        if name in named:
+        if name in named or name == "fusion":  # another folder's name
             name = f"{path.resolve().parent.name}-{name}"
         if name in named or path in named.values():
             raise ValueError(f"checkpoints must have names that differ, got {path} twice")

@@ -149,10 +149,11 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     outcomes = [_evaluate(candidate, skipped, options, processes) for candidate in candidates]
     failures = {outcome.name: outcome.failures for outcome in outcomes if outcome.failures}
     if processes.rank == 0:
-        print(write_results(options, splits, outcomes, skipped))
         for name, reasons in failures.items():
             lines = [f"{segment}: {reason}" for segment, reason in sorted(reasons.items())]
             _print_list(f"{name}: {len(reasons)} segments could not be read:", lines)
+        if all(outcome.scores["ids"] for outcome in outcomes):
+            print(write_results(options, splits, outcomes, skipped))
     return 1 if failures else 0
 
 
@@ -162,7 +163,13 @@ def _find_problems(candidates: Sequence[Candidate]) -> list[Problem]:
         (each.clips.root, each.clips.modality, each.clips.num_segments): each.clips
         for each in candidates
     }
-    return [problem for each in clips.values() for problem in each.problems()]
+    return [
+        # A video that cannot be decoded costs its segments, and no more.
+        problem
+        for each in clips.values()
+        for problem in each.problems()
+        if not problem.damaged
+    ]
 
 
 def _evaluate(

@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from epic.scores import Scores, fuse_scores, write_scores
 from evaluation_pictures import draw_class_accuracies, draw_confusions
 from weights.download import DownloadError
 from weights.published import PUBLISHED
+from weights.published import Scores as PublishedScores
 
 __all__ = ["Outcome", "Split", "read_splits", "write_results"]
 
@@ -107,6 +107,8 @@ def write_results(
         ids = {segment.id for segment in split.segments}
         for outcome in outcomes:
             scores = select_scores(outcome.scores, ids)
+            if not scores["ids"]:
+                continue
             evaluations.append(
                 Evaluation(
                     name=outcome.name,
@@ -131,15 +133,15 @@ def write_results(
 
 def _fuse(outcomes: Sequence[Outcome], weights: Sequence[float] | None) -> list[Outcome]:
     """Return the mean of several models' logits, of the segments that all of them have."""
-    if len(outcomes) == 1:
-        return []
     common = set.intersection(*(set(outcome.scores["ids"]) for outcome in outcomes))
+    if len(outcomes) == 1 or not common:
+        return []
     fused = fuse_scores([select_scores(outcome.scores, common) for outcome in outcomes], weights)
     failures = {name: why for outcome in outcomes for name, why in outcome.failures.items()}
     return [Outcome("fusion", None, outcomes[0].num_class, fused, failures)]
 
 
-def _published_scores(outcome: Outcome, split: Split) -> Any:
+def _published_scores(outcome: Outcome, split: Split) -> PublishedScores | None:
     for entry in PUBLISHED:
         if outcome.checkpoint and entry.file_name == outcome.checkpoint.name:
             return entry.scores.get(split.published)

@@ -32,6 +32,10 @@ PRECISIONS = {
     "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16
 }  # fmt: skip
 _MAX_WORKERS = 8
+_DEAD_WORKER = (
+    "error: a worker process ended before its time, mostly because memory ran out; the same "
+    "command goes on where this one stopped, best with fewer --workers"
+)
 
 
 def add_segments_option(parser: Options) -> None:
@@ -149,25 +153,20 @@ def run_program(name: str, run: Callable[[], int]) -> int:
     read or write may lie on its machine alone.
     """
     rank = int(os.environ.get("RANK", 0))
+    speaks = rank == 0
     try:
         return run()
     except KeyboardInterrupt:
-        message, status = "interrupted; the same command goes on where this one stopped", 130
-    except (ValueError, ImportError, OSError) as error:
-        message, status = f"error: {error}", 1
-        if rank and not isinstance(error, OSError):
-            return status
+        status, message = 130, "interrupted; the same command goes on where this one stopped"
+    except (ValueError, ImportError) as error:
+        status, message = 1, f"error: {error}"
+    except OSError as error:
+        status, message, speaks = 1, f"error: {error}", True
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        message, status = (
-            (
-                "error: a worker process ended before its time, mostly because memory ran out; the "
-                "same command goes on where this one stopped, best with fewer --workers"
-            ),
-            1,
-        )
-    if rank == 0 or status == 1:
+        status, message, speaks = 1, _DEAD_WORKER, True
+    if speaks:
         where = f" (process {rank})" if rank else ""
         print(f"{name}{where}: {message}", file=sys.stderr)
     return status
