@@ -174,6 +174,7 @@ def _extract_in_turn(reader: _Reader, writer: FeatureWriter, workers: int) -> It
         done = 0.0
         try:
             rows = next(items)
+            yield _Step(0)  # all lanes start their workers before any of them computes
             if not isinstance(rows, VideoRows):
                 raise _UnreadableError(rows)
             for share in writer.write(video.id, rows, _blocks(items)):

@@ -2,11 +2,14 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import Dataset
 
+from engine import loading
 from engine.loading import load_items
 
 
@@ -42,3 +45,18 @@ def test_without_workers_items_are_read_here() -> None:
 def test_a_worker_that_dies_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         list(load_items(Deadly(), range(6), workers=1))
+
+
+@pytest.mark.parametrize("broken", [ConnectionResetError, EOFError, FileNotFoundError])
+def test_a_worker_that_dies_while_it_hands_over_a_tensor_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, broken: type[Exception]
+) -> None:
+    def load(*arguments: Any, **options: Any) -> Iterator[int]:
+        yield 0
+        raise broken
+
+    monkeypatch.setattr(loading, "DataLoader", load)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        list(load_items(Facts(), [0, 1], workers=1))
+    with pytest.raises(broken):
+        list(load_items(Facts(), [0, 1], workers=0))
