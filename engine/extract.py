@@ -8,42 +8,24 @@ memory does not grow with the videos.
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from data.dataset import ClipDataset
-from data.segments import Segment
 from data.video import open_frames
 from engine.feature_writer import ExtractOptions, FeatureWriter
 from engine.loading import load_items
 from engine.output_folder import OutputFolder
 from engine.processes import Processes
 from engine.progress import show_progress
+from engine.video_list import Video
 from engine.video_rows import VideoRows, dense_rows, segment_rows
 from streaming import get_crops, read_crops
 from tsn import TSN
 
-__all__ = ["Video", "extract"]
-
-
-@dataclass(frozen=True)
-class Video:
-    """One video to extract features of.
-
-    Attributes:
-        id: names its file.
-        path: what `data.video.open_frames` takes.
-        segments: annotated ones that are wanted; empty for the whole video.
-        fps: frames per second of images, where they are known.
-    """
-
-    id: str
-    path: Path
-    segments: tuple[Segment, ...] = ()
-    fps: float | None = None
+__all__ = ["extract"]
 
 
 class _UnreadableError(Exception):

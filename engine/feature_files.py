@@ -141,8 +141,8 @@ def read_features(
         Arrays by name: `features` float32 (rows, D) (of segments (S, T, D) or, averaged, (S, D));
         `frames`, the number of each row's first frame, int64 (rows,) or (S, T); `seconds`, when it
         is shown, float64 likewise, where the frame rate is known; `verb` and `noun`, or `label`,
-        logits float32 (rows, classes), where they were asked for. In ActionFormer's format `feats`,
-        float32 (rows, D), alone.
+        logits float32 (rows, classes), where they were asked for. ActionFormer's format has `feats`
+        in the place of the first three.
 
         The metadata are those of `engine.feature_writer.FeatureWriter` and
         `engine.request.describe_run`.

@@ -29,7 +29,8 @@ class ExtractOptions:
     Attributes:
         dense: where rows lie along whole videos.
         mean: whether the features of a segment's snippets are averaged.
-        logits: whether logits are written beside features.
+        logits: whether logits are written beside features, which they are computed from: of each
+            segment, or of each row along a video.
         crop_count: 1, 3 or 10; features are averaged over the crops.
         batch_size: snippets that go through the backbone together.
         file_format: "safetensors", "npz", or "actionformer", which is npz with the array `feats`.
@@ -52,6 +53,8 @@ class ExtractOptions:
             dense_snippets(model, np.zeros(1, dtype=np.int64), 1, hop=self.dense.hop)
         if self.dense.window != 1 and densely and model._feature_segments != model.num_segments:
             raise ValueError("window must be 1 for a model with temporal pooling")
+        if self.file_format == "actionformer" and not densely:
+            raise ValueError("ActionFormer's format is for whole videos, got annotated segments")
         if self.logits and not model.before_softmax:
             raise ValueError("logits need a model that gives them: before_softmax is False")
         if self.logits and densely and model.variant in ("TRN", "MTRN"):
@@ -101,16 +104,16 @@ class FeatureWriter:
         def append(name: str, values: NDArray[Any]) -> None:
             arrays.setdefault(name, RowFile(self._folder.path)).append(values)
 
-        only_features = options.file_format == "actionformer"
+        for_actionformer = options.file_format == "actionformer"
         features = run_snippets(self._model, blocks, rows.snippets, self._crops, options.batch_size)
         for part in _gather_rows(features, rows):
             averaged = part.mean(1) if rows.ids is None or options.mean else part
-            append("feats" if only_features else "features", averaged.cpu().numpy())
+            append("feats" if for_actionformer else "features", averaged.cpu().numpy())
             if options.logits:
                 for task, logits in self._logits(part, rows.ids is None).items():
                     append(task, logits.float().cpu().numpy())
             yield len(part) / len(rows.row_starts)
-        if not only_features:
+        if not for_actionformer:
             append("frames", rows.frames)
             if rows.seconds is not None:
                 append("seconds", rows.seconds)

@@ -238,10 +238,7 @@ def _get_times(source: FrameSource, fps: float | None) -> NDArray[np.float64] | 
 
 
 def _show_indices(source: FrameSource) -> FrameSource:
-    """Return a copy of a source whose frames are their own indices, int64 (1, 1, 1).
-
-    What a view of it shows is then what the view would read.
-    """
+    """Return a copy of a source whose frames are their indices, int64 (1, 1, 1), as views show."""
 
     def frames(indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         for index in indices:

@@ -18,11 +18,12 @@ from data.dataset import ClipDataset
 from data.segments import Segment
 from data.video import load_clip, open_frames
 from engine import extract as module
-from engine.extract import Video, extract
+from engine.extract import extract
 from engine.feature_files import read_features
 from engine.feature_writer import ExtractOptions
 from engine.output_folder import OutputFolder
 from engine.processes import Processes
+from engine.video_list import Video
 from engine.video_rows import DenseOptions
 from tsn import TSN
 

@@ -184,6 +184,15 @@ def test_mistakes_get_one_message_and_write_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_actionformer_is_for_whole_videos(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv = data / "csv" / "EPIC_100_validation.csv"
+    segments = ("--annotations", csv, "--data", data / "frames", "--format", "actionformer")
+    assert main(command(data, tmp_path / "out", "rgb", *segments)) == 1
+    assert "for whole videos, got annotated segments" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("options", [[], ["--annotations", "a.csv"], ["a.mp4", "--data", "b"]])
 def test_either_videos_or_annotations_with_data(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]

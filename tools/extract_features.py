@@ -15,12 +15,12 @@ Exit status: 0; 1 after an error, or if videos could not be read, which the next
 """
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,18 +28,14 @@ if not __package__:  # run as a program, when Python looks for modules beside it
     # workers decode on.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from checkpoints.files import atomic_write
 from data.dataset import ClipDataset
-from data.layouts import describe_layouts, find_videos
-from data.segments import Segment
-from data.timestamps import nominal_rate
-from data.video import open_frames
-from engine.extract import Video, extract
-from engine.feature_files import read_metadata
+from engine.actionformer import write_grids
+from engine.extract import extract
 from engine.feature_writer import ExtractOptions
 from engine.output_folder import OutputFolder
 from engine.processes import Processes, join_processes
 from engine.request import describe_run, file_sha256
+from engine.video_list import Video, list_videos, list_videos_of_segments
 from engine.video_rows import DenseOptions
 from epic.annotations import read_annotations
 from epic.classes import DATASETS
@@ -172,9 +168,13 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     wanted.check(model, densely=not options.annotations)
     if options.fps is not None and not options.fps > 0:
         raise ValueError(f"--fps must be positive, got {options.fps}")
-    dataset: ClipDataset | None = None
-    if options.annotations:
-        dataset = _open_dataset(model, options)
+    dataset = _open_dataset(model, options) if options.annotations else None
+    about: dict[str, Any] = {}
+    if dataset is None:
+        videos = list_videos(options.videos, model.modality, options.fps, options.flow_stride)
+        sources = sorted({video.path.absolute().parent for video in videos})
+    else:
+        # The first process looks at all videos, and the others hear of it.
         problems = processes.gather(dataset.problems() if first else [])
         if first and problems:
             _print_list("frames are missing:", list(map(str, problems)))
@@ -184,13 +184,13 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
             return 1
         skipped_ids = {name for problem in problems for name in problem.ids}
         segments = [each for each in dataset.segments if each.id not in skipped_ids]
-        videos = _videos_of_segments(dataset, segments, model, options)
-        about = {"annotations_sha256": file_sha256(options.annotations), "segments": len(segments),
-                 "include_stop": dataset.include_stop}  # fmt: skip
+        videos = list_videos_of_segments(dataset, segments, options.fps, options.flow_stride)
         sources = [options.data]
-    else:
-        videos = _find_videos(model, options)
-        about, sources = {}, sorted({video.path.absolute().parent for video in videos})
+        about = {
+            "annotations_sha256": file_sha256(options.annotations),
+            "segments": len(segments),
+            "include_stop": dataset.include_stop,
+        }
     about = {**describe_run(model, checkpoint, processes), "crops": options.crops, **about}
     request = {
         **about,
@@ -205,17 +205,28 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
         model.to(processes.device), videos, folder, processes, wanted,
         dataset=dataset, workers=choose_workers(options.workers, processes), about=about,
     )  # fmt: skip
-    if not first:
-        return 1 if failures else 0
-    if options.format == "actionformer":
-        _write_grids(folder, [video for video in videos if video.id not in failures], wanted)
-    print(f"features of {len(videos) - len(failures)} videos are in {options.out}")
+    if first:
+        _report(videos, failures, skipped, folder, wanted)
+    return 1 if failures else 0
+
+
+def _report(
+    videos: Sequence[Video],
+    failures: Mapping[str, str],
+    skipped: Mapping[str, Sequence[str]],
+    folder: OutputFolder,
+    wanted: ExtractOptions,
+) -> None:
+    """Print what there is and what is not; for ActionFormer, write the grids of the videos."""
+    written = [video for video in videos if video.id not in failures]
+    if wanted.file_format == "actionformer":
+        write_grids(folder, [video.id for video in written], wanted)
+    print(f"features of {len(written)} videos are in {folder.path}")
     if skipped:
         _print_list("left out:", [reason for reasons in skipped.values() for reason in reasons])
     if failures:
         lines = [f"{video}: {reason}" for video, reason in sorted(failures.items())]
         _print_list(f"{len(failures)} videos could not be read:", lines)
-    return 1 if failures else 0
 
 
 def _open_dataset(model: TSN, options: argparse.Namespace) -> ClipDataset:
@@ -232,82 +243,6 @@ def _open_dataset(model: TSN, options: argparse.Namespace) -> ClipDataset:
         flow_stride=options.flow_stride,
         rate=options.fps,
     )
-
-
-def _videos_of_segments(
-    dataset: ClipDataset, segments: Sequence[Segment], model: TSN, options: argparse.Namespace
-) -> list[Video]:
-    """Return the videos that have these segments; folders of one segment alone count as videos."""
-    of_paths: dict[Path, list[Segment]] = {}
-    for segment in segments:
-        of_paths.setdefault(dataset._videos.find(segment)[0], []).append(segment)
-    videos = []
-    for path, inside in of_paths.items():
-        _, alone = dataset._videos.find(inside[0])
-        video = path.name if alone else str(Path(inside[0].video).with_suffix("")).lstrip("/")
-        fps = _get_frame_rate(inside[0].video, model, options)
-        videos.append(Video(video, path, tuple(inside), fps))
-    return _check_ids(videos)
-
-
-def _find_videos(model: TSN, options: argparse.Namespace) -> list[Video]:
-    """Return the videos that the arguments stand for."""
-    paths: list[tuple[str, Path]] = []
-    for path in options.videos:
-        inside = find_videos(path, model.modality) if path.is_dir() else {}
-        if not inside:
-            try:
-                open_frames(path, model.modality)
-            except ValueError as error:
-                if not path.is_dir():
-                    raise
-                raise ValueError(
-                    f"{path}: holds no videos for a model of modality {model.modality}; looked for "
-                    f"are {describe_layouts(model.modality)}"
-                ) from error
-        paths += list(inside.items()) or [(path.resolve().stem, path)]
-    return _check_ids(
-        [Video(name, path, fps=_get_frame_rate(name, model, options)) for name, path in paths]
-    )
-
-
-def _check_ids(videos: list[Video]) -> list[Video]:
-    """Return the videos; raise ValueError unless their names can name their files."""
-    paths: dict[str, Path] = {}
-    for video in videos:
-        if ".." in Path(video.id).parts:
-            raise ValueError(f"videos must lie under --data, got {video.id}")
-        if video.id in paths:
-            raise ValueError(
-                f"videos must have names that differ, got {paths[video.id]} and {video.path}"
-            )
-        paths[video.id] = video.path
-    return videos
-
-
-def _get_frame_rate(video: str, model: TSN, options: argparse.Namespace) -> float | None:
-    """Return the images per second of a video, None if they are not known."""
-    published = nominal_rate(video)
-    rate: float | None = options.fps or published
-    if rate is None or model.modality != "Flow":
-        return rate
-    stride = options.flow_stride or {60: 2, 50: 1}.get(published or 0)
-    return rate / stride if stride else None
-
-
-def _write_grids(folder: OutputFolder, videos: Sequence[Video], options: ExtractOptions) -> None:
-    """Write what ActionFormer wants to know: row i stands for (i * stride + window / 2) / fps."""
-    grids = {}
-    for video in videos:
-        about = read_metadata(folder.path / options.file_name(video.id))
-        fps = options.dense.rate or about["fps"]
-        grids[video.id] = {
-            "fps": fps,
-            "feat_stride": round(fps / about["rate"]),
-            "num_frames": about["window"] + (about["snippet_length"] - 1) * fps / about["fps"],
-        }
-    with atomic_write(folder.path / "actionformer.json") as file:
-        file.write(json.dumps(grids, indent=2).encode())
 
 
 def _print_list(heading: str, lines: Sequence[str]) -> None:
