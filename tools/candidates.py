@@ -78,7 +78,7 @@ def open_candidate(
         mode="twice" if options.twice_sample else "test",
         include_stop=include_stop and model.modality != "Flow",
         flow_stride=options.flow_stride,
-        rate=options.rate,
+        rate=options.fps,
         short_side=model.preprocessing.scale_size,
     )
     request = {

@@ -39,9 +39,10 @@ _DEAD_WORKER = (
 
 
 def add_segments_option(parser: Options) -> None:
-    """Add `--num-segments T`."""
+    """Add `--num-segments T`, or `--segments T`."""
     parser.add_argument(
         "--num-segments",
+        "--segments",
         metavar="T",
         type=int,
         help="segments of a clip: for a file that does not record them, or to build a TSN or TSM "
@@ -74,7 +75,7 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         "RGB weights of EPIC-KITCHENS-100, which were trained so)",
     )  # fmt: skip
     clips.add_argument(
-        "--rate", metavar="FPS", type=float,
+        "--fps", type=float,
         help="frames per second that the annotations count (default: 60; 50 for videos PXX_1YY)",
     )  # fmt: skip
     clips.add_argument(
