@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from data.archives import is_tar
 from data.frame_numbers import ExactNumbers, frame_numbers
 from data.frame_times import ResampledFrames, frames_between
 from data.frames import FrameSource
@@ -41,10 +42,12 @@ class Problem:
     Attributes:
         message: what is wrong, beginning with the video or its path.
         ids: the segments that it concerns.
+        damaged: whether it is a video file that cannot be decoded, so that nothing is missing.
     """
 
     message: str
     ids: tuple[str, ...]
+    damaged: bool = False
 
     def __str__(self) -> str:
         count = len(self.ids)
@@ -165,10 +168,18 @@ class ClipDataset(Dataset[dict[str, Any]]):
             message = f"{self.root}: none of the videos is there, such as {next(iter(reasons))}"
             message += f"; places looked in: {describe_layouts(self.modality)}"
             return [Problem(message, tuple(segment.id for segment in self.segments))]
+        unopened = []
         for (path, alone), segments in found.items():
-            for message, ids in self._problems_in(path, alone, segments).items():
-                reasons.setdefault(message, []).extend(ids)
-        return [Problem(message, tuple(ids)) for message, ids in reasons.items()]
+            try:
+                source = open_frames(path, self.modality)
+            except (OSError, ValueError) as error:
+                is_video = self.modality != "Flow" and path.is_file() and not is_tar(str(path))
+                ids = tuple(segment.id for segment in segments)
+                unopened.append(Problem(str(error), ids, damaged=is_video))
+                continue
+            for message, names in self._problems_in(source, alone, segments).items():
+                reasons.setdefault(message, []).extend(names)
+        return [Problem(message, tuple(ids)) for message, ids in reasons.items()] + unopened
 
     def without(self, problems: Iterable[Problem]) -> "ClipDataset":
         """Return a dataset of the other segments; those left out are logged as a warning.
@@ -216,13 +227,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return source
 
     def _problems_in(
-        self, path: Path, alone: bool, segments: list[Segment]
+        self, source: FrameSource, alone: bool, segments: list[Segment]
     ) -> dict[str, list[str]]:
         """Return why segments of one video cannot be read, and their ids."""
-        try:
-            source = open_frames(path, self.modality)
-        except (OSError, ValueError) as error:
-            return {str(error): [segment.id for segment in segments]}
         reasons: dict[str, list[str]] = {}
         missing: dict[str, list[int]] = {}
         for segment in segments:

@@ -14,19 +14,38 @@ from data.frames import FrameSource
 from data.video_file import VideoFile
 from data.views import FrameRange, View
 
-__all__ = ["ResampledFrames", "frames_between"]
+__all__ = ["ResampledFrames", "frames_between", "resample"]
 
 _END_TOLERANCE = 1.0
 """Seconds that a segment may end behind the last picture: sound often lasts longer."""
 
 
+def resample(times: NDArray[np.float64], fps: float, rate: float) -> NDArray[np.int64]:
+    """Return the index of the frame that is shown at each step of a constant rate.
+
+    Step k stands for k / rate seconds, and shows the last frame that begins before half a step
+    later, as FFmpeg's filter fps rounds: frames are repeated or left out. There are as many steps
+    as it extracts images. `ffmpeg -r` differs from the filter by one frame at times, and by up to
+    four where it has to leave frames out.
+
+    Args:
+        times: when frames begin, in seconds, ascending from 0, float64 (frames,).
+        fps: frames per second, for how long the last one lasts.
+        rate: steps per second.
+
+    Returns:
+        int64 (steps,), ascending.
+    """
+    count = max(int((times[-1] + 1 / fps) * rate + 0.5 + 1e-6), 1)
+    # A frame that begins exactly between two steps belongs to the later one.
+    ends = (np.arange(count) + 0.5) / rate - 1e-9
+    return np.maximum(np.searchsorted(times, ends) - 1, 0)
+
+
 class ResampledFrames(View):
     """A video file at a constant rate, its frames numbered from 1.
 
-    Number f stands for (f - 1) / rate seconds, and shows the last frame that begins before half a
-    period later, as FFmpeg's filter fps rounds: frames are repeated or left out. There are as many
-    numbers as it extracts images. `ffmpeg -r` differs from the filter by one frame at times, and by
-    up to four where it has to leave frames out.
+    Number f is step f - 1 of `resample`: it stands for (f - 1) / rate seconds.
 
     Args:
         video: the video file.
@@ -42,12 +61,7 @@ class ResampledFrames(View):
             self._shown = np.arange(len(video))
             return
         self.fps = rate
-        times = video.times
-        end = times[-1] + 1 / (video.fps or rate)
-        count = max(int(end * rate + 0.5 + 1e-6), 1)
-        # A frame that begins exactly between two numbers belongs to the later one.
-        ends = (np.arange(count) + 0.5) / rate - 1e-9
-        self._shown = np.maximum(np.searchsorted(times, ends) - 1, 0)
+        self._shown = resample(video.times, video.fps or rate, rate)
 
     def __len__(self) -> int:
         return len(self._shown)

@@ -1,4 +1,4 @@
-"""Views of a source of frames: a part of it, by index or by file number, or all of it resized.
+"""Views of a source of frames: some of it, by index or by file number, or all of it resized.
 
 A view is a source itself, and reads only the frames that are asked of it.
 """
@@ -14,7 +14,7 @@ from data.frames import FrameSource, is_integer
 from data.functional import resize
 from data.options import positive_integer
 
-__all__ = ["FrameRange", "NumberRange", "ResizedFrames", "View", "select"]
+__all__ = ["FrameRange", "FrameSelection", "NumberRange", "ResizedFrames", "View", "select"]
 
 
 class View(FrameSource):
@@ -70,6 +70,35 @@ class FrameRange(View):
         start = self._range.start
         for index, frame in self._source._frames([start + index for index in indices]):
             yield index - start, frame
+
+
+class FrameSelection(View):
+    """Some frames of another source, such as every fourth one.
+
+    Args:
+        source: where the frames come from.
+        indices: of these frames in the source, ascending, each once, at least one.
+
+    Raises:
+        ValueError: if they are anything else.
+    """
+
+    def __init__(self, source: FrameSource, indices: NDArray[np.int64]) -> None:
+        super().__init__(source)
+        if not indices.size or (np.diff(indices) < 1).any():
+            raise ValueError("indices must be ascending, each once, and at least one")
+        if indices[0] < 0 or indices[-1] >= len(source):
+            raise ValueError(
+                f"{self.name}: indices must be in 0 ... {len(source) - 1}, got {indices[0]} ... "
+                f"{indices[-1]}"
+            )
+        self._indices = indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
+        yield from self._show(indices, self._indices[indices])
 
 
 class NumberRange(View):

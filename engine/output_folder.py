@@ -5,16 +5,19 @@ changed. Killed at any moment and started again, it computes only what is missin
 says what the files belong to; another request is refused.
 """
 
+import glob
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from torch import Tensor
 
 from checkpoints.files import atomic_write
+from engine.feature_files import RowFile, read_metadata, write_arrays
 
 __all__ = ["OutputFolder"]
 
@@ -55,14 +58,10 @@ class OutputFolder:
 
     def has(self, name: str) -> bool:
         """Return whether a file is there, opens, and belongs to this request."""
-        from safetensors import SafetensorError, safe_open
-
         try:
-            with safe_open(self.path / name, "pt") as file:
-                metadata = file.metadata() or {}
-        except (FileNotFoundError, SafetensorError):
+            return read_metadata(self.path / name).get("request") == self._digest
+        except (FileNotFoundError, ValueError):
             return False
-        return metadata.get("request") == self._digest
 
     def write(self, name: str, arrays: Mapping[str, Tensor], **metadata: Any) -> None:
         """Write a file of arrays, whole or not at all.
@@ -74,12 +73,32 @@ class OutputFolder:
         """
         from safetensors.torch import save
 
+        metadata["request"] = self._digest
+        data = save(dict(arrays), {key: json.dumps(value) for key, value in metadata.items()})
+        with self._replace(name) as file:
+            file.write(data)
+
+    def write_rows(self, name: str, arrays: Mapping[str, RowFile], **metadata: Any) -> None:
+        """Write a file of arrays that may be larger than memory, whole or not at all.
+
+        Args:
+            name: path in the folder, which ends in `.safetensors` or `.npz`.
+            arrays: by name.
+            metadata: what is to be said about them, as JSON has it.
+        """
+        metadata["request"] = self._digest
+        with self._replace(name) as file:
+            write_arrays(file, arrays, metadata, npz=name.endswith(".npz"))
+
+    @contextmanager
+    def _replace(self, name: str) -> Iterator[BinaryIO]:
         path = self.path / name
         path.parent.mkdir(exist_ok=True, parents=True)
-        texts = {key: json.dumps(value) for key, value in metadata.items()}
-        data = save(dict(arrays), {**texts, "request": self._digest})
+        # What a killed run was writing; nobody else writes this file.
+        for partial in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):
+            partial.unlink(missing_ok=True)
         with atomic_write(path) as file:
-            file.write(data)
+            yield file
 
     def read(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the arrays of a file, and what is said about them."""
@@ -87,9 +106,9 @@ class OutputFolder:
 
         with safe_open(self.path / name, "pt") as file:
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-            metadata = dict(file.metadata())
+        metadata = read_metadata(self.path / name)
         del metadata["request"]
-        return arrays, {key: json.loads(text) for key, text in metadata.items()}
+        return arrays, metadata
 
 
 def _read_request(record: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 __all__ = ["show_progress"]
@@ -13,7 +13,13 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 def show_progress(
-    items: Iterable[Item], total: int, *, unit: str, done: int = 0, hidden: bool = False
+    items: Iterable[Item],
+    total: int,
+    *,
+    unit: str,
+    done: int = 0,
+    amount: Callable[[Item], float] = lambda _: 1,
+    hidden: bool = False,
 ) -> Iterator[Item]:
     """Yield items, and show on stderr how many are done, their rate and the remaining time.
 
@@ -22,6 +28,7 @@ def show_progress(
         total: number of items, those that were done before among them.
         unit: what an item is, in the plural.
         done: number of items that were done before.
+        amount: how many units an item is, where it is not one.
         hidden: whether to show nothing, as all processes but one do.
 
     Raises:
@@ -30,32 +37,43 @@ def show_progress(
     if hidden:
         yield from items
     elif sys.stderr.isatty():
-        yield from _bar(items, total, unit, done)
+        yield from _bar(items, total, unit, done, amount)
     else:
-        yield from _lines(items, total, unit, done)
+        yield from _lines(items, total, unit, done, amount)
 
 
-def _bar(items: Iterable[Item], total: int, unit: str, done: int) -> Iterator[Item]:
+def _bar(
+    items: Iterable[Item], total: int, unit: str, done: float, amount: Callable[[Item], float]
+) -> Iterator[Item]:
     try:
         from tqdm import tqdm
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "the progress bar needs the package tqdm: pip install tqdm"
         ) from error
-    yield from tqdm(items, total=total, initial=done, unit=f" {unit}", dynamic_ncols=True)
+    with tqdm(total=total, initial=done, unit=f" {unit}", dynamic_ncols=True) as bar:
+        for item in items:
+            yield item  # comes back when the item is done
+            done += amount(item)
+            bar.update(round(done, 2) - bar.n)
 
 
-def _lines(items: Iterable[Item], total: int, unit: str, done: int) -> Iterator[Item]:
+def _lines(
+    items: Iterable[Item], total: int, unit: str, done: float, amount: Callable[[Item], float]
+) -> Iterator[Item]:
     began = printed = time.monotonic()
-    for count, item in enumerate(items, 1):
-        yield item  # comes back when the item is done
+    before = done
+    for item in items:
+        yield item
+        done += amount(item)
         now = time.monotonic()
-        if now - printed >= _SECONDS_BETWEEN_LINES or done + count == total:
+        finished = done > total - 1e-6 and amount(item) > 0
+        if now - printed >= _SECONDS_BETWEEN_LINES or finished:
             printed = now
-            rate = count / max(now - began, 1e-9)
-            left = (total - done - count) / rate
+            rate = max(done - before, 1e-9) / max(now - began, 1e-9)
+            left = (total - done) / rate
             print(
-                f"{done + count} of {total} {unit}, {rate:.3g} a second, {left:.0f} s left",
+                f"{round(done, 2)} of {total} {unit}, {rate:.3g} a second, {left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )

@@ -1,18 +1,48 @@
-"""What several programs share: command-line options, and how a checkpoint was serialised."""
+"""What several programs share: command-line options, checkpoints by name, errors in one line."""
 
 import argparse
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
+
+import torch
 
 from checkpoints.safetensors_file import is_safetensors
+from engine.processes import Processes
+from weights.download import fetch
+from weights.published import PUBLISHED
 
-__all__ = ["add_segments_option", "add_trust_option", "find_format"]
+__all__ = [
+    "PRECISIONS",
+    "add_clip_options",
+    "add_run_options",
+    "add_segments_option",
+    "add_trust_option",
+    "choose_workers",
+    "find_checkpoint",
+    "find_format",
+    "run_program",
+]
+
+Options: TypeAlias = argparse.ArgumentParser | argparse._ArgumentGroup
+
+PRECISIONS = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16
+}  # fmt: skip
+_MAX_WORKERS = 8
+_DEAD_WORKER = (
+    "error: a worker process ended before its time, mostly because memory ran out; the same "
+    "command goes on where this one stopped, best with fewer --workers"
+)
 
 
-def add_segments_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--num-segments T`."""
+def add_segments_option(parser: Options) -> None:
+    """Add `--num-segments T`, or `--segments T`."""
     parser.add_argument(
         "--num-segments",
+        "--segments",
         metavar="T",
         type=int,
         help="segments of a clip: for a file that does not record them, or to build a TSN or TSM "
@@ -20,12 +50,92 @@ def add_segments_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_trust_option(parser: argparse.ArgumentParser) -> None:
+def add_trust_option(parser: Options) -> None:
     """Add `--trust`."""
     parser.add_argument(
         "--trust",
         action="store_true",
         help="let the file run code while it is read: only for files whose writer you trust",
+    )
+
+
+def add_clip_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says where the frames of annotated segments are."""
+    clips = parser.add_argument_group("clips")
+    clips.add_argument(
+        "--data", metavar="ROOT", type=Path, required=True,
+        help="folder of the dataset: frames, tars of frames, or videos",
+    )  # fmt: skip
+    clips.add_argument(
+        "--flow-data", metavar="ROOT", type=Path, help="folder of the flow, if it is another"
+    )
+    clips.add_argument(
+        "--include-stop", action=argparse.BooleanOptionalAction, default=None,
+        help="whether the stop frame of an annotation belongs to its segment (default: only for "
+        "RGB weights of EPIC-KITCHENS-100, which were trained so)",
+    )  # fmt: skip
+    clips.add_argument(
+        "--fps", type=float,
+        help="frames per second that the annotations count (default: 60; 50 for videos PXX_1YY)",
+    )  # fmt: skip
+    clips.add_argument(
+        "--flow-stride", metavar="N", type=int,
+        help="RGB frames from one flow image to the next (default: 2; 1 for videos PXX_1YY)",
+    )  # fmt: skip
+    clips.add_argument(
+        "--skip-missing", action="store_true",
+        help="leave out segments without frames, which are listed, instead of refusing to start",
+    )  # fmt: skip
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how a run over many clips computes."""
+    run = parser.add_argument_group("run")
+    run.add_argument("--device", help="such as cpu or cuda (default: a GPU if there is one)")
+    run.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of the network (default: %(default)s)",
+    )
+    run.add_argument(
+        "--threads", metavar="N", type=int,
+        help="threads of each process, of which results on the CPU depend in their last digits "
+        "(default: its share of the cores)",
+    )  # fmt: skip
+    run.add_argument(
+        "--workers", metavar="N", type=int,
+        help="processes that read clips, for each process that computes (default: its share of the "
+        "cores, at most 8)",
+    )  # fmt: skip
+
+
+def choose_workers(workers: int | None, processes: Processes) -> int:
+    """Return the number of processes that read clips: `--workers`, or a share of the cores."""
+    if workers is None:
+        local_count = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return min(_MAX_WORKERS, max((os.cpu_count() or 1) // local_count, 1))
+    if workers < 0:
+        raise ValueError(f"--workers must be at least 0, got {workers}")
+    return workers
+
+
+def find_checkpoint(name: str | os.PathLike[str]) -> Path:
+    """Return the path of a checkpoint: a file, or published weights by the name of theirs.
+
+    Raises:
+        FileNotFoundError: if it is neither.
+        weights.download.DownloadError: if the published weights cannot be fetched.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    for entry in PUBLISHED:
+        if entry.file_name == str(name):
+            return fetch(entry.url, sha256_prefix=entry.sha256_prefix)
+    raise FileNotFoundError(
+        f"{name}: there is no such file, and no published weights of this name. They are: "
+        f"{', '.join(entry.file_name for entry in PUBLISHED)}"
     )
 
 
@@ -35,3 +145,29 @@ def find_format(path: str | os.PathLike[str]) -> str:
         if file.read(4) == b"PK\x03\x04":
             return "zip"
     return "safetensors" if is_safetensors(Path(path)) else "legacy"
+
+
+def run_program(name: str, run: Callable[[], int]) -> int:
+    """Return the exit status of a resumable run, and print what stops it in one message.
+
+    Of the processes that torchrun started, the first one speaks for all; a file that another cannot
+    read or write may lie on its machine alone.
+    """
+    rank = int(os.environ.get("RANK", 0))
+    speaks = rank == 0
+    try:
+        return run()
+    except KeyboardInterrupt:
+        status, message = 130, "interrupted; the same command goes on where this one stopped"
+    except (ValueError, ImportError) as error:
+        status, message = 1, f"error: {error}"
+    except OSError as error:
+        status, message, speaks = 1, f"error: {error}", True
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        status, message, speaks = 1, _DEAD_WORKER, True
+    if speaks:
+        where = f" (process {rank})" if rank else ""
+        print(f"{name}{where}: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,57 @@
+"""Items of a dataset, read ahead by worker processes."""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+__all__ = ["load_items"]
+
+Item = TypeVar("Item")
+
+
+def load_items(
+    dataset: Dataset[Item], indices: Sequence[int] | None, *, workers: int, pin_memory: bool = False
+) -> Iterator[Item]:
+    """Yield items of a map-style dataset in a given order, or of an iterable one in its own.
+
+    Args:
+        dataset: what to read; open files belong into its `__getitem__`, not its constructor.
+        indices: which items, in which order; None for an iterable dataset, which one worker reads.
+        workers: processes that read ahead, two items each; 0: items are read when they are needed.
+        pin_memory: whether tensors come in page-locked memory, which a GPU copies from by itself.
+
+    Raises:
+        RuntimeError: if a worker ends before its time, such as for want of memory; also from
+            whatever runs between two items.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=indices,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        collate_fn=_unchanged,  # the default would turn tuples into lists
+        worker_init_fn=_ignore_interrupts,
+        # Workers run on one thread, and so nothing that does not survive a fork. One takes
+        # milliseconds, where a fresh interpreter takes seconds to import torch.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+    )
+    try:
+        yield from loader
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        if not workers:
+            raise
+        # It ended while it was handing over a tensor, which PyTorch does not see.
+        raise RuntimeError("DataLoader worker exited unexpectedly") from error
+
+
+def _unchanged(item: Item) -> Item:
+    return item
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

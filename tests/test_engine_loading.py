@@ -1,0 +1,62 @@
+"""Items of a dataset, read ahead by worker processes."""
+
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from engine import loading
+from engine.loading import load_items
+
+
+class Facts(Dataset[tuple[int, int, int, bool]]):
+    """What a worker is like: its process, its threads, whether Ctrl-C reaches it."""
+
+    def __getitem__(self, index: int) -> tuple[int, int, int, bool]:
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        return index, os.getpid(), torch.get_num_threads(), ignored
+
+
+class Deadly(Dataset[int]):
+    """An item ends the worker, as the system does when memory runs out."""
+
+    def __getitem__(self, index: int) -> int:
+        if index == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return index
+
+
+def test_items_come_in_order_from_workers_of_one_thread() -> None:
+    items = list(load_items(Facts(), [4, 2, 9, 7], workers=2))
+    assert [item[0] for item in items] == [4, 2, 9, 7]
+    assert len({item[1] for item in items} - {os.getpid()}) == 2
+    assert {item[2:] for item in items} == {(1, True)}
+
+
+def test_without_workers_items_are_read_here() -> None:
+    (item,) = load_items(Facts(), [5], workers=0)
+    assert item[:2] == (5, os.getpid())
+
+
+def test_a_worker_that_dies_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        list(load_items(Deadly(), range(6), workers=1))
+
+
+@pytest.mark.parametrize("broken", [ConnectionResetError, EOFError, FileNotFoundError])
+def test_a_worker_that_dies_while_it_hands_over_a_tensor_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, broken: type[Exception]
+) -> None:
+    def load(*arguments: Any, **options: Any) -> Iterator[int]:
+        yield 0
+        raise broken
+
+    monkeypatch.setattr(loading, "DataLoader", load)
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        list(load_items(Facts(), [0, 1], workers=1))
+    with pytest.raises(broken):
+        list(load_items(Facts(), [0, 1], workers=0))

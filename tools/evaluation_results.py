@@ -1,0 +1,206 @@
+"""What an evaluation makes of its scores: files, metrics, pictures."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from checkpoints.files import atomic_write
+from data.segments import Segment
+from engine.evaluate import class_counts_by_task
+from engine.measure import find_dataset, is_labelled, measure, official_lists, select_scores
+from engine.report import Evaluation, format_json, format_report
+from epic.annotations import read_annotations
+from epic.classes import DATASETS, read_class_names
+from epic.common_test_set import label_common_segments
+from epic.official_files import find_official_file
+from epic.scores import Scores, fuse_scores, write_scores
+from evaluation_pictures import draw_class_accuracies, draw_confusions
+from weights.download import DownloadError
+from weights.published import PUBLISHED
+from weights.published import Scores as PublishedScores
+
+__all__ = ["Outcome", "Split", "read_splits", "write_results"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Segments whose metrics are reported together.
+
+    Attributes:
+        title: what they are.
+        segments: the segments.
+        published: the test set whose published accuracies compare, as `PublishedWeights.scores`
+            names it.
+        note: what a reader must know about them.
+    """
+
+    title: str
+    segments: list[Segment]
+    published: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The scores of one model, or of several fused.
+
+    Attributes:
+        name: the model's.
+        checkpoint: the file that it was loaded from; None of a fusion.
+        num_class: its numbers of classes.
+        scores: of the segments that could be read.
+        failures: id of each other segment -> why it could not be read.
+    """
+
+    name: str
+    checkpoint: Path | None
+    num_class: int | tuple[int, int]
+    scores: Scores
+    failures: Mapping[str, str]
+
+
+def read_splits(options: argparse.Namespace) -> list[Split]:
+    """Read the segments that the command line asks for."""
+    segments = read_annotations(options.annotations)
+    if not options.epic_55_segments:
+        published = "validation" if options.annotations.stem == "EPIC_100_validation" else ""
+        return [Split(options.annotations.name, segments[: options.limit], published)]
+    splits = []
+    for path in options.epic_55_segments:
+        common = label_common_segments(
+            read_annotations(path), segments, *_class_files("epic-kitchens-55", options)
+        )
+        note = (
+            f"An estimate: {len(common.segments):,} of {common.num_test:,} segments, with the "
+            f"labels of {common.num_common:,} that EPIC-KITCHENS-100 has too."
+        )
+        published = "unseen" if "_s2_" in path.name.lower() else "seen"
+        splits.append(Split(path.name, common.segments[: options.limit], published, note))
+    return splits
+
+
+def write_results(
+    options: argparse.Namespace,
+    splits: Sequence[Split],
+    outcomes: Sequence[Outcome],
+    skipped: set[str],
+) -> str:
+    """Write scores and, where there are labels, metrics and pictures; return the report."""
+    outcomes = [*outcomes, *_fuse(outcomes, options.weights)]
+    for outcome in outcomes:
+        (options.out / outcome.name).mkdir(exist_ok=True)
+        write_scores(options.out / outcome.name / "scores.pt", outcome.scores)
+    segments = [segment for split in splits for segment in split.segments]
+    if not is_labelled(segments, outcomes[0].scores):
+        return f"Scores without metrics, since no segment is labelled: {options.out}/*/scores.pt"
+    training = read_annotations(options.training) if options.training else []
+    num_class = outcomes[0].num_class
+    lists, missing = official_lists(find_dataset(num_class), training, _folders(options))
+    notes = [f"Some figures need files beside the annotations: {', '.join(missing)}."] * any(
+        missing
+    )
+    evaluations = []
+    for split in splits:
+        ids = {segment.id for segment in split.segments}
+        for outcome in outcomes:
+            scores = select_scores(outcome.scores, ids)
+            if not scores["ids"]:
+                continue
+            evaluations.append(
+                Evaluation(
+                    name=outcome.name,
+                    dataset=split.title,
+                    metrics=measure(scores, split.segments, num_class, lists),
+                    num_segments=len(scores["ids"]),
+                    num_skipped=len(ids & skipped),
+                    num_failed=len(ids & outcome.failures.keys()),
+                    published=_published_scores(outcome, split),
+                    note=" ".join(filter(None, [split.note, *notes])),
+                )
+            )
+    report = format_report(evaluations)
+    for name, text in (("report.txt", report), ("metrics.json", format_json(evaluations))):
+        with atomic_write(options.out / name) as file:
+            file.write(text.encode())
+    names = _class_names(num_class, options)
+    for outcome in outcomes:
+        _draw(outcome, segments, training, names, options.out / outcome.name)
+    return report
+
+
+def _fuse(outcomes: Sequence[Outcome], weights: Sequence[float] | None) -> list[Outcome]:
+    """Return the mean of several models' logits, of the segments that all of them have."""
+    common = set.intersection(*(set(outcome.scores["ids"]) for outcome in outcomes))
+    if len(outcomes) == 1 or not common:
+        return []
+    fused = fuse_scores([select_scores(outcome.scores, common) for outcome in outcomes], weights)
+    failures = {name: why for outcome in outcomes for name, why in outcome.failures.items()}
+    return [Outcome("fusion", None, outcomes[0].num_class, fused, failures)]
+
+
+def _published_scores(outcome: Outcome, split: Split) -> PublishedScores | None:
+    for entry in PUBLISHED:
+        if outcome.checkpoint and entry.file_name == outcome.checkpoint.name:
+            return entry.scores.get(split.published)
+    return None
+
+
+def _folders(options: argparse.Namespace) -> list[Path]:
+    """Return where official files are looked for."""
+    return [path.parent for path in (options.annotations, *(options.epic_55_segments or []))]
+
+
+def _class_files(dataset: str, options: argparse.Namespace) -> tuple[Path, Path]:
+    """Return the files with the names of verbs and nouns."""
+    urls = DATASETS[dataset].verb_url, DATASETS[dataset].noun_url
+    verbs, nouns = (
+        given or find_official_file(url, _folders(options))
+        for given, url in zip((options.verb_classes, options.noun_classes), urls, strict=True)
+    )
+    return verbs, nouns
+
+
+def _class_names(
+    num_class: int | tuple[int, int], options: argparse.Namespace
+) -> dict[str, Sequence[str]]:
+    """Return the names of each task's classes; numbers where no names are known."""
+    if dataset := find_dataset(num_class):
+        try:
+            names = read_class_names(*_class_files(dataset, options))
+            return {"verb": names.verbs, "noun": names.nouns}
+        except DownloadError:
+            pass
+    return {
+        task: [f"{task} {index}" for index in range(count)]
+        for task, count in class_counts_by_task(num_class).items()
+    }
+
+
+def _draw(
+    outcome: Outcome,
+    segments: Sequence[Segment],
+    training: Sequence[Segment],
+    names: Mapping[str, Sequence[str]],
+    folder: Path,
+) -> None:
+    """Draw confusions and accuracies of the classes."""
+    by_id = {segment.id: segment for segment in segments}
+    for task in names:
+        field, title = f"{task}_class", f"{outcome.name}, {task}s"
+        labels = np.array([getattr(by_id[name], field) for name in outcome.scores["ids"]])
+        predictions = outcome.scores[task].argmax(1)
+        draw_confusions(
+            labels, predictions, names[task], folder / f"confusion_{task}.png", title=title
+        )
+        counts = [getattr(segment, field) for segment in training]
+        draw_class_accuracies(
+            labels,
+            predictions,
+            names[task],
+            folder / f"accuracy_{task}.png",
+            title=title,
+            training_counts=np.bincount(counts, minlength=len(names[task])) if counts else None,
+        )
