@@ -13,13 +13,13 @@ Item = TypeVar("Item")
 
 
 def load_items(
-    dataset: Dataset[Item], indices: Sequence[int], *, workers: int, pin_memory: bool = False
+    dataset: Dataset[Item], indices: Sequence[int] | None, *, workers: int, pin_memory: bool = False
 ) -> Iterator[Item]:
-    """Yield items of a map-style dataset in a given order.
+    """Yield items of a map-style dataset in a given order, or of an iterable one in its own.
 
     Args:
         dataset: what to read; open files belong into its `__getitem__`, not its constructor.
-        indices: which items, in which order.
+        indices: which items, in which order; None for an iterable dataset, which one worker reads.
         workers: processes that read ahead, two items each; 0: items are read when they are needed.
         pin_memory: whether tensors come in page-locked memory, which a GPU copies from by itself.
 
@@ -39,7 +39,13 @@ def load_items(
         # milliseconds, where a fresh interpreter takes seconds to import torch.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
-    yield from loader
+    try:
+        yield from loader
+    except (ConnectionError, EOFError, FileNotFoundError) as error:
+        if not workers:
+            raise
+        # It ended while it was handing over a tensor, which PyTorch does not see.
+        raise RuntimeError("DataLoader worker exited unexpectedly") from error
 
 
 def _unchanged(item: Item) -> Item:
