@@ -7,14 +7,14 @@ they make lies in files, and only failures are gathered once all are done.
 """
 
 import os
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import distributed
 
 from data.options import positive_integer
 
@@ -35,12 +35,14 @@ class Processes:
         count: number of processes.
         device: where this process computes.
         threads: threads of this process, for computing on the CPU.
+        store: what processes tell one another, which torchrun keeps; None of a process alone.
     """
 
     rank: int
     count: int
     device: torch.device
     threads: int
+    store: Any = None
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Return the items of this process."""
@@ -50,9 +52,11 @@ class Processes:
         """Return the items of all processes, in their order; wait for the last process."""
         if self.count == 1:
             return list(items)
-        gathered: list[list[Item]] = [[] for _ in range(self.count)]
-        distributed.all_gather_object(gathered, list(items))
-        return [item for part in gathered for item in part]
+        turn = self.store.add(f"turn of {self.rank}", 1)
+        self.store.set(f"{turn} of {self.rank}", pickle.dumps(list(items)))
+        # `get` waits for what is not there yet.
+        parts = [self.store.get(f"{turn} of {rank}") for rank in range(self.count)]
+        return [item for part in parts for item in pickle.loads(part)]
 
 
 @contextmanager
@@ -80,11 +84,13 @@ def join_processes(device: str | None = None, threads: int | None = None) -> Ite
     if count == 1:
         yield Processes(0, 1, chosen, threads)
         return
-    distributed.init_process_group("gloo", timeout=_PATIENCE)
-    try:
-        yield Processes(distributed.get_rank(), count, chosen, threads)
-    finally:
-        distributed.destroy_process_group()
+    from torch.distributed.rendezvous import rendezvous  # not in every build of PyTorch
+
+    # The store alone, without a process group: nothing but a few words is sent, and the threads of
+    # a group may hang when PyTorch 2.6 ends.
+    store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
+    store.set_timeout(_PATIENCE)
+    yield Processes(rank, count, chosen, threads, store)
 
 
 def _choose_device(name: str | None, local_rank: int) -> torch.device:
