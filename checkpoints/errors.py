@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from data.options import first_few
+
 __all__ = ["CheckpointError", "UnknownSegmentsError", "corrupt_file_error", "join_names",
            "key_to_str", "list_names", "show", "type_name"]  # fmt: skip
 
-_MAX_NAMES_SHOWN = 5
+_MAX_NAME_LENGTH = 200
 
 
 class CheckpointError(ValueError):
@@ -78,8 +80,6 @@ def list_names(keys: Iterable[Any]) -> str:
 
 def join_names(names: list[str]) -> str:
     """Return the first few names, and how many more there are."""
-    short = [n if len(n) <= 200 else f"{n[:200]}..." for n in names[:_MAX_NAMES_SHOWN]]
-    # Without what a terminal would obey.
-    listed = ", ".join(n if n.isprintable() else ascii(n)[1:-1] for n in short)
-    more = len(names) - _MAX_NAMES_SHOWN
-    return f"{listed} and {more} more" if more > 0 else listed
+    return first_few(
+        n if len(n) <= _MAX_NAME_LENGTH else f"{n[:_MAX_NAME_LENGTH]}..." for n in names
+    )

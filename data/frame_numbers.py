@@ -11,15 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.frames import FrameSource
-from data.options import MODALITIES, one_of, positive_integer
+from data.options import MODALITIES, first_few, one_of, positive_integer
 from data.segments import Segment
 from data.timestamps import nominal_rate
 from data.views import View
 
 __all__ = ["ExactNumbers", "frame_numbers"]
-
-_MAX_LISTED = 5
-"""How many missing numbers an error lists."""
 
 
 def frame_numbers(
@@ -96,11 +93,9 @@ class ExactNumbers(View):
 
     def describe_missing(self, missing: list[int]) -> str:
         """Return an error's message on numbers that no frame has."""
-        first = ", ".join(map(str, missing[:_MAX_LISTED]))
-        more = f" and {len(missing) - _MAX_LISTED} more" * (len(missing) > _MAX_LISTED)
         return (
-            f"{self.name}: no frame has number {first}{more}; there are {len(self._known)} with "
-            f"numbers from {self._known[0]} to {self._known[-1]}"
+            f"{self.name}: no frame has number {first_few(missing)}; there are {len(self._known)} "
+            f"with numbers from {self._known[0]} to {self._known[-1]}"
         )
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:

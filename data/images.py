@@ -20,12 +20,11 @@ from data.image_names import (
     is_flow_prefix,
     parse_image_name,
 )
+from data.options import first_few
 
 __all__ = ["FlowFolder", "FrameFolder", "get_image_folders"]
 
 _RGB_PREFIXES = ("frame_", "img_")
-_MAX_LISTED = 5
-"""How many numbers or names an error lists."""
 
 _PathOrFile = str | os.PathLike[str] | BinaryIO
 _Store = ImageFolder | ImageTar
@@ -133,7 +132,7 @@ class FlowFolder(_NumberedImages):
                 raise ValueError(
                     f"{self.name}: flow needs u and v of the same numbers, but {u_name}* has "
                     f"{len(u)} images and {v_name}* has {len(v)}; {name}* lacks {len(missing)} "
-                    f"numbers: {_first_few(map(str, sorted(missing)))}"
+                    f"numbers: {first_few(sorted(missing))}"
                 )
         self._set_numbers(u)
         self._files = [(u[number], v[number]) for number in self._numbers.tolist()]
@@ -190,7 +189,7 @@ def _find_uv_folders(store: _Store) -> tuple[str, str] | None:
         return "u", "v"
     if len(clips) > 1:
         raise ValueError(
-            f"{store.name}: u/ and v/ hold the flow of several clips, {_first_few(clips)}: give "
+            f"{store.name}: u/ and v/ hold the flow of several clips, {first_few(clips)}: give "
             f"one of them, such as {store.full_name(clips[0])}"
         )
     return f"u/{clips[0]}", f"v/{clips[0]}"
@@ -217,8 +216,3 @@ def _images_in(store: _Store, folder: str) -> dict[int, str]:
     name = store.full_name(folder)
     groups = group_by_prefix(store.names(folder), name) if store.has(folder) else {}
     return {number: f"{folder}/{file}" for number, file in get_only_group(groups, name).items()}
-
-
-def _first_few(items: Iterable[str]) -> str:
-    items = list(items)
-    return ", ".join(items[:_MAX_LISTED]) + ", ..." * (len(items) > _MAX_LISTED)

@@ -1,10 +1,17 @@
-"""Options that models and clips share, and their checks."""
+"""Options that models and clips share, their checks, and lists in messages."""
 
 from collections.abc import Iterable, Sequence
 from operator import index
 from typing import SupportsIndex, cast
 
-__all__ = ["MODALITIES", "class_counts", "default_length", "one_of", "positive_integer"]
+__all__ = [
+    "MODALITIES",
+    "class_counts",
+    "default_length",
+    "first_few",
+    "one_of",
+    "positive_integer",
+]
 
 MODALITIES = {"RGB": 3, "Flow": 2, "RGBDiff": 3}
 """Modality -> channels of one frame."""
@@ -29,6 +36,17 @@ def class_counts(value: object) -> int | tuple[int, int]:
 def default_length(modality: str) -> int:
     """Return the default frames of a snippet: 1 for "RGB", 5 for other modalities."""
     return 1 if modality == "RGB" else 5
+
+
+def first_few(items: Iterable[object], limit: int = 5, separator: str = ", ") -> str:
+    """Return the first items and how many more there are, for a message: "a, b and 3 more".
+
+    Line breaks in items, and what else a terminal would obey, are escaped.
+    """
+    items = list(items)
+    texts = [t if t.isprintable() else ascii(t)[1:-1] for t in map(str, items[:limit])]
+    more = f"{separator.replace(',', '')}and {len(items) - limit:,} more"
+    return separator.join(texts) + more * (len(items) > limit)
 
 
 def one_of(argument: str, value: object, choices: Iterable[str]) -> str:

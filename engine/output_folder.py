@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from torch import Tensor
 
 from checkpoints.files import atomic_write
+from data.options import first_few
 from engine.feature_files import RowFile, read_metadata, write_arrays
 
 __all__ = ["OutputFolder"]
@@ -50,7 +51,7 @@ class OutputFolder:
         )
         if strangers and not record.exists():  # another process may have begun meanwhile
             raise ValueError(
-                f"{self.path} holds files of something else ({', '.join(strangers[:3])}): give a "
+                f"{self.path} holds files of something else ({first_few(strangers, 3)}): give a "
                 f"new folder"
             )
         with atomic_write(record) as file:

@@ -15,7 +15,7 @@ from torch import Tensor
 from data.dataset import ClipDataset
 from data.frame_times import resample
 from data.frames import FrameSource
-from data.options import positive_integer
+from data.options import first_few, positive_integer
 from data.segments import Segment
 from data.video import load_clip
 from data.video_file import VideoFile
@@ -117,8 +117,7 @@ def dense_rows(
         used = grid[_steps_of(rows, window, len(grid)) & holes]
         frames = np.unique((used[:, None] + np.arange(length)).clip(max=len(places) - 1))
         missing = frames[places[frames] < 0] + first
-        message = f"{source.name}: no frame has number {', '.join(map(str, missing[:5]))}"
-        message += f" and {missing.size - 5} more" * (missing.size > 5)
+        message = f"{source.name}: no frame has number {first_few(missing)}"
         if not options.skip_missing or broken.all():
             raise ValueError(message)
         rows, skipped = rows[~broken], (message,)

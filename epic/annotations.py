@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from data.options import first_few
 from data.segments import Segment
 from data.timestamps import nominal_rate, parse_timestamp, seconds_to_frame
 from epic.tables import Table, parse_table, read_table
@@ -97,11 +98,9 @@ def read_annotations(path: str | os.PathLike[str], *, trust: bool = False) -> li
         except ValueError as error:
             faults.append(f"line {line}: {error}")
     if faults:
-        more = len(faults) - _MAX_FAULTS
-        listed = faults[:_MAX_FAULTS] + ([f"and {more:,} more"] if more > 0 else [])
         raise ValueError(
             f"{path}: {len(faults):,} of {len(table.rows):,} rows are malformed:\n  "
-            + "\n  ".join(listed)
+            + first_few(faults, _MAX_FAULTS, "\n  ")
         )
     if not segments:
         raise ValueError(f"{path} has no rows below the names of its columns")

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch.hub
 
-from data.options import one_of
+from data.options import first_few, one_of
 from data.segments import Segment
 from epic.classes import OF_PUBLISHED_WEIGHTS
 from epic.tables import read_table
@@ -127,17 +127,18 @@ def read_class_list(name: str, path: str | os.PathLike[str]) -> tuple[Any, ...]:
     values = [parse(text) for _, text in texts]
     wrong = [text for text, value in zip(texts, values, strict=True) if value is None]
     if wrong or not values:
-        lines = "; ".join(f"line {line} has {text[:50]!r}" for line, text in wrong[:5])
-        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        lines = first_few(
+            (f"line {line} has {text[:50]!r}" for line, text in wrong), separator="; "
+        )
         raise ValueError(
             f"{name}: {path} must have {example} in each row of {column}, but "
-            f"{lines or 'there are no rows'}{more}"
+            f"{lines or 'there are no rows'}"
         )
     if repeated := [
         text for text, count in Counter(text for _, text in texts).items() if count > 1
     ]:
         raise ValueError(
-            f"{name}: {path} must have {', '.join(repeated[:5])} once only: is it another table?"
+            f"{name}: {path} must have {first_few(repeated)} once only: is it another table?"
         )
     return tuple(values)
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from data.options import first_few
 from data.segments import Segment
 
 __all__ = ["Matrix", "as_matrix", "match_labels", "raise_faults", "row_blocks", "unusable_rows"]
@@ -119,11 +120,7 @@ def match_labels(
 
 def raise_faults(faults: Iterable[tuple[str, Sequence[object]]]) -> None:
     """Raise a ValueError that says what is wrong and with which; nothing where all are empty."""
-    lines = [
-        f"{fault} ({len(what)}): {', '.join(map(str, what[:5]))}{', ...' if len(what) > 5 else ''}"
-        for fault, what in faults
-        if what
-    ]
+    lines = [f"{fault} ({len(what):,}): {first_few(what)}" for fault, what in faults if what]
     if lines:
         raise ValueError("; ".join(lines))
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from checkpoints.errors import CheckpointError, join_names, list_names, type_name
+from checkpoints.errors import CheckpointError, list_names, type_name
 from checkpoints.files import atomic_write, read_file
 from checkpoints.stand_ins import NUMPY_ARRAYS
+from data.options import first_few
 from epic.score_fields import FIELDS, TASKS, Scores, validate_scores
 from epic.score_pickles import read_pickle
 
@@ -172,13 +173,13 @@ def _to_columns(path: Path, rows: list[Any]) -> dict[str, list[Any]]:
         raise ValueError(f"{path}: expected dictionaries, one a segment, got {type_name(first)}")
     keys = [key for key in FIELDS if key in first]
     wrong = [
-        str(i)
+        i
         for i, row in enumerate(rows)
         if not isinstance(row, dict) or [key for key in FIELDS if key in row] != keys
     ]
     if wrong:
         raise ValueError(
             f"{path}: {len(wrong):,} of {len(rows):,} elements of the list are no dictionaries "
-            f"with the keys of the first, {', '.join(keys)}: elements {join_names(wrong)}"
+            f"with the keys of the first, {', '.join(keys)}: elements {first_few(wrong)}"
         )
     return {key: [row[key] for row in rows] for key in keys}

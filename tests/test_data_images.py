@@ -183,7 +183,7 @@ def test_flow_of_linked_clips(tmp_path):
 
 def test_flow_of_several_clips_is_refused(tmp_path):
     flow(tmp_path, *(f"c{number}" for number in range(7)))
-    message = rf"several clips, c0, c1, c2, c3, c4, \.\.\.: give one .* such as {tmp_path}/c0"
+    message = rf"several clips, c0, c1, c2, c3, c4 and 2 more: give one .* such as {tmp_path}/c0"
     with pytest.raises(ValueError, match=message):
         open_frames(tmp_path, "Flow")
     with pytest.raises(FileNotFoundError, match="c7"):

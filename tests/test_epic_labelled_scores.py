@@ -65,7 +65,7 @@ def test_all_faults_are_listed() -> None:
     assert str(error.value).split("; ") == [
         "ids scored more than once (1): b",
         "ids of more than one segment (1): c",
-        "ids scored without a segment (6): x, y, z, u, v, ...",
+        "ids scored without a segment (6): x, y, z, u, v and 1 more",
         "segments without scores (1): c",
         "no integer verb_class below 3, the columns of verb (3): b (None), b (None), d (-1)",
         "NaN, inf or no number in the verb scores (1): d",

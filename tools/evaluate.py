@@ -38,12 +38,11 @@ from tools.options import (
     add_segments_option,
     add_trust_option,
     choose_workers,
+    print_list,
     run_program,
 )
 
 __all__ = ["main"]
-
-_MAX_LISTED = 20  # reasons in a message
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,7 +136,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     # The first process looks at all videos, and the others hear of it.
     problems = processes.gather(_find_problems(candidates) if processes.rank == 0 else [])
     if processes.rank == 0 and problems:
-        _print_list("frames are missing:", list(map(str, problems)))
+        print_list("frames are missing:", problems)
     if problems and not options.skip_missing:
         if processes.rank == 0:
             print(
@@ -151,7 +150,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     if processes.rank == 0:
         for name, reasons in failures.items():
             lines = [f"{segment}: {reason}" for segment, reason in sorted(reasons.items())]
-            _print_list(f"{name}: {len(reasons)} segments could not be read:", lines)
+            print_list(f"{name}: {len(reasons)} segments could not be read:", lines)
         if all(outcome.scores["ids"] for outcome in outcomes):
             print(write_results(options, splits, outcomes, skipped))
     return 1 if failures else 0
@@ -204,12 +203,6 @@ def _evaluate(
     return Outcome(
         candidate.name, candidate.checkpoint, candidate.model.num_class, scores, failures
     )
-
-
-def _print_list(heading: str, lines: Sequence[str]) -> None:
-    more = len(lines) - _MAX_LISTED
-    shown = [*lines[:_MAX_LISTED], *([f"and {more:,} more"] if more > 0 else [])]
-    print("\n  ".join([heading, *shown]), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -49,13 +49,12 @@ from tools.options import (
     add_trust_option,
     choose_workers,
     find_checkpoint,
+    print_list,
     run_program,
 )
 from tsn import TSN
 
 __all__ = ["main"]
-
-_MAX_LISTED = 20
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,7 +176,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
         # The first process looks at all videos, and the others hear of it.
         problems = processes.gather(dataset.problems() if first else [])
         if first and problems:
-            _print_list("frames are missing:", list(map(str, problems)))
+            print_list("frames are missing:", problems)
         if problems and not options.skip_missing:
             if first:
                 print("nothing was computed; --skip-missing goes on without them", file=sys.stderr)
@@ -223,10 +222,10 @@ def _report(
         write_grids(folder, [video.id for video in written], wanted)
     print(f"features of {len(written)} videos are in {folder.path}")
     if skipped:
-        _print_list("left out:", [reason for reasons in skipped.values() for reason in reasons])
+        print_list("left out:", [reason for reasons in skipped.values() for reason in reasons])
     if failures:
         lines = [f"{video}: {reason}" for video, reason in sorted(failures.items())]
-        _print_list(f"{len(failures)} videos could not be read:", lines)
+        print_list(f"{len(failures)} videos could not be read:", lines)
 
 
 def _open_dataset(model: TSN, options: argparse.Namespace) -> ClipDataset:
@@ -243,12 +242,6 @@ def _open_dataset(model: TSN, options: argparse.Namespace) -> ClipDataset:
         flow_stride=options.flow_stride,
         rate=options.fps,
     )
-
-
-def _print_list(heading: str, lines: Sequence[str]) -> None:
-    more = len(lines) - _MAX_LISTED
-    shown = [*lines[:_MAX_LISTED], *([f"and {more:,} more"] if more > 0 else [])]
-    print("\n  ".join([heading, *shown]), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 
 from checkpoints.safetensors_file import is_safetensors
+from data.options import first_few
 from engine.processes import Processes
 from weights.download import fetch
 from weights.published import PUBLISHED
@@ -23,6 +24,7 @@ __all__ = [
     "choose_workers",
     "find_checkpoint",
     "find_format",
+    "print_list",
     "run_program",
 ]
 
@@ -32,6 +34,7 @@ PRECISIONS = {
     "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16
 }  # fmt: skip
 _MAX_WORKERS = 8
+_MAX_LISTED = 20
 _DEAD_WORKER = (
     "error: a worker process ended before its time, mostly because memory ran out; the same "
     "command goes on where this one stopped, best with fewer --workers"
@@ -145,6 +148,12 @@ def find_format(path: str | os.PathLike[str]) -> str:
         if file.read(4) == b"PK\x03\x04":
             return "zip"
     return "safetensors" if is_safetensors(Path(path)) else "legacy"
+
+
+def print_list(heading: str, lines: Iterable[object]) -> None:
+    """Print a heading and, below it, the first lines and how many more there are, to stderr."""
+    separator = "\n  "
+    print(heading, first_few(lines, _MAX_LISTED, separator), sep=separator, file=sys.stderr)
 
 
 def run_program(name: str, run: Callable[[], int]) -> int:
