@@ -23,13 +23,15 @@ class UnknownSegmentsError(CheckpointError):
     """A file that does not record its number of segments, where the caller gave none either."""
 
 
-def corrupt_file_error(path: Path, error: Exception) -> CheckpointError:
+def corrupt_file_error(
+    path: Path, error: Exception, expected: str = "a checkpoint"
+) -> CheckpointError:
     """Return the error for a file that could not be read, with the reason in one line."""
     # torch wraps the line that says what happened in advice or a trace.
     lines = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
     reason = f"{type(error).__name__}: {join_names(lines[:1])}" if lines else type(error).__name__
     return CheckpointError(
-        f"{path} ({path.stat().st_size:,} bytes) is not a checkpoint, or is damaged ({reason})"
+        f"{path} ({path.stat().st_size:,} bytes) is not {expected}, or is damaged ({reason})"
     )
 
 

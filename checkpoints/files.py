@@ -92,7 +92,8 @@ def read_file(
                 f"{path} holds {name!r}, which is neither a dense tensor nor a plain value and "
                 f"could run code{advice if allowed is ALLOWED else ''}"
             ) from error
-        raise corrupt_file_error(path, error) from error
+        expected = "a checkpoint" if allowed is ALLOWED else "a file of torch.save"
+        raise corrupt_file_error(path, error, expected) from error
 
 
 def _validate_file(path: Path) -> int:

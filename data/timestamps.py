@@ -18,7 +18,7 @@ def parse_timestamp(text: str) -> float:
     if match := _TIMESTAMP.fullmatch(text):
         return 3600 * int(match[1]) + 60 * int(match[2]) + float(match[3])
     try:
-        seconds = float(text)
+        seconds = math.nan if "_" in text else float(text)  # float takes 1_0 for 10
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:

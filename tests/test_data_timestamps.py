@@ -43,7 +43,7 @@ def test_seconds(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "nan", "inf", "-1", "-0:00:01", "02:03", "00:60:00", "00:00:60", "1,5"]
+    "text", ["", "x", "nan", "inf", "-1", "-0:00:01", "02:03", "00:60:00", "00:00:60", "1,5", "1_0"]
 )
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(ValueError, match="is neither a number of seconds nor HH:MM:SS"):
