@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from weights.published import Scores
+from weights.published import Accuracies
 
 __all__ = ["Evaluation", "format_json", "format_report"]
 
@@ -42,7 +42,7 @@ class Evaluation:
     num_segments: int
     num_skipped: int = 0
     num_failed: int = 0
-    published: Scores | None = None
+    published: Accuracies | None = None
     note: str = ""
 
 

@@ -17,7 +17,7 @@ from data.synthetic import make_video
 from model_loader import save_checkpoint
 from tsm import TSM
 from tsn import TSN
-from weights.published import PUBLISHED, Scores, find_published
+from weights.published import PUBLISHED, Accuracies, find_published
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = {
@@ -150,7 +150,7 @@ def rows(page: str) -> list[list[str]]:
 
 
 def test_tables_of_published_scores() -> None:
-    def cells(scores: Scores) -> list[str]:
+    def cells(scores: Accuracies) -> list[str]:
         values = (scores.verb, scores.noun, scores.action)
         return ["—¹" if value is None else f"{value:.2f}" for value in values]
 

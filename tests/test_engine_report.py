@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from engine.report import Evaluation, format_json, format_report
-from weights.published import Scores
+from weights.published import Accuracies
 
 EPIC_100: dict[str, Any] = {
     **{f"all_{task}_accuracy_at_1": 10.126 * (i + 1) for i, task in enumerate(("verb", "noun"))},
@@ -28,7 +28,7 @@ def test_models_on_epic_kitchens_100_one_below_the_other() -> None:
         [
             Evaluation(
                 "TSM RGB", "EPIC-KITCHENS-100, validation", EPIC_100 | UNSEEN, 9668,
-                published=Scores(None, None, 35.75),
+                published=Accuracies(None, None, 35.75),
             ),
             Evaluation("fusion of both", "EPIC-KITCHENS-100, validation", EPIC_100, 9660, 7, 1),
         ]
@@ -59,7 +59,7 @@ tail
 
 def test_an_estimate_of_the_published_table_of_epic_kitchens_55() -> None:
     note = "estimate of the published table: 7,562 of 8,047 S1 segments"
-    published = Scores(57.88, 40.84, 28.22)
+    published = Accuracies(57.88, 40.84, 28.22)
     evaluation = Evaluation(
         "TSM", "EPIC-KITCHENS-55, S1", EPIC_55, 7562, published=published, note=note
     )
@@ -105,7 +105,7 @@ def test_metrics_of_another_kind() -> None:
 
 def test_json_has_everything_unrounded() -> None:
     evaluations = [
-        Evaluation("TSM", "100", EPIC_100, 9668, 1, 2, Scores(None, None, 35.75)),
+        Evaluation("TSM", "100", EPIC_100, 9668, 1, 2, Accuracies(None, None, 35.75)),
         Evaluation("TSN", "55", EPIC_55, 7562, note="estimate"),
     ]
     first, second = json.loads(format_json(evaluations), parse_constant=pytest.fail)

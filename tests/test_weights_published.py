@@ -10,7 +10,7 @@ from torch.hub import HASH_REGEX
 
 from data.preprocessing import Preprocessing
 from epic.classes import DATASETS
-from weights.published import PUBLISHED, PublishedWeights, Scores, find_published
+from weights.published import PUBLISHED, Accuracies, PublishedWeights, find_published
 
 BN_INCEPTION = Preprocessing(
     mean=(104.0, 117.0, 128.0), std=(1.0,), input_space="BGR", input_range=(0.0, 255.0)
@@ -97,10 +97,10 @@ def test_what_the_entries_have_in_common(entry: PublishedWeights) -> None:
 
 
 def test_scores() -> None:
-    assert find("MTRN", "resnet50", "RGB").scores["seen"] == Scores(
+    assert find("MTRN", "resnet50", "RGB").scores["seen"] == Accuracies(
         verb=60.16, noun=38.36, action=28.23
     )
-    assert find("TSM", "resnet50", "Flow").scores["unseen"] == Scores(
+    assert find("TSM", "resnet50", "Flow").scores["unseen"] == Accuracies(
         verb=52.68, noun=20.83, action=14.27
     )
     assert find("TSN", "BNInception", "RGB").scores["unseen"].action is None, "a copied figure"
@@ -133,7 +133,7 @@ def test_those_of_epic_kitchens_100() -> None:
         assert entry.config.preprocessing == (rgb if entry.config.modality == "RGB" else flow)
         assert list(entry.scores) == ["validation"]
     tsm = find("TSM", "resnet50", "RGB", dataset="epic-kitchens-100")
-    assert tsm.scores["validation"] == Scores(None, None, 35.75)
+    assert tsm.scores["validation"] == Accuracies(None, None, 35.75)
     mtrn = find("MTRN", "resnet50", "Flow", dataset="epic-kitchens-100")
     assert mtrn.config.classifier_pairing == "per-scale"
     assert find("MTRN", "resnet50", "Flow").config.classifier_pairing == "published"

@@ -19,8 +19,7 @@ from epic.official_files import find_official_file
 from epic.scores import Scores, fuse_scores, write_scores
 from evaluation_pictures import draw_class_accuracies, draw_confusions
 from weights.download import DownloadError
-from weights.published import PUBLISHED
-from weights.published import Scores as PublishedScores
+from weights.published import PUBLISHED, Accuracies
 
 __all__ = ["Outcome", "Split", "read_splits", "write_results"]
 
@@ -117,7 +116,7 @@ def write_results(
                     num_segments=len(scores["ids"]),
                     num_skipped=len(ids & skipped),
                     num_failed=len(ids & outcome.failures.keys()),
-                    published=_published_scores(outcome, split),
+                    published=_published_accuracies(outcome, split),
                     note=" ".join(filter(None, [split.note, *notes])),
                 )
             )
@@ -141,7 +140,7 @@ def _fuse(outcomes: Sequence[Outcome], weights: Sequence[float] | None) -> list[
     return [Outcome("fusion", None, outcomes[0].num_class, fused, failures)]
 
 
-def _published_scores(outcome: Outcome, split: Split) -> PublishedScores | None:
+def _published_accuracies(outcome: Outcome, split: Split) -> Accuracies | None:
     for entry in PUBLISHED:
         if outcome.checkpoint and entry.file_name == outcome.checkpoint.name:
             return entry.scores.get(split.published)

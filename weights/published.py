@@ -18,11 +18,11 @@ from checkpoints.errors import CheckpointError
 from data.preprocessing import CAFFE, TORCHVISION
 from weights.download import fetch
 
-__all__ = ["PUBLISHED", "PublishedWeights", "Scores", "find_published"]
+__all__ = ["PUBLISHED", "Accuracies", "PublishedWeights", "find_published"]
 
 
 @dataclass(frozen=True)
-class Scores:
+class Accuracies:
     """Top-1 accuracies in percent; None where the source has no usable figure."""
 
     verb: float | None
@@ -49,7 +49,7 @@ class PublishedWeights:
     config: ModelConfig
     url: str
     sha256_prefix: str | None
-    scores: Mapping[str, Scores] = field(hash=False)
+    scores: Mapping[str, Accuracies] = field(hash=False)
     paper: str
 
     @property
@@ -110,7 +110,7 @@ def _make_config(variant: str, arch: str, modality: str, **options: Any) -> Mode
 
 
 def _epic_kitchens_55(
-    variant: str, arch: str, modality: str, sha256_prefix: str, seen: Scores, unseen: Scores
+    variant: str, arch: str, modality: str, sha256_prefix: str, seen: Accuracies, unseen: Accuracies
 ) -> PublishedWeights:
     """Return the entry of a checkpoint of arXiv:1908.00867."""
     file_name = f"{variant}_arch={arch}_modality={modality}_segments=8-{sha256_prefix}.pth.tar"
@@ -140,13 +140,15 @@ def _epic_kitchens_100(variant: str, modality: str, path: str, action: float) ->
         config=config,
         url=f"https://www.dropbox.com/s/{path}?dl=1",
         sha256_prefix=None,
-        scores={"validation": Scores(None, None, action)},
+        scores={"validation": Accuracies(None, None, action)},
         paper="https://arxiv.org/abs/2006.13256",
     )
 
 
 PUBLISHED: tuple[PublishedWeights, ...] = tuple(
-    _epic_kitchens_55(variant, arch, modality, sha256_prefix, Scores(*seen), Scores(*unseen))
+    _epic_kitchens_55(
+        variant, arch, modality, sha256_prefix, Accuracies(*seen), Accuracies(*unseen)
+    )
     for variant, arch, modality, sha256_prefix, seen, unseen in (
         # TSN, BNInception, RGB: the source repeats 22.39, the action score of seen kitchens, for
         # unseen ones. No other network comes near it: a mistake, so left out.
