@@ -13,13 +13,16 @@ import numpy.typing as npt
 from data.options import positive_integer
 from epic.labelled_scores import Matrix, as_matrix, raise_faults, row_blocks, unusable_rows
 
-__all__ = ["Actions", "action_scores", "best_actions"]
+__all__ = ["TOP_K", "Actions", "action_scores", "best_actions"]
+
+TOP_K = 100
+"""Verbs and nouns that the official programs make actions of, and actions that they keep."""
 
 Actions = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]
 """Verb classes, noun classes and scores, each (segments, actions), best first."""
 
 
-def action_scores(verb: Any, noun: Any, top_k: int = 100, priors: Any = None) -> Actions:
+def action_scores(verb: Any, noun: Any, top_k: int = TOP_K, priors: Any = None) -> Actions:
     """Return the best actions of each segment, best first, as the challenge's server has them.
 
     Of each segment the `top_k` best verbs and nouns are kept. Their softmax, in float64, is over

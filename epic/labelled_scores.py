@@ -118,9 +118,17 @@ def match_labels(
     return [segment for segment in matched if segment is not None], matrices, labels
 
 
-def raise_faults(faults: Iterable[tuple[str, Sequence[object]]]) -> None:
-    """Raise a ValueError that says what is wrong and with which; nothing where all are empty."""
-    lines = [f"{fault} ({len(what):,}): {first_few(what)}" for fault, what in faults if what]
+def raise_faults(
+    faults: Iterable[tuple[str, Sequence[object]]], messages: Iterable[str] = ()
+) -> None:
+    """Raise a ValueError that lists faults, if there are any.
+
+    Args:
+        faults: what may be wrong, and with which: with none of them if it is not.
+        messages: other faults.
+    """
+    lines = [*messages]
+    lines += [f"{fault} ({len(what):,}): {first_few(what)}" for fault, what in faults if what]
     if lines:
         raise ValueError("; ".join(lines))
 

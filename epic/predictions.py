@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.segments import Segment
-from epic.actions import best_actions
+from epic.actions import TOP_K, best_actions
 from epic.labelled_scores import (
     Matrix,
     as_matrix,
@@ -23,8 +23,6 @@ __all__ = ["Predictions", "predict"]
 
 _logger = logging.getLogger(__name__)
 
-_CUT = 100  # verbs and nouns that the official programs make actions of, and actions that they keep
-
 
 @dataclass(frozen=True)
 class Predictions:
@@ -33,8 +31,8 @@ class Predictions:
     Attributes:
         num_class: number of classes.
         labels: class of each segment, int64 (S,).
-        ranks: place of that class by score, from 0, int64 (S,). Of actions, 100 where the label is
-            not among the 100 best.
+        ranks: place of that class by score, from 0, int64 (S,). Of actions, `TOP_K` where the label
+            is not among the best.
         best: class with the highest score, int64 (S,).
     """
 
@@ -95,7 +93,7 @@ def _rank(matrix: Matrix, labels: npt.NDArray[np.int64]) -> Predictions:
 def _rank_actions(
     verb: Matrix, noun: Matrix, labels: npt.NDArray[np.int64], priors: Any
 ) -> Predictions:
-    """Return predictions of actions; a rank is _CUT where the label is not among the best."""
+    """Return predictions of actions; a rank is TOP_K where the label is not among the best."""
     num_nouns = noun.shape[1]
     if any(map(_are_probabilities, (verb, noun))):
         _logger.warning(
@@ -103,10 +101,10 @@ def _rank_actions(
             "as the official programs do with such scores, and not by the product; give logits"
         )
     ranks, best = np.empty_like(labels), np.empty_like(labels)
-    for rows, (verbs, nouns, _) in best_actions(verb, noun, _CUT, priors):
+    for rows, (verbs, nouns, _) in best_actions(verb, noun, TOP_K, priors):
         actions = verbs * num_nouns + nouns
         is_label = actions == labels[rows, None]
-        ranks[rows] = np.where(is_label.any(axis=1), is_label.argmax(axis=1), _CUT)
+        ranks[rows] = np.where(is_label.any(axis=1), is_label.argmax(axis=1), TOP_K)
         best[rows] = actions[:, 0]
     return Predictions(verb.shape[1] * num_nouns, labels, ranks, best)
 

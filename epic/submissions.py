@@ -4,7 +4,8 @@ Their format is that of https://github.com/epic-kitchens/C1-Action-Recognition. 
 few uploads (in 2020 one a day), so what their servers would refuse is refused before it is written.
 
 Differences from the original:
-    Ids and scores are checked, not only their number.
+    Ids and scores are checked, not only their number. What the servers accept and nobody can mean
+    is refused: NaN, infinity, levels that are no integers.
 """
 
 import json
@@ -12,49 +13,57 @@ import os
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import list_names
+import numpy as np
+
+from checkpoints.errors import list_names, show
 from checkpoints.files import atomic_write
 from data.options import one_of
 from epic.actions import Actions, action_scores
-from epic.challenges import CHALLENGES, NUM_ACTIONS, describe_faults, find_faults
-from epic.score_fields import validate_scores
+from epic.classes import DATASETS
+from epic.labelled_scores import raise_faults
+from epic.score_fields import Scores, validate_scores
 
-__all__ = ["write_submission"]
+__all__ = ["CHALLENGES", "Challenge", "write_submission"]
 
+_MAX_LEVEL = 5
 _TASKS = ("verb", "noun")
 
 
-class _Results(Mapping[str, dict[str, dict[str, float]]]):
-    """The `results` of a submission, made one by one: at once they would take a gigabyte."""
+@dataclass(frozen=True)
+class Challenge:
+    """What a challenge's server expects.
 
-    def __init__(
-        self, scores: Mapping[str, Any], ids: Iterable[str], actions: Actions | None = None
-    ) -> None:
-        rows = {name: row for row, name in enumerate(scores["ids"])}
-        self._rows = {name: rows[name] for name in ids if name in rows}
-        self._scores = {task: scores[task] for task in _TASKS}
-        self._classes = {task: [str(i) for i in range(scores[task].shape[1])] for task in _TASKS}
-        self._actions = actions
+    Attributes:
+        version: of the format.
+        num_class: numbers of verb and noun classes.
+        files: names of the JSON files in the archive, one for each part of the test set.
+        levels: keys of the supervision levels (SLS): of pre-training, labels and data.
+        actions: whether action scores are sent along. The server computes them otherwise.
+    """
 
-    def __getitem__(self, name: str) -> dict[str, dict[str, float]]:
-        row = self._rows[name]
-        result = {
-            task: dict(zip(self._classes[task], self._scores[task][row].tolist(), strict=True))
-            for task in _TASKS
-        }
-        if self._actions:
-            best = (values[row].tolist() for values in self._actions)
-            result["action"] = {f"{v},{n}": s for v, n, s in zip(*best, strict=True)}
-        return result
+    version: str
+    num_class: tuple[int, int]
+    files: tuple[str, ...]
+    levels: tuple[str, ...] = ()
+    actions: bool = False
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
 
-    def __len__(self) -> int:
-        return len(self._rows)
+CHALLENGES = {
+    "epic-kitchens-55": Challenge(
+        "0.1", DATASETS["epic-kitchens-55"].num_class, ("seen.json", "unseen.json"), actions=True
+    ),
+    "epic-kitchens-100": Challenge(
+        "0.2",
+        DATASETS["epic-kitchens-100"].num_class,
+        ("test.json",),
+        levels=("sls_pt", "sls_tl", "sls_td"),
+    ),
+}
+"""The challenges by the name of their dataset."""
 
 
 def write_submission(
@@ -96,37 +105,68 @@ def write_submission(
     scores = validate_scores(scores)
     if "verb" not in scores:
         raise ValueError("scores must be of verbs and nouns, got those of one task")
+    _check(scores, ids, levels, expected)
     header = {"version": expected.version, "challenge": "action_recognition", **levels}
-    wanted = Counter(name for part in ids.values() for name in part)
-    faults = describe_faults(
-        {
-            "not in the test set": [name for name in scores["ids"] if name not in wanted],
-            "in several places of the test set": [n for n, count in wanted.items() if count > 1],
-        }
-    )
-    for name, part in ids.items():
-        # Without actions, which cannot be computed of NaN, and are right by construction.
-        document = {**header, "results": _Results(scores, part)}
-        faults += [f"{name}: {fault}" for fault in find_faults(document, part, challenge)]
-    if faults:
-        raise ValueError("; ".join(faults))
-    actions = None
-    if expected.actions:
-        actions = action_scores(scores["verb"], scores["noun"], top_k=NUM_ACTIONS)
+    actions = action_scores(scores["verb"], scores["noun"]) if expected.actions else None
     with atomic_write(Path(path)) as stream, zipfile.ZipFile(stream, "w") as archive:
         for name, part in ids.items():
             # Not the present time, which would give other bytes each time.
             member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
             member.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(member, "w") as file:
-                for text in _to_json(header, _Results(scores, part, actions)):
+                for text in _to_json(header, scores, part, actions):
                     file.write(text.encode())
     return Path(path)
 
 
-def _to_json(header: dict[str, Any], results: _Results) -> Iterator[str]:
-    """Yield the JSON text of a submission, result by result."""
+def _check(
+    scores: Scores,
+    ids: Mapping[str, Collection[str]],
+    levels: Mapping[str, Any],
+    expected: Challenge,
+) -> None:
+    """Raise a ValueError that lists all for which the server would refuse a submission."""
+    faults = [
+        f"{key} must be an integer from 0 to {_MAX_LEVEL}, got {show(levels.get(key))}"
+        for key in expected.levels
+        if type(levels.get(key)) is not int or not 0 <= levels[key] <= _MAX_LEVEL
+    ]
+    num_class = tuple(scores[task].shape[1] for task in _TASKS)
+    if num_class != expected.num_class:
+        faults.append(
+            f"scores must be of (verbs, nouns) = {expected.num_class} classes, got {num_class}"
+        )
+    scored = set(scores["ids"])
+    counts = Counter(name for part in ids.values() for name in part)
+    segments = {
+        "segments not in the test set": [name for name in scores["ids"] if name not in counts],
+        "segments in several places of the test set": [n for n, c in counts.items() if c > 1],
+    }
+    for file, part in ids.items():
+        segments[f"segments of {file} without scores"] = [n for n in part if n not in scored]
+    for task in _TASKS:
+        rows = np.flatnonzero(~np.isfinite(scores[task]).all(axis=1))
+        segments[f"segments with {task} scores that are no finite numbers"] = [
+            scores["ids"][row] for row in rows
+        ]
+    raise_faults(segments.items(), faults)
+
+
+def _to_json(
+    header: Mapping[str, Any], scores: Scores, ids: Iterable[str], actions: Actions | None
+) -> Iterator[str]:
+    """Yield the JSON text of a file, segment by segment: at once it would take a gigabyte."""
+    rows = {name: row for row, name in enumerate(scores["ids"])}
+    classes = {task: [str(i) for i in range(scores[task].shape[1])] for task in _TASKS}
     yield json.dumps({**header, "results": {}}).removesuffix("}}")
-    for i, (name, result) in enumerate(results.items()):
+    for i, name in enumerate(ids):
+        row = rows[name]
+        result = {
+            task: dict(zip(classes[task], scores[task][row].tolist(), strict=True))
+            for task in _TASKS
+        }
+        if actions:
+            best = (values[row].tolist() for values in actions)
+            result["action"] = {f"{v},{n}": s for v, n, s in zip(*best, strict=True)}
         yield f"{', ' if i else ''}{json.dumps(name)}: {json.dumps(result)}"
     yield "}}"

@@ -120,9 +120,12 @@ def test_swapped_test_sets_get_a_warning(folder, capsys):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a": scores_100(IDS[:2])}, "test.json: 1 segment missing: P33_2_0"),
-        ({"a": scores_100([*IDS, "x"])}, "1 segment not in the test set: x"),
-        ({"a": scores_55(IDS)}, "3 segments whose 125 verb classes are not 0 to 96: P01_101_0"),
+        ({"a": scores_100(IDS[:2])}, "segments of test.json without scores (1): P33_2_0"),
+        ({"a": scores_100([*IDS, "x"])}, "segments not in the test set (1): x"),
+        (
+            {"a": scores_55(IDS)},
+            "(verbs, nouns) = (97, 300) classes, got (125, 352)",
+        ),
         (
             {"a": scores_100(), "b": scores_100([*IDS[:2], "x"])},
             "SCORES must hold the same segments, to be averaged, or different ones, to be put "

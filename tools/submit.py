@@ -41,9 +41,8 @@ if not __package__:  # run as a program, when Python looks for modules beside it
 from checkpoints.errors import list_names
 from data.segments import Segment
 from epic.annotations import read_annotations
-from epic.challenges import CHALLENGES
 from epic.scores import Scores, fuse_scores, read_scores
-from epic.submissions import write_submission
+from epic.submissions import CHALLENGES, write_submission
 
 __all__ = ["main"]
 
