@@ -20,13 +20,8 @@ from typing import Any
 from checkpoints.errors import UnknownSegmentsError
 from data.synthetic import make_flow, make_video
 from data.video import FrameSource, open_frames
-from epic.classes import (
-    DATASETS,
-    OF_PUBLISHED_WEIGHTS,
-    ClassNames,
-    fetch_class_names,
-    read_class_names,
-)
+from epic.classes import ClassNames, fetch_class_names, read_class_names
+from epic.datasets import DATASETS, OF_PUBLISHED_WEIGHTS, find_dataset
 from model_loader import get_config, load_checkpoint
 from pictures import ClassifiedClip, draw_predictions
 from predictor import Predictor
@@ -206,9 +201,8 @@ def _class_names(
         return read_class_names(*files)
     if any(files):
         raise ValueError("--fetch-classes and --verb-classes/--noun-classes exclude each other")
-    for name, dataset in DATASETS.items():
-        if dataset.num_class == num_class:
-            return fetch_class_names(name)
+    if dataset := find_dataset(num_class):
+        return fetch_class_names(dataset)
     raise ValueError(
         f"--fetch-classes knows no dataset with {num_class} classes: pass --verb-classes and "
         f"--noun-classes"

@@ -8,12 +8,11 @@ import numpy as np
 
 from data.segments import Segment
 from epic.class_lists import CLASS_LISTS, count_actions, read_class_list
-from epic.classes import DATASETS
+from epic.datasets import DATASETS, find_dataset, find_official_file
 from epic.metrics import accuracy, epic_55_metrics, epic_100_metrics
-from epic.official_files import find_official_file
 from weights.download import DownloadError
 
-__all__ = ["find_dataset", "is_labelled", "measure", "official_lists", "select_scores"]
+__all__ = ["is_labelled", "measure", "official_lists", "select_scores"]
 
 _METRICS: dict[str | None, Callable[..., Any]] = {
     None: accuracy,
@@ -21,11 +20,6 @@ _METRICS: dict[str | None, Callable[..., Any]] = {
     "epic-kitchens-100": epic_100_metrics,
 }
 _MANY_SHOT = 100  # more training segments than that
-
-
-def find_dataset(num_class: int | tuple[int, int]) -> str | None:
-    """Return the name of the dataset that has these numbers of classes."""
-    return next((name for name, each in DATASETS.items() if each.num_class == num_class), None)
 
 
 def is_labelled(segments: Sequence[Segment], scores: Mapping[str, Any]) -> bool:

@@ -23,13 +23,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch.hub
 
 from data.options import first_few, one_of
 from data.segments import Segment
-from epic.classes import OF_PUBLISHED_WEIGHTS
+from epic.datasets import OF_PUBLISHED_WEIGHTS, find_official_file
 from epic.tables import read_table
-from weights.download import fetch
 
 __all__ = ["CLASS_LISTS", "ClassList", "count_actions", "fetch_class_lists", "read_class_list"]
 
@@ -89,15 +87,14 @@ def fetch_class_lists(dataset: str) -> dict[str, tuple[Any, ...]]:
         weights.download.DownloadError: a file could not be fetched; says which one to put where.
     """
     dataset = OF_PUBLISHED_WEIGHTS.get(str(dataset).lower(), dataset)
-    folder = Path(torch.hub.get_dir()) / "epic_kitchens_annotations"
     lists = {}
     for name, official in CLASS_LISTS[one_of("dataset", dataset, CLASS_LISTS)].items():
-        path = fetch(official.url, directory=folder, progress=False)
+        path = find_official_file(official.url)
         try:  # no hash is published; a log-in page, for instance, may have come instead
             lists[name] = read_class_list(name, path)
         except ValueError as error:
             raise ValueError(f"{error}; delete the file to have it downloaded again") from error
-    _logger.info("class lists of %s from %s (licensed CC BY-NC 4.0)", dataset, folder)
+    _logger.info("class lists of %s from %s (licensed CC BY-NC 4.0)", dataset, path.parent)
     return lists
 
 

@@ -1,4 +1,4 @@
-"""Class names and class counts of the EPIC-KITCHENS datasets.
+"""Names of the classes of the EPIC-KITCHENS datasets.
 
 The names are in the official annotation files, whose licence is CC BY-NC 4.0. They are never
 shipped with this library: `read_class_names` reads files that you have, and `fetch_class_names`
@@ -11,21 +11,15 @@ https://github.com/epic-kitchens/epic-kitchens-100-annotations (EPIC-KITCHENS-10
 import ast
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch.hub
-
 from data.options import one_of
+from epic.datasets import DATASETS, OF_PUBLISHED_WEIGHTS, find_official_file
 from epic.tables import read_table
-from weights.download import fetch
 
 __all__ = [
-    "DATASETS",
-    "OF_PUBLISHED_WEIGHTS",
     "ClassNames",
-    "Dataset",
     "fetch_class_names",
     "read_class_instances",
     "read_class_names",
@@ -49,44 +43,6 @@ class ClassNames(NamedTuple):
     def num_class(self) -> tuple[int, int]:
         """Numbers of verb and noun classes, as a model's `num_class`."""
         return len(self.verbs), len(self.nouns)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset's number of classes, and the official files that name them.
-
-    Attributes:
-        num_class: numbers of verb and noun classes.
-        verb_url: URL of the CSV file with the verb classes.
-        noun_url: URL of the CSV file with the noun classes.
-    """
-
-    num_class: tuple[int, int]
-    verb_url: str
-    noun_url: str
-
-
-_GITHUB = "https://raw.githubusercontent.com/epic-kitchens"
-
-DATASETS: dict[str, Dataset] = {
-    "epic-kitchens-55": Dataset(
-        num_class=(125, 352),
-        verb_url=f"{_GITHUB}/annotations/master/EPIC_verb_classes.csv",
-        noun_url=f"{_GITHUB}/annotations/master/EPIC_noun_classes.csv",
-    ),
-    "epic-kitchens-100": Dataset(
-        num_class=(97, 300),
-        verb_url=f"{_GITHUB}/epic-kitchens-100-annotations/master/EPIC_100_verb_classes.csv",
-        noun_url=f"{_GITHUB}/epic-kitchens-100-annotations/master/EPIC_100_noun_classes.csv",
-    ),
-}
-"""The known datasets by name."""
-
-OF_PUBLISHED_WEIGHTS = {
-    "epic-kitchens": "epic-kitchens-55",
-    "epic-kitchens-100": "epic-kitchens-100",
-}
-"""Name of published weights, as `pretrained=` has it -> the dataset of their classes."""
 
 
 def read_class_names(
@@ -158,11 +114,8 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
     """
     dataset = OF_PUBLISHED_WEIGHTS.get(str(dataset).lower(), dataset)
     wanted = DATASETS[one_of("dataset", dataset, DATASETS)]
-    # A folder of their own: files of other projects may have the same names.
-    folder = Path(torch.hub.get_dir()) / "epic_kitchens_annotations"
-    paths = [
-        fetch(url, directory=folder, progress=False) for url in (wanted.verb_url, wanted.noun_url)
-    ]
+    paths = [find_official_file(url) for url in (wanted.verb_url, wanted.noun_url)]
+    folder = paths[0].parent
     # No hash is published. The content shows, for instance, that a log-in page came instead.
     try:
         names = read_class_names(*paths)

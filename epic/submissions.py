@@ -23,7 +23,7 @@ from checkpoints.errors import list_names, show
 from checkpoints.files import atomic_write
 from data.options import one_of
 from epic.actions import Actions, action_scores
-from epic.classes import DATASETS
+from epic.datasets import DATASETS
 from epic.labelled_scores import raise_faults
 from epic.score_fields import Scores, validate_scores
 

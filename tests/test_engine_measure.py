@@ -9,7 +9,7 @@ import pytest
 
 from data.segments import Segment
 from engine import measure as module
-from engine.measure import find_dataset, is_labelled, measure, official_lists, select_scores
+from engine.measure import is_labelled, measure, official_lists, select_scores
 from weights.download import DownloadError
 
 
@@ -42,12 +42,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         raise DownloadError("no network")
 
     monkeypatch.setattr(module, "find_official_file", find)
-
-
-def test_datasets_are_told_by_their_classes() -> None:
-    assert find_dataset((125, 352)) == "epic-kitchens-55"
-    assert find_dataset((97, 300)) == "epic-kitchens-100"
-    assert find_dataset((97, 352)) is find_dataset(97) is None
 
 
 def test_labels_are_those_of_the_tasks_with_scores() -> None:

@@ -9,12 +9,12 @@ import torch.hub
 from helpers.http_server import HttpServer, http_server_fixture  # noqa: F401 -- a fixture
 
 from epic.classes import (
-    DATASETS,
     ClassNames,
     fetch_class_names,
     read_class_instances,
     read_class_names,
 )
+from epic.datasets import DATASETS
 from weights.download import DownloadError
 
 VERBS_55 = "verb_id,class_key,verbs\n0,take,\"['take', 'grab']\"\n1,put,['put']\n"

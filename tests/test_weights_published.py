@@ -9,7 +9,7 @@ import pytest
 from torch.hub import HASH_REGEX
 
 from data.preprocessing import Preprocessing
-from epic.classes import DATASETS
+from epic.datasets import DATASETS
 from weights.published import PUBLISHED, Accuracies, PublishedWeights, find_published
 
 BN_INCEPTION = Preprocessing(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from data.dataset import ClipDataset
 from data.segments import Segment
-from engine.measure import find_dataset
 from engine.output_folder import OutputFolder
 from engine.processes import Processes
 from engine.request import describe_run, file_sha256
+from epic.datasets import find_dataset
 from model_loader import load_checkpoint
 from ops.inference import optimize_for_inference
 from tools.options import PRECISIONS, find_checkpoint

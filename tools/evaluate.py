@@ -27,7 +27,7 @@ if not __package__:  # run as a program, when Python looks for modules beside it
 from data.dataset import Problem
 from engine.evaluate import evaluate, merge_batches
 from engine.processes import Processes, join_processes
-from epic.label_check import check_labels
+from epic.datasets import check_labels
 from epic.scores import Scores
 from ops.memory import keep_freed_memory
 from tools.candidates import Candidate, name_checkpoints, open_candidate

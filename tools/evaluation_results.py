@@ -10,12 +10,12 @@ import numpy as np
 from checkpoints.files import atomic_write
 from data.segments import Segment
 from engine.evaluate import class_counts_by_task
-from engine.measure import find_dataset, is_labelled, measure, official_lists, select_scores
+from engine.measure import is_labelled, measure, official_lists, select_scores
 from engine.report import Evaluation, format_json, format_report
 from epic.annotations import read_annotations
-from epic.classes import DATASETS, read_class_names
+from epic.classes import read_class_names
 from epic.common_test_set import label_common_segments
-from epic.official_files import find_official_file
+from epic.datasets import DATASETS, find_dataset, find_official_file
 from epic.scores import Scores, fuse_scores, write_scores
 from evaluation_pictures import draw_class_accuracies, draw_confusions
 from weights.download import DownloadError

@@ -38,7 +38,7 @@ from engine.request import describe_run, file_sha256
 from engine.video_list import Video, list_videos, list_videos_of_segments
 from engine.video_rows import DenseOptions
 from epic.annotations import read_annotations
-from epic.classes import DATASETS
+from epic.datasets import find_dataset
 from model_loader import load_checkpoint
 from ops.inference import optimize_for_inference
 from ops.memory import keep_freed_memory
@@ -231,7 +231,7 @@ def _report(
 def _open_dataset(model: TSN, options: argparse.Namespace) -> ClipDataset:
     include_stop = options.include_stop
     if include_stop is None:
-        include_stop = model.num_class == DATASETS["epic-kitchens-100"].num_class
+        include_stop = find_dataset(model.num_class) == "epic-kitchens-100"
     return ClipDataset(
         read_annotations(options.annotations, trust=options.trust),
         options.data,

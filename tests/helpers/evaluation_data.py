@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from epic.class_lists import CLASS_LISTS
-from epic.classes import DATASETS
+from epic.datasets import DATASETS
 from helpers.epic_dataset import write_csvs, write_flow, write_rgb, write_videos
 from helpers.synthetic_clips import tiny_tsn
 from model_loader import save_checkpoint

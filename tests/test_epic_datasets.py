@@ -1,18 +1,46 @@
-"""Labels that cannot be those of a model are refused."""
+"""Datasets are told by classes and ids, and their files found beside the annotations or fetched."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.segments import Segment
+from epic import datasets
 from epic.annotations import read_annotations
-from epic.label_check import check_labels
+from epic.datasets import check_labels, find_dataset, find_official_file
+
+URL = "https://example.org/master/EPIC_100_tail_verbs.csv"
 
 OF_55 = Segment("1924", "P01_11", verb_class=0, noun_class=4)
 OF_100 = Segment("P01_11_0", "P01_11", verb_class=0, noun_class=2)
 OWN = Segment("a.mp4#0", "a.mp4", verb_class=96, noun_class=299)
 ONE_TASK = Segment("a.mp4#0", "a.mp4", label_class=4)
+
+
+def test_datasets_are_told_by_their_classes() -> None:
+    assert find_dataset((125, 352)) == "epic-kitchens-55"
+    assert find_dataset((97, 300)) == "epic-kitchens-100"
+    assert find_dataset((97, 352)) is find_dataset(97) is None
+
+
+def test_files_beside_the_annotations_come_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def fetch(url: str, directory: Path, progress: bool) -> Path:
+        fetched.append((url, directory))
+        return directory / "fetched"
+
+    monkeypatch.setattr(datasets, "fetch", fetch)
+    folders = [tmp_path / "none", tmp_path]
+    assert find_official_file(URL, folders).name == "fetched"
+    assert fetched == [(URL, Path(torch.hub.get_dir()) / "epic_kitchens_annotations")]
+    (tmp_path / "EPIC_100_tail_verbs.csv").touch()
+    assert find_official_file(URL, folders) == tmp_path / "EPIC_100_tail_verbs.csv"
+    assert len(fetched) == 1
 
 
 @pytest.mark.parametrize(
