@@ -30,7 +30,7 @@ from engine.processes import Processes, join_processes
 from epic.datasets import check_labels
 from epic.scores import Scores
 from ops.memory import keep_freed_memory
-from tools.candidates import Candidate, name_checkpoints, open_candidate
+from tools.evaluated_models import EvaluatedModel, name_checkpoints, open_model
 from tools.evaluation_results import Outcome, read_splits, write_results
 from tools.options import (
     add_clip_options,
@@ -124,17 +124,17 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
         )
     splits = read_splits(options)
     segments = [segment for split in splits for segment in split.segments]
-    candidates = [
-        open_candidate(name, path, segments, options, processes)
+    models = [
+        open_model(name, path, segments, options, processes)
         for name, path in name_checkpoints(options.checkpoints).items()
     ]
-    classes = {candidate.name: candidate.model.num_class for candidate in candidates}
+    classes = {each.name: each.model.num_class for each in models}
     if len(set(classes.values())) > 1:
         raise ValueError(f"checkpoints to fuse must have the same classes, they have {classes}")
-    check_labels(segments, candidates[0].model.num_class)
+    check_labels(segments, models[0].model.num_class)
 
     # The first process looks at all videos, and the others hear of it.
-    problems = processes.gather(_find_problems(candidates) if processes.rank == 0 else [])
+    problems = processes.gather(_find_problems(models) if processes.rank == 0 else [])
     if processes.rank == 0 and problems:
         print_list("frames are missing:", problems)
     if problems and not options.skip_missing:
@@ -145,7 +145,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
         return 1
     skipped = {name for problem in problems for name in problem.ids}
 
-    outcomes = [_evaluate(candidate, skipped, options, processes) for candidate in candidates]
+    outcomes = [_evaluate(each, skipped, options, processes) for each in models]
     failures = {outcome.name: outcome.failures for outcome in outcomes if outcome.failures}
     if processes.rank == 0:
         for name, reasons in failures.items():
@@ -156,11 +156,11 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     return 1 if failures else 0
 
 
-def _find_problems(candidates: Sequence[Candidate]) -> list[Problem]:
+def _find_problems(models: Sequence[EvaluatedModel]) -> list[Problem]:
     """Return what is wrong with the clips; those that several models see are looked at once."""
     clips = {
         (each.clips.root, each.clips.modality, each.clips.num_segments): each.clips
-        for each in candidates
+        for each in models
     }
     return [
         # A video that cannot be decoded costs its segments, and no more.
@@ -172,15 +172,15 @@ def _find_problems(candidates: Sequence[Candidate]) -> list[Problem]:
 
 
 def _evaluate(
-    candidate: Candidate, skipped: set[str], options: argparse.Namespace, processes: Processes
+    evaluated: EvaluatedModel, skipped: set[str], options: argparse.Namespace, processes: Processes
 ) -> Outcome:
     """Return the scores of a model, in the first process, and the segments that cannot be read."""
     if processes.rank == 0:
-        print(candidate.name, file=sys.stderr)
+        print(evaluated.name, file=sys.stderr)
     failures = evaluate(
-        candidate.model.to(processes.device),
-        candidate.clips,
-        candidate.folder,
+        evaluated.model.to(processes.device),
+        evaluated.clips,
+        evaluated.folder,
         processes,
         crop_count=options.crops,
         batch_size=options.batch_size,
@@ -189,19 +189,19 @@ def _evaluate(
     )
     scores: Scores = {}
     if processes.rank == 0:
-        segments = candidate.clips.segments
+        segments = evaluated.clips.segments
         scores = merge_batches(
-            candidate.folder,
+            evaluated.folder,
             [s.id for s in segments],
-            candidate.model.num_class,
+            evaluated.model.num_class,
             options.batch_size,
         )
         videos = {segment.id: segment.video for segment in segments}
         scores["video_ids"] = [videos[name] for name in scores["ids"]]
         if lost := len(videos.keys() - {*scores["ids"], *failures, *skipped}):
-            raise OSError(f"{candidate.folder.path}: {lost} segments that were written are gone")
+            raise OSError(f"{evaluated.folder.path}: {lost} segments that were written are gone")
     return Outcome(
-        candidate.name, candidate.checkpoint, candidate.model.num_class, scores, failures
+        evaluated.name, evaluated.checkpoint, evaluated.model.num_class, scores, failures
     )
 
 

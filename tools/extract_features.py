@@ -38,17 +38,15 @@ from engine.request import describe_run, file_sha256
 from engine.video_list import Video, list_videos, list_videos_of_segments
 from engine.video_rows import DenseOptions
 from epic.annotations import read_annotations
-from epic.datasets import find_dataset
-from model_loader import load_checkpoint
-from ops.inference import optimize_for_inference
 from ops.memory import keep_freed_memory
 from tools.options import (
-    PRECISIONS,
     add_run_options,
     add_segments_option,
     add_trust_option,
     choose_workers,
     find_checkpoint,
+    includes_stop,
+    load_model,
     print_list,
     run_program,
 )
@@ -152,8 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, processes: Processes) -> int:
     first = processes.rank == 0
     checkpoint = find_checkpoint(options.checkpoint)
-    model = load_checkpoint(checkpoint, num_segments=options.num_segments, trust=options.trust)
-    model = optimize_for_inference(model, dtype=PRECISIONS[options.precision])
+    model = load_model(checkpoint, options)
     wanted = ExtractOptions(
         DenseOptions(
             options.stride, options.rate, options.window, options.hop, options.skip_missing
@@ -229,16 +226,13 @@ def _report(
 
 
 def _open_dataset(model: TSN, options: argparse.Namespace) -> ClipDataset:
-    include_stop = options.include_stop
-    if include_stop is None:
-        include_stop = find_dataset(model.num_class) == "epic-kitchens-100"
     return ClipDataset(
         read_annotations(options.annotations, trust=options.trust),
         options.data,
         modality=model.modality,
         num_segments=model.num_segments,
         new_length=model.new_length,
-        include_stop=include_stop and model.modality != "Flow",
+        include_stop=includes_stop(model, options),
         flow_stride=options.flow_stride,
         rate=options.fps,
     )

@@ -1,4 +1,4 @@
-"""What several programs share: command-line options, checkpoints by name, errors in one line."""
+"""What several programs share: options and what they mean, checkpoints by name, errors."""
 
 import argparse
 import os
@@ -12,6 +12,10 @@ import torch
 from checkpoints.safetensors_file import is_safetensors
 from data.options import first_few
 from engine.processes import Processes
+from epic.datasets import find_dataset
+from model_loader import load_checkpoint
+from ops.inference import optimize_for_inference
+from tsn import TSN
 from weights.download import fetch
 from weights.published import PUBLISHED
 
@@ -24,6 +28,8 @@ __all__ = [
     "choose_workers",
     "find_checkpoint",
     "find_format",
+    "includes_stop",
+    "load_model",
     "print_list",
     "run_program",
 ]
@@ -148,6 +154,26 @@ def find_format(path: str | os.PathLike[str]) -> str:
         if file.read(4) == b"PK\x03\x04":
             return "zip"
     return "safetensors" if is_safetensors(Path(path)) else "legacy"
+
+
+def load_model(checkpoint: Path, options: argparse.Namespace, *, optimize: bool = True) -> TSN:
+    """Return the model of a checkpoint, in the precision that the options want.
+
+    Raises:
+        ValueError: if the file, or the model that the options want of it, cannot be.
+    """
+    model = load_checkpoint(checkpoint, num_segments=options.num_segments, trust=options.trust)
+    dtype = PRECISIONS[options.precision]
+    return optimize_for_inference(model, dtype=dtype) if optimize else model.to(dtype)
+
+
+def includes_stop(model: TSN, options: argparse.Namespace) -> bool:
+    """Return whether the stop frame of an annotation belongs to its clip: `--include-stop`."""
+    if model.modality == "Flow":
+        return False
+    if options.include_stop is None:
+        return find_dataset(model.num_class) == "epic-kitchens-100"
+    return bool(options.include_stop)
 
 
 def print_list(heading: str, lines: Iterable[object]) -> None:

@@ -11,17 +11,14 @@ from data.segments import Segment
 from engine.output_folder import OutputFolder
 from engine.processes import Processes
 from engine.request import describe_run, file_sha256
-from epic.datasets import find_dataset
-from model_loader import load_checkpoint
-from ops.inference import optimize_for_inference
-from tools.options import PRECISIONS, find_checkpoint
+from tools.options import find_checkpoint, includes_stop, load_model
 from tsn import TSN
 
-__all__ = ["Candidate", "name_checkpoints", "open_candidate"]
+__all__ = ["EvaluatedModel", "name_checkpoints", "open_model"]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class EvaluatedModel:
     """A model to evaluate, its clips, and where its logits go."""
 
     name: str
@@ -49,26 +46,21 @@ def name_checkpoints(checkpoints: Sequence[str]) -> dict[str, Path]:
     return named
 
 
-def open_candidate(
+def open_model(
     name: str,
     checkpoint: Path,
     segments: Sequence[Segment],
     options: argparse.Namespace,
     processes: Processes,
-) -> Candidate:
+) -> EvaluatedModel:
     """Load a model, and make its dataset and its folder in OUT.
 
     Raises:
         ValueError: if the model or the options cannot be, or the folder is of another request.
         OSError: if a file cannot be read, or the folder cannot be written.
     """
-    model = load_checkpoint(checkpoint, num_segments=options.num_segments, trust=options.trust)
-    dtype = PRECISIONS[options.precision]
-    model = optimize_for_inference(model, dtype=dtype) if options.optimize else model.to(dtype)
+    model = load_model(checkpoint, options, optimize=options.optimize)
     root = (options.flow_data if model.modality == "Flow" else None) or options.data
-    include_stop = options.include_stop
-    if include_stop is None:
-        include_stop = find_dataset(model.num_class) == "epic-kitchens-100"
     clips = ClipDataset(
         segments,
         root,
@@ -76,7 +68,7 @@ def open_candidate(
         num_segments=model.num_segments,
         new_length=model.new_length,
         mode="twice" if options.twice_sample else "test",
-        include_stop=include_stop and model.modality != "Flow",
+        include_stop=includes_stop(model, options),
         flow_stride=options.flow_stride,
         rate=options.fps,
         short_side=model.preprocessing.scale_size,
@@ -95,4 +87,4 @@ def open_candidate(
         "crops": options.crops,
         "batch_size": options.batch_size,
     }
-    return Candidate(name, checkpoint, model, clips, OutputFolder(options.out / name, request))
+    return EvaluatedModel(name, checkpoint, model, clips, OutputFolder(options.out / name, request))
