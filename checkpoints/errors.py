@@ -80,7 +80,7 @@ def list_names(keys: Iterable[Any]) -> str:
     return join_names(sorted(map(key_to_str, keys)))
 
 
-def join_names(names: list[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """Return the first few names, and how many more there are."""
     return first_few(
         n if len(n) <= _MAX_NAME_LENGTH else f"{n[:_MAX_NAME_LENGTH]}..." for n in names

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.options import positive_integer
-from epic.labelled_scores import Matrix, as_matrix, raise_faults, row_blocks, unusable_rows
+from epic.faults import raise_faults
+from epic.labelled_scores import Matrix, as_matrix, row_blocks, unusable_rows
 
 __all__ = ["TOP_K", "Actions", "action_scores", "best_actions"]
 

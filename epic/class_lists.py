@@ -27,6 +27,7 @@ import numpy.typing as npt
 from data.options import first_few, one_of
 from data.segments import Segment
 from epic.datasets import OF_PUBLISHED_WEIGHTS, find_official_file
+from epic.faults import repeated
 from epic.tables import read_table
 
 __all__ = ["CLASS_LISTS", "ClassList", "count_actions", "fetch_class_lists", "read_class_list"]
@@ -131,11 +132,9 @@ def read_class_list(name: str, path: str | os.PathLike[str]) -> tuple[Any, ...]:
             f"{name}: {path} must have {example} in each row of {column}, but "
             f"{lines or 'there are no rows'}"
         )
-    if repeated := [
-        text for text, count in Counter(text for _, text in texts).items() if count > 1
-    ]:
+    if several := repeated(text for _, text in texts):
         raise ValueError(
-            f"{name}: {path} must have {first_few(repeated)} once only: is it another table?"
+            f"{name}: {path} must have {first_few(several)} once only: is it another table?"
         )
     return tuple(values)
 

@@ -1,6 +1,5 @@
 """Scores of segments and the segments' labels, matched by id and checked."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import index
 from typing import Any, SupportsIndex
@@ -9,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from data.options import first_few
 from data.segments import Segment
+from epic.faults import raise_faults, repeated
 
-__all__ = ["Matrix", "as_matrix", "match_labels", "raise_faults", "row_blocks", "unusable_rows"]
+__all__ = ["Matrix", "as_matrix", "match_labels", "row_blocks", "unusable_rows"]
 
 Matrix = torch.Tensor | npt.NDArray[Any]
 """Scores (segments, classes) of any real dtype."""
@@ -91,8 +90,8 @@ def match_labels(
     matched = [by_id.get(id_) for id_ in ids]
     scored = set(ids)
     faults = [
-        ("ids scored more than once", _repeated(ids)),
-        ("ids of more than one segment", _repeated(segment_ids)),
+        ("ids scored more than once", repeated(ids)),
+        ("ids of more than one segment", repeated(segment_ids)),
         ("ids scored without a segment", [id_ for id_ in ids if id_ not in by_id]),
     ]
     if not allow_missing:
@@ -116,22 +115,3 @@ def match_labels(
         ]
     raise_faults(faults)
     return [segment for segment in matched if segment is not None], matrices, labels
-
-
-def raise_faults(
-    faults: Iterable[tuple[str, Sequence[object]]], messages: Iterable[str] = ()
-) -> None:
-    """Raise a ValueError that lists faults, if there are any.
-
-    Args:
-        faults: what may be wrong, and with which: with none of them if it is not.
-        messages: other faults.
-    """
-    lines = [*messages]
-    lines += [f"{fault} ({len(what):,}): {first_few(what)}" for fault, what in faults if what]
-    if lines:
-        raise ValueError("; ".join(lines))
-
-
-def _repeated(ids: Iterable[str]) -> list[str]:
-    return [id_ for id_, count in Counter(ids).items() if count > 1]

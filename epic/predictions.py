@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from data.segments import Segment
 from epic.actions import TOP_K, best_actions
+from epic.faults import raise_faults
 from epic.labelled_scores import (
     Matrix,
     as_matrix,
     match_labels,
-    raise_faults,
     row_blocks,
     unusable_rows,
 )

@@ -1,7 +1,6 @@
 """What scores are, in memory and under which names in files, and whether some are that."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from checkpoints.errors import list_names, show, type_name
 from checkpoints.stand_ins import NumpyArray
+from epic.faults import raise_faults, repeated
 
 __all__ = ["FIELDS", "TASKS", "Scores", "validate_scores"]
 
@@ -55,16 +55,10 @@ def validate_scores(scores: Mapping[str, Any], *, file_size: float = math.inf) -
                 valid[name] = convert(scores[name], max_bytes)
             except ValueError as error:
                 faults.append(f"{key} {error}")
-    counts: Counter[str] = Counter(valid.get("ids"))
-    if duplicates := [name for name, count in counts.items() if count > 1]:
-        faults.append(
-            f"narration_id has duplicates ({len(duplicates):,}): {list_names(duplicates)}"
-        )
     lengths = {key: len(valid[name]) for key, name in FIELDS.items() if name in valid}
     if len(set(lengths.values())) > 1:
         faults.append(f"the numbers of segments differ: {lengths}")
-    if faults:
-        raise ValueError("; ".join(faults))
+    raise_faults([("narration_id has duplicates", repeated(valid.get("ids", [])))], faults)
     return valid
 
 

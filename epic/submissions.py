@@ -11,7 +11,6 @@ Differences from the original:
 import json
 import os
 import zipfile
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from checkpoints.files import atomic_write
 from data.options import one_of
 from epic.actions import Actions, action_scores
 from epic.datasets import DATASETS
-from epic.labelled_scores import raise_faults
+from epic.faults import raise_faults, repeated
 from epic.score_fields import Scores, validate_scores
 
 __all__ = ["CHALLENGES", "Challenge", "write_submission"]
@@ -137,10 +136,11 @@ def _check(
             f"scores must be of (verbs, nouns) = {expected.num_class} classes, got {num_class}"
         )
     scored = set(scores["ids"])
-    counts = Counter(name for part in ids.values() for name in part)
+    wanted = [name for part in ids.values() for name in part]
+    test_set = set(wanted)
     segments = {
-        "segments not in the test set": [name for name in scores["ids"] if name not in counts],
-        "segments in several places of the test set": [n for n, c in counts.items() if c > 1],
+        "segments not in the test set": [n for n in scores["ids"] if n not in test_set],
+        "segments in several places of the test set": repeated(wanted),
     }
     for file, part in ids.items():
         segments[f"segments of {file} without scores"] = [n for n in part if n not in scored]

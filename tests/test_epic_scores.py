@@ -125,6 +125,10 @@ WRONG: dict[str, tuple[Any, str]] = {
         "3 elements that are no strings, first b'a",
     ),
     "duplicates": ({"narration_id": ["a", "b", "a"]}, "narration_id has duplicates (1): a"),
+    "long duplicates": (
+        {"narration_id": ["a" * 10**6] * 3},
+        f"duplicates (1): {200 * 'a'}... (the",
+    ),
     "lengths": (
         {"narration_id": ["a", "b"]},
         "numbers of segments differ: {'narration_id': 2, 'verb_",

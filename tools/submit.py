@@ -29,7 +29,6 @@ pre-training it is 1 where they began with ImageNet, and 2 where with Kinetics, 
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +40,7 @@ if not __package__:  # run as a program, when Python looks for modules beside it
 from checkpoints.errors import list_names
 from data.segments import Segment
 from epic.annotations import read_annotations
+from epic.faults import repeated
 from epic.scores import Scores, fuse_scores, read_scores
 from epic.submissions import CHALLENGES, write_submission
 
@@ -67,12 +67,11 @@ def _combine(files: list[Scores]) -> Scores:
     for scores in files:
         groups.setdefault(frozenset(scores["ids"]), []).append(scores)
     parts = [fuse_scores(group) for group in groups.values()]
-    counts = Counter(name for ids in groups for name in ids)
-    if repeated := [name for name, count in counts.items() if count > 1]:
+    if several := repeated(name for ids in groups for name in ids):
         raise ValueError(
             "SCORES must hold the same segments, to be averaged, or different ones, to be put "
-            f"together, but {len(repeated):,} are in files that differ in others: "
-            f"{list_names(repeated)}"
+            f"together, but {len(several):,} are in files that differ in others: "
+            f"{list_names(several)}"
         )
     combined: Scores = {"ids": [name for part in parts for name in part["ids"]]}
     for task in ("verb", "noun"):
