@@ -1,5 +1,6 @@
 """What several programs share: checkpoints by name, workers, errors in one line."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 from engine.processes import Processes
 from tools import options
-from tools.options import choose_workers, find_checkpoint, run_program
+from tools.options import choose_workers, find_checkpoint, includes_stop, print_list, run_program
+from tsn import TSN
 from weights.published import PUBLISHED
 
 ALONE = Processes(0, 1, torch.device("cpu"), 1)
@@ -23,6 +25,33 @@ def test_checkpoints_are_files_or_names_of_published_weights(
     assert find_checkpoint(entry.file_name) == Path(entry.url, entry.sha256_prefix or "")
     with pytest.raises(FileNotFoundError, match=r"no published weights of this name\. They are: "):
         find_checkpoint("other.pth")
+
+
+@pytest.mark.parametrize(
+    ("num_class", "modality", "option", "expected"),
+    [
+        ((97, 300), "RGB", None, True),
+        ((97, 300), "RGB", False, False),
+        ((97, 300), "Flow", None, False),
+        ((97, 300), "Flow", True, False),
+        ((125, 352), "RGB", None, False),
+        (5, "RGB", None, False),
+        (5, "RGB", True, True),
+    ],
+)
+def test_the_stop_frame_is_of_rgb_clips_of_epic_kitchens_100(
+    num_class: int | tuple[int, int], modality: str, option: bool | None, expected: bool
+) -> None:
+    with torch.device("meta"):
+        model = TSN(num_class, 1, modality, base_model="resnet50", pretrained=None)
+    assert includes_stop(model, Namespace(include_stop=option)) is expected
+
+
+def test_long_lists_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    print_list("lost:", ["a\nb"])
+    assert capsys.readouterr().err == "lost:\n  a\\nb\n"
+    print_list("lost:", range(1020))
+    assert capsys.readouterr().err.endswith("\n  19\n  and 1,000 more\n")
 
 
 def test_workers_are_a_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
