@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 
 from checkpoints.safetensors_file import is_safetensors
-from engine.processes import Processes
+from engine.processes import Processes, count_cores
 from weights.download import fetch
 from weights.published import PUBLISHED
 
@@ -114,7 +114,7 @@ def choose_workers(workers: int | None, processes: Processes) -> int:
     """Return the number of processes that read clips: `--workers`, or a share of the cores."""
     if workers is None:
         local_count = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        return min(_MAX_WORKERS, max((os.cpu_count() or 1) // local_count, 1))
+        return min(_MAX_WORKERS, max(count_cores() // local_count, 1))
     if workers < 0:
         raise ValueError(f"--workers must be at least 0, got {workers}")
     return workers
