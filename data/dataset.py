@@ -5,7 +5,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from data.layouts import VideoFinder, describe_layouts
 from data.options import MODALITIES, default_length, one_of, positive_integer
 from data.sampling import SAMPLING_MODES, segment_indices
 from data.segments import Segment
-from data.timestamps import nominal_rate
+from data.timestamps import nominal_rate, seconds_to_frame
 from data.video import load_clip, open_frames
 from data.video_file import VideoFile
 
@@ -65,8 +65,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
     Segments with `frames` are found by number (`data.frame_numbers`): the number in an image's
     name; in a video file, that of the image which extracting it would give (`data.frame_times`).
     Segments with `seconds` alone are the frames of a video file from the one shown at the start up
-    to the one shown at the stop; those with neither are whole clips. A number that is missing is an
-    error where sampling reads it.
+    to the one shown at the stop, or images by number with `rate`; those with neither are whole
+    clips. A number that is missing, and a frame that cannot be decoded, is an error where sampling
+    reads it.
 
     Nothing is opened before the first item, and a process keeps the last 16 sources: items in the
     order of the annotation files, which is by video, open each video once. Opening a folder lists
@@ -84,8 +85,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         include_stop: whether the stop frame belongs to a segment of RGB frames: False for models of
             EPIC-KITCHENS-55, True for those of -100 (C1).
         flow_stride: RGB frames for each flow image; None: as published, see `data.frame_numbers`.
-        rate: frames per second that `Segment.frames` counts, to find them in video files; None: 60
-            for EPIC-KITCHENS, 50 for its videos PXX_1YY, and each file's own frames for others.
+        rate: RGB frames per second that numbers count, to find `Segment.frames` in video files, and
+            `Segment.seconds` among images; None: 60 for EPIC-KITCHENS, 50 for its videos PXX_1YY,
+            and each file's own frames for others.
         short_side: resize frames to this shorter side in pixels as they are read, see
             `data.video.open_frames`.
         transform: called with each clip.
@@ -161,7 +163,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         found: dict[tuple[Path, bool], list[Segment]] = {}
         for segment in self.segments:
             try:
-                found.setdefault(self._videos.find(segment), []).append(segment)
+                found.setdefault(self.find_video(segment), []).append(segment)
             except FileNotFoundError as error:
                 reasons.setdefault(str(error), []).append(segment.id)
         if reasons and not found:
@@ -171,7 +173,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         unopened = []
         for (path, alone), segments in found.items():
             try:
-                source = open_frames(path, self.modality)
+                source = open_frames(path, self.modality, strict=True)
             except (OSError, ValueError) as error:
                 is_video = self.modality != "Flow" and path.is_file() and not is_tar(str(path))
                 ids = tuple(segment.id for segment in segments)
@@ -200,8 +202,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return dataset
 
     def _load(self, segment: Segment) -> Tensor:
-        path, alone = self._videos.find(segment)
-        frames = self._select(segment, open_frames(path, self.modality), alone)
+        path, alone = self.find_video(segment)
+        frames = self.select_frames(segment, open_frames(path, self.modality, strict=True), alone)
         return load_clip(
             open_frames(frames, self.modality, short_side=self.short_side),
             num_segments=self.num_segments,
@@ -210,21 +212,40 @@ class ClipDataset(Dataset[dict[str, Any]]):
             mode=self.mode,
         )
 
-    def _select(self, segment: Segment, source: FrameSource, alone: bool) -> FrameSource:
-        """Return the frames of a segment, given its video's, or those of the segment alone."""
-        if segment.frames is not None:
-            numbers = frame_numbers(
-                segment,
-                self.modality,
-                include_stop=self.include_stop,
-                flow_stride=self.flow_stride,
-            )
+    def find_video(self, segment: Segment) -> tuple[Path, bool]:
+        """Return the path of a segment's video, and whether it holds this segment alone.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            ValueError: if the root has the video several times in the same form.
+        """
+        return self._videos.find(segment)
+
+    def select_frames(self, segment: Segment, source: FrameSource, alone: bool) -> FrameSource:
+        """Return the frames of a segment, given those of its video, or of the segment alone.
+
+        Raises:
+            ValueError: if the segment is empty, outside its video, or has seconds where `rate` is
+                needed.
+        """
+        if segment.frames is None and segment.seconds is not None:
             if isinstance(source, VideoFile):
-                source = ResampledFrames(source, self.rate or nominal_rate(segment.video))
-            return ExactNumbers(source, range(1, len(numbers) + 1) if alone else numbers)
-        if segment.seconds is not None:
-            return frames_between(source, *segment.seconds)
-        return source
+                return frames_between(source, *segment.seconds)
+            if self.rate is None:
+                raise ValueError(
+                    f"{source.name}: images of segments with seconds need rate, their frames per "
+                    f"second"
+                )
+            start, stop = (seconds_to_frame(seconds, self.rate) for seconds in segment.seconds)
+            segment = replace(segment, frames=(start, stop))
+        if segment.frames is None:
+            return source
+        numbers = frame_numbers(
+            segment, self.modality, include_stop=self.include_stop, flow_stride=self.flow_stride
+        )
+        if isinstance(source, VideoFile):
+            source = ResampledFrames(source, self.rate or nominal_rate(segment.video))
+        return ExactNumbers(source, range(1, len(numbers) + 1) if alone else numbers)
 
     def _problems_in(
         self, source: FrameSource, alone: bool, segments: list[Segment]
@@ -234,7 +255,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         missing: dict[str, list[int]] = {}
         for segment in segments:
             try:
-                frames = self._select(segment, source, alone)
+                frames = self.select_frames(segment, source, alone)
             except ValueError as error:
                 reasons.setdefault(str(error), []).append(segment.id)
                 continue

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.frames import FrameSource
 from data.video_file import VideoFile
 from data.views import FrameRange, View
 
@@ -75,7 +74,7 @@ class ResampledFrames(View):
         yield from self._show(indices, self._shown[indices])
 
 
-def frames_between(source: FrameSource, start: float, stop: float) -> FrameRange:
+def frames_between(source: VideoFile, start: float, stop: float) -> FrameRange:
     """Return the frames of a video file from the one shown at a time up to, without, another.
 
     Args:
@@ -84,10 +83,8 @@ def frames_between(source: FrameSource, start: float, stop: float) -> FrameRange
         stop: likewise. The frame shown at `start` is there even if it is shown at `stop`, too.
 
     Raises:
-        ValueError: if the video ends before the segment, or is no video file but images.
+        ValueError: if the video ends before the segment.
     """
-    if not isinstance(source, VideoFile):
-        raise ValueError(f"{source.name}: seconds need a video file, images need frame numbers")
     end = float(source.times[-1]) + 1 / (source.fps or 1)
     if start >= end or stop > end + _END_TOLERANCE:
         raise ValueError(f"{source.name}: ends after {end:.2f} seconds, before a segment does")

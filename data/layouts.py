@@ -10,6 +10,8 @@ Of several forms of one video, the first of these is taken:
 3. a video file: ROOT/PXX/videos/PXX_YY.MP4, ROOT/videos/train/PXX/PXX_YY.MP4 (also test/),
    ROOT/PXX/PXX_YY.MP4, or ROOT/CLIP.MP4, with any usual suffix in any case.
 
+CLIP may lie in sub-folders, as in ROOT/kitchen/monday.mp4.
+
 Flow lies in flow_frames/ and flow/ instead, as u/ and v/ in each folder or tar, or in ROOT/u/CLIP
 and ROOT/v/CLIP; so does the flow of a file CLIP.MP4. Where none of these exists, segments are
 looked for as the library of EPIC-KITCHENS-55 stores them, with images from number 1:
@@ -38,6 +40,7 @@ _VIDEO_SUFFIXES = {
     *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv"),
     *(".flv", ".3gp", ".ogv"),
 }
+_OTHER_FOLDERS = {"u", "v", "object_detection_images"}
 _MAX_NAMES = 100
 """How many names of a folder tell what is in it: it may hold 60,000 images."""
 
@@ -52,8 +55,9 @@ def find_videos(root: str | os.PathLike[str], modality: str = "RGB") -> dict[str
 
     Returns:
         Path, for `data.video.open_frames`, by the video's id, sorted. The id is the name of the
-        folder or file without suffix. Folders are told apart by the names of their images; what is
-        in a tar or video file shows when it is opened.
+        folder or file without suffix; of other videos than EPIC-KITCHENS', behind the names of the
+        sub-folders that it lies in (kitchen/monday). Folders are told apart by the names of their
+        images; what is in a tar or video file shows when it is opened.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -67,6 +71,12 @@ def find_videos(root: str | os.PathLike[str], modality: str = "RGB") -> dict[str
     for folder in _folders_of_videos(root, is_flow):
         for video, form, path in _videos_in(folder, is_flow):
             found.setdefault(video, []).append((form, path))
+    for folder in _sub_folders(root, is_flow):
+        for video, form, path in _videos_in(folder, is_flow):
+            name = path.parent.relative_to(root) / video
+            found.setdefault(video if nominal_rate(video) else name.as_posix(), []).append(
+                (form, path)
+            )
     videos = {}
     for video, forms in sorted(found.items()):
         best = min(form for form, _ in forms)
@@ -181,6 +191,22 @@ def _folders_of_videos(root: Path, is_flow: bool) -> Iterator[Path]:
     for split in (base / name for base in bases for name in ("train", "test")):
         for participant in filter(_PARTICIPANT.fullmatch, _names(split)):
             yield split / participant
+
+
+def _sub_folders(folder: Path, is_flow: bool) -> Iterator[Path]:
+    """Yield the folders below one that hold neither a clip nor what `_folders_of_videos` knows."""
+    other = "rgb" if is_flow else "flow"
+    for path in map(folder.joinpath, _names(folder)):
+        if (
+            path.is_dir()
+            and not path.name.startswith(".")
+            and path.name not in {*_OTHER_FOLDERS, other, f"{other}_frames"}
+            and not _PARTICIPANT.fullmatch(path.name)
+            and nominal_rate(path.name) is None
+            and not any(_holds_images(path, kind) for kind in (False, True))
+        ):
+            yield path
+            yield from _sub_folders(path, is_flow)
 
 
 def _videos_in(folder: Path, is_flow: bool) -> Iterator[tuple[str, int, Path]]:

@@ -74,7 +74,9 @@ Clip: TypeAlias = (
 _LAYOUTS = {3: RGB_LAYOUTS, 2: FLOW_LAYOUTS}
 
 
-def open_frames(clip: Clip, modality: str = "RGB", *, short_side: int | None = None) -> FrameSource:
+def open_frames(
+    clip: Clip, modality: str = "RGB", *, short_side: int | None = None, strict: bool = False
+) -> FrameSource:
     """Open a clip, however it is stored.
 
     A path is opened once: while the file or folder is unchanged, later calls return the same source
@@ -88,6 +90,8 @@ def open_frames(clip: Clip, modality: str = "RGB", *, short_side: int | None = N
         short_side: resize every frame as it is read, so that its shorter side has this many pixels,
             as evaluation does. With a model's `preprocessing.scale_size` its input stays the same,
             in less memory. None: frames as they are.
+        strict: whether reading a frame of a video file that cannot be decoded is a ValueError. By
+            default it shows the frame before it, as in a player.
 
     Returns:
         A source with 3 channels, or 2 for flow. `read(indices)` reads frames by index,
@@ -108,11 +112,11 @@ def open_frames(clip: Clip, modality: str = "RGB", *, short_side: int | None = N
         >>> [len(block) for block in source.blocks(16)]
         [16, 16, 8]
     """
-    source = _open(clip, modality)
+    source = _open(clip, modality, strict)
     return source if short_side is None else ResizedFrames(source, short_side)
 
 
-def _open(clip: Clip, modality: str) -> FrameSource:
+def _open(clip: Clip, modality: str, strict: bool) -> FrameSource:
     channels = MODALITIES[one_of("modality", modality, MODALITIES)]
     if isinstance(clip, FrameSource):
         if clip.channels != channels:
@@ -126,16 +130,16 @@ def _open(clip: Clip, modality: str) -> FrameSource:
     if isinstance(clip, list | tuple):
         return FrameImages(clip, channels)
     if isinstance(clip, str | os.PathLike):
-        return _open_path(clip, channels)
+        return _open_path(clip, channels, strict)
     if isinstance(clip, bytes):
         clip = io.BytesIO(clip)
     if not (hasattr(clip, "read") and hasattr(clip, "seek")):
         raise ValueError(f"clip must be {_LAYOUTS[channels]}, got a {type(clip).__name__}")
     _check_file_object(clip)
-    return _open_file(clip, channels)
+    return _open_file(clip, channels, strict)
 
 
-def _open_path(path: str | os.PathLike[str], channels: int) -> FrameSource:
+def _open_path(path: str | os.PathLike[str], channels: int, strict: bool) -> FrameSource:
     """Open a file or a folder, unless it is open and unchanged."""
     # Flow: links stay, since the folders of u and v are found beside the path that was given.
     full_path = os.path.realpath(path) if channels == 3 else str(Path(path).absolute())
@@ -147,7 +151,7 @@ def _open_path(path: str | os.PathLike[str], channels: int) -> FrameSource:
                 f"the path of the file"
             )
         raise FileNotFoundError(f"{path}: no such file or folder")
-    return _open_version(full_path, channels, tuple(map(_get_version, folders)))
+    return _open_version(full_path, channels, strict, tuple(map(_get_version, folders)))
 
 
 def _get_version(path: str) -> tuple[int, ...]:
@@ -165,14 +169,16 @@ def _get_version(path: str) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=16)
-def _open_version(path: str, channels: int, versions: tuple[tuple[int, ...], ...]) -> FrameSource:
+def _open_version(
+    path: str, channels: int, strict: bool, versions: tuple[tuple[int, ...], ...]
+) -> FrameSource:
     """Open a file or a folder; `versions` is a key of the cache alone."""
     if os.path.isfile(path):
-        return _open_file(path, channels)
+        return _open_file(path, channels, strict)
     return FrameFolder(path) if channels == 3 else FlowFolder(path)
 
 
-def _open_file(file: Any, channels: int) -> FrameSource:
+def _open_file(file: Any, channels: int, strict: bool) -> FrameSource:
     """Open a file, given its path or a binary file object."""
     if is_tar(file):
         return FrameFolder(file) if channels == 3 else FlowFolder(file)
@@ -181,7 +187,7 @@ def _open_file(file: Any, channels: int) -> FrameSource:
             f"{file}: a flow model cannot read a video: flow must be computed beforehand; accepted "
             f"are {FLOW_LAYOUTS}"
         )
-    return VideoFile(file)
+    return VideoFile(file, strict=strict)
 
 
 def _check_file_object(file: Any) -> None:

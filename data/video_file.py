@@ -55,6 +55,7 @@ class VideoFile(FrameSource):
     Args:
         file: the path, or a seekable binary file object. Nothing else may use the object while
             frames are read; pickling and sharing need one that allows them.
+        strict: whether reading a frame that cannot be decoded is an error, instead.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -67,7 +68,8 @@ class VideoFile(FrameSource):
     _index: FrameIndex
     _size: tuple[int, int]
 
-    def __init__(self, file: str | os.PathLike[str] | BinaryIO) -> None:
+    def __init__(self, file: str | os.PathLike[str] | BinaryIO, *, strict: bool = False) -> None:
+        self._strict = strict
         self._source: VideoSource
         if isinstance(file, str | os.PathLike):
             self._source, self.name = str(Path(file).absolute()), str(file)
@@ -215,6 +217,8 @@ class VideoFile(FrameSource):
             while waiting and (waiting[0] in decoded or waiting[0] < end):
                 index = waiting.popleft()
                 lost += index not in decoded
+                if self._strict and (index not in decoded or decoded[index].is_corrupt):
+                    raise ValueError(f"{self.name}: frame {index} (from 0) cannot be decoded")
                 substitute = substitutes.pop(index, last)
                 yield index, self._to_rgb(decoder, decoded.pop(index, substitute))
 

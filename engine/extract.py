@@ -133,7 +133,7 @@ class _Reader(IterableDataset[VideoRows | Tensor | str]):
 
     def _read(self, video: Video) -> Iterator[VideoRows | Tensor]:
         model, options = self.model, self._options
-        source = open_frames(video.path, model.modality)
+        source = open_frames(video.path, model.modality, strict=True)
         if self._dataset is None:
             rows = dense_rows(model, source, options.dense, video.fps)
         else:

@@ -18,7 +18,7 @@ import torch
 
 from data.options import positive_integer
 
-__all__ = ["Processes", "join_processes"]
+__all__ = ["Processes", "count_cores", "join_processes"]
 
 Item = TypeVar("Item")
 
@@ -77,7 +77,7 @@ def join_processes(device: str | None = None, threads: int | None = None) -> Ite
     )
     if threads is None:
         # torchrun asks for one thread, unless told otherwise.
-        threads = torch.get_num_threads() if count == 1 else (os.cpu_count() or 1) // local_count
+        threads = torch.get_num_threads() if count == 1 else count_cores() // local_count
         threads = max(threads, 1)
     torch.set_num_threads(positive_integer("threads", threads))
     chosen = _choose_device(device, local_rank)
@@ -91,6 +91,13 @@ def join_processes(device: str | None = None, threads: int | None = None) -> Ite
     store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
     store.set_timeout(_PATIENCE)
     yield Processes(rank, count, chosen, threads, store)
+
+
+def count_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # on Linux, where a container may have a part of them
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _choose_device(name: str | None, local_rank: int) -> torch.device:

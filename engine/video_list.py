@@ -85,7 +85,7 @@ def list_videos_of_segments(
     """
     of_paths: dict[tuple[Path, bool], list[Segment]] = {}
     for segment in segments:
-        of_paths.setdefault(dataset._videos.find(segment), []).append(segment)
+        of_paths.setdefault(dataset.find_video(segment), []).append(segment)
     videos = []
     for (path, alone), inside in of_paths.items():
         video = inside[0].video

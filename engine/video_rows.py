@@ -177,9 +177,9 @@ def segment_rows(
     indices = _show_indices(source)
     for segment in segments:
         try:
-            _, alone = dataset._videos.find(segment)
+            _, alone = dataset.find_video(segment)
             clip = load_clip(
-                dataset._select(segment, indices, alone),
+                dataset.select_frames(segment, indices, alone),
                 num_segments=model.num_segments,
                 new_length=model.new_length,
                 modality=model.modality,

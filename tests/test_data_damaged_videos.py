@@ -23,7 +23,7 @@ from helpers.videos import (
     show_frames,
 )
 
-from data.video import VideoFile
+from data.video import VideoFile, open_frames
 
 
 def transport_stream(path: Path, first: int, count: int, *, sound: bool = False) -> bytes:
@@ -57,6 +57,19 @@ def test_a_lost_frame_shows_the_one_before_it(tmp_path, caplog):
         caplog.clear()
         shown = dict(zip(indices, map(number_in, frames), strict=True))
         assert shown == {index: 38 if index == 39 else index for index in indices}
+
+
+def test_a_strict_reader_refuses_frames_that_are_lost(tmp_path):
+    options = X264 | {"bf": "0", "g": "10"}
+    path = encode(tmp_path / "sound.mp4", "libx264", options=options)
+    source = open_frames(erase_packets(path, tmp_path / "damaged.mp4", 39), strict=True)
+    for _ in range(2):
+        with pytest.raises(
+            ValueError, match=r"damaged\.mp4: frame 39 \(from 0\) cannot be decoded"
+        ):
+            source.read([5, 39])
+    assert [number_in(frame) for frame in source.read([5, 38, 45])] == [5, 38, 45]
+    assert number_in(open_frames(tmp_path / "damaged.mp4").read([39])[0]) == 38
 
 
 def test_damage_at_the_beginning_renumbers_nothing(tmp_path, caplog):

@@ -18,6 +18,7 @@ from helpers.epic_dataset import (
     write_video,
     write_videos,
 )
+from helpers.videos import X264, encode, erase_packets
 from torch.utils.data import DataLoader
 
 from data.dataset import ClipDataset
@@ -113,6 +114,27 @@ def test_other_data(tmp_path: Path) -> None:
         [8, 10, 12],
     ]
     assert [item.get("label_class") for item in clips] == [4, None, None, None, None]
+
+
+def test_seconds_among_images(tmp_path: Path) -> None:
+    write_rgb(tmp_path, videos={"P01_11": 90})
+    write_flow(tmp_path / "flow", videos={"P01_11": 90})
+    row = Segment(id="1", video="P01/P01_11", seconds=(1.0, 2.0))
+    assert numbers_in(dataset([row], tmp_path, rate=30)[0]["clip"]) == [35, 45, 55]
+    flow = dataset([row], tmp_path / "flow", modality="Flow", new_length=1, rate=30)
+    assert numbers_in(flow[0]["clip"]) == [17, 22, 27]
+    with pytest.raises(ValueError, match="segments with seconds need rate"):
+        dataset([row], tmp_path)[0]
+
+
+def test_a_frame_that_cannot_be_decoded_costs_its_segment(tmp_path: Path) -> None:
+    sound = encode(tmp_path / "sound.mp4", "libx264", options=X264 | {"bf": "0", "g": "10"})
+    erase_packets(sound, tmp_path / "clip.mp4", 39)
+    rows = [Segment(id=str(stop), video="clip.mp4", frames=(stop - 9, stop)) for stop in (30, 45)]
+    clips = dataset(rows, tmp_path, num_segments=9)
+    assert len(clips[0]["clip"]) == 9
+    with pytest.raises(ValueError, match=r"segment 45: .*frame 39 \(from 0\) cannot be decoded"):
+        clips[1]
 
 
 def test_rows_of_the_official_files(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.epic_dataset import number_in, numbers_in, write_rgb, write_video
+from helpers.epic_dataset import number_in, numbers_in, write_video
 
 from data.frame_times import ResampledFrames, frames_between
-from data.video import FrameFolder, VideoFile
+from data.video import VideoFile
 
 av = pytest.importorskip("av", reason="PyAV (package `av`) is not installed")
 
@@ -104,11 +104,8 @@ def test_frames_between_two_times(tmp_path: Path, seconds, expected: range) -> N
     assert numbers_in(frames.read(range(len(frames)))) == list(expected)
 
 
-def test_seconds_outside_the_video_or_of_images_are_refused(tmp_path: Path) -> None:
+def test_seconds_outside_the_video_are_refused(tmp_path: Path) -> None:
     video = VideoFile(write_video(tmp_path / "a.mp4", 60, 30))
     for seconds in ((2.0, 2.5), (1.0, 3.1)):
         with pytest.raises(ValueError, match=r"a\.mp4: ends after 2\.00 seconds, before a segment"):
             frames_between(video, *seconds)
-    write_rgb(tmp_path, videos={"P01_11": 4})
-    with pytest.raises(ValueError, match="seconds need a video file, images need frame numbers"):
-        frames_between(FrameFolder(tmp_path / "P01/P01_11"), 0.0, 1.0)

@@ -116,6 +116,39 @@ def test_a_missing_root_and_an_unknown_modality(tmp_path: Path) -> None:
         find_videos(tmp_path, "Depth")
 
 
+def test_videos_in_sub_folders(tmp_path: Path) -> None:
+    root = tmp_path / "clips"
+    for name in ("b.mp4", "kitchen/monday.mp4", "kitchen/late/monday.MKV", ".cache/c.mp4"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    save(root / "kitchen/tuesday", "frame_0000000001.jpg", 1)
+    save(root / "kitchen/tuesday/masks", "frame_0000000001.jpg", 1)
+    save(root / "flow/kitchen/monday/u", "frame_0000000001.jpg", 1)
+    save(root / "flow/kitchen/monday/v", "frame_0000000001.jpg", 1)
+    assert find_videos(root) == {
+        "b": root / "b.mp4",
+        "kitchen/late/monday": root / "kitchen/late/monday.MKV",
+        "kitchen/monday": root / "kitchen/monday.mp4",
+        "kitchen/tuesday": root / "kitchen/tuesday",
+    }
+    assert find_videos(root / "flow", "Flow") == {
+        "kitchen/monday": root / "flow/kitchen/monday",
+    }
+
+
+def test_the_folder_of_one_participant(tmp_path: Path) -> None:
+    for name in ("rgb_frames/P01_01.tar", "flow_frames/P01_01.tar", "videos/P01_02.MP4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "object_detection_images").mkdir()
+    (tmp_path / "object_detection_images/P01_03.tar").touch()
+    rgb, flow = find_videos(tmp_path), find_videos(tmp_path, "Flow")
+    assert rgb == {
+        "P01_01": tmp_path / "rgb_frames/P01_01.tar", "P01_02": tmp_path / "videos/P01_02.MP4"
+    }  # fmt: skip
+    assert flow == {"P01_01": tmp_path / "flow_frames/P01_01.tar"}
+
+
 def test_folders_of_single_segments(tmp_path: Path) -> None:
     write_rgb(tmp_path, "segments")
     finder = VideoFinder(tmp_path, "RGB")

@@ -23,7 +23,7 @@ class Stub(FrameSource):
     channels = 3
     opened: list[object]
 
-    def __init__(self, file: object) -> None:
+    def __init__(self, file: object, *, strict=False) -> None:
         self.name = f"stub of {file!r}"
         self.file = file
         self.opened.append(file)

@@ -252,10 +252,10 @@ def test_a_killed_worker_stops_the_run(
 ) -> None:
     main = os.getpid()
 
-    def die(path: Any, *arguments: Any) -> Any:
+    def die(path: Any, *arguments: Any, **options: Any) -> Any:
         if path.name == "b.mp4" and os.getpid() != main:
             os.kill(os.getpid(), signal.SIGKILL)
-        return open_frames(path, *arguments)
+        return open_frames(path, *arguments, **options)
 
     monkeypatch.setattr(module, "open_frames", die)
     with pytest.raises(RuntimeError, match="DataLoader worker"):
@@ -293,7 +293,7 @@ def test_memory_does_not_grow_with_the_video(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int
 ) -> None:
     model = tiny("TSN")
-    monkeypatch.setattr(module, "open_frames", lambda path, _: NoiseFrames(int(path.name)))
+    monkeypatch.setattr(module, "open_frames", lambda path, _, strict: NoiseFrames(int(path.name)))
     monkeypatch.setitem(model._modules, "base_model", _Constant())
     monkeypatch.setattr(model, "parameters", lambda: iter([torch.zeros(1)]))
     options = ExtractOptions(DenseOptions(window=window))

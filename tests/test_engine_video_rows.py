@@ -103,7 +103,7 @@ SEGMENTS = [
 def of_segments(root: Path, variant: str = "TSN", **options: Any) -> tuple[VideoRows, ClipDataset]:
     model = tiny(variant, segments=4)
     dataset = ClipDataset(SEGMENTS, root, modality="RGB", num_segments=4, **options)
-    path, _ = dataset._videos.find(SEGMENTS[0])
+    path, _ = dataset.find_video(SEGMENTS[0])
     return segment_rows(model, open_frames(path), dataset, SEGMENTS, 60.0), dataset
 
 

@@ -77,6 +77,17 @@ def test_of_a_video_file_with_a_preset(tmp_path) -> None:
     assert len(open_frames(tmp_path / "two", "Flow")) == 11
 
 
+def test_videos_of_epic_kitchens_get_what_is_published_for_them(tmp_path) -> None:
+    from helpers.epic_dataset import write_video
+
+    for video in ("P01_01", "P01_101"):
+        write_video(tmp_path / "videos" / f"{video}.MP4", 10, 30)
+    assert run(tmp_path / "videos", tmp_path / "out")[0] == 0
+    # 20 frames at 60 a second, 2 apart, each spanning 3; 17 at 50, of which each spans 1
+    assert len(open_frames(tmp_path / "out" / "P01_01", "Flow")) == 9
+    assert len(open_frames(tmp_path / "out" / "P01_101", "Flow")) == 16
+
+
 def test_of_a_folder_of_videos(tmp_path, capsys) -> None:
     root, out = tmp_path / "videos", tmp_path / "out"
     save_frames(root / "long", LEVELS)

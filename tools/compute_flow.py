@@ -15,13 +15,11 @@ published flow was computed by another program: similar images, not equal ones.
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
@@ -33,10 +31,12 @@ from PIL import Image
 from torch import Tensor
 
 from checkpoints.files import atomic_write
-from data.flow import PRESETS, TVL1, ComputedFlow, FlowMethod
+from data.flow import PRESETS, TVL1, ComputedFlow, FlowConfig, FlowMethod
 from data.layouts import find_videos
 from data.options import positive_integer
+from data.timestamps import nominal_rate
 from engine.output_folder import OutputFolder
+from engine.processes import count_cores
 from engine.progress import show_progress
 
 __all__ = ["main"]
@@ -92,9 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--preset",
         choices=PRESETS,
-        default="epic-kitchens-55",
-        help="stride, dilation and bound of the published flow: of the videos of 2018 (default), "
-        "for the weights trained on EPIC-KITCHENS-55, or of the videos PXX_1YY of the extension",
+        help="stride, dilation and bound of the published flow: of the videos of 2018, or of the "
+        "extension (default: extension for videos PXX_1YY, epic-kitchens-55 for others)",
     )
     add("--stride", type=int, help="RGB frames from one flow frame to the next")
     add("--dilation", type=int, help="RGB frames that a flow frame spans")
@@ -103,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--rate",
         type=float,
-        help="read video files at this many frames per second: 60 for videos of EPIC-KITCHENS, 50 "
-        "for PXX_1YY (default: every frame of the file)",
+        help="read video files at this many frames per second (default: 60 for videos of "
+        "EPIC-KITCHENS, 50 for PXX_1YY, and every frame of other files)",
     )
     add("--start", type=int, metavar="FRAME", default=0, help="first RGB frame, from 0")
     add(
@@ -117,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--jobs",
         type=int,
-        default=os.cpu_count() or 1,
+        default=count_cores(),
         metavar="N",
         help="pairs of frames computed at the same time (default: one a core)",
     )
@@ -126,15 +125,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, method: FlowMethod | None) -> list[str]:
     """Compute what is missing, and return a message for each video that cannot be read."""
-    given = {
-        name: value
-        for name in ("stride", "dilation", "bound", "size", "rate")
-        if (value := getattr(options, name)) is not None
-    }
-    config = replace(PRESETS[options.preset], **given)
     method = method or TVL1()
     jobs = positive_integer("jobs", options.jobs)
-    open_flow = partial(ComputedFlow, config=config, method=method, jobs=jobs)
+
+    def open_flow(video: Path) -> ComputedFlow:
+        return ComputedFlow(video, _choose_config(video, options), method=method, jobs=jobs)
+
+    _choose_config(options.video, options)  # wrong options are said once
 
     failures: list[str] = []
     tasks = []
@@ -146,7 +143,7 @@ def _run(options: argparse.Namespace, method: FlowMethod | None) -> list[str]:
             failures.append(str(error))
             continue
         request = {"video": video.absolute().name, "frames": flow.num_rgb_frames}
-        OutputFolder(folder, {**request, **asdict(config), "method": method.name})
+        OutputFolder(folder, {**request, **asdict(flow.config), "method": method.name})
         tasks.append(_prepare(video, folder, chosen))
     if tasks:
         _do(tasks, open_flow, failures, jobs)
@@ -168,6 +165,20 @@ def _do(tasks: list[_Task], open_flow: _Open, failures: list[str], jobs: int) ->
         print(f"the others will take about {duration} (h:mm:ss) with {jobs} jobs", flush=True)
         for _ in show_progress(work, total, unit="flow frames", done=finished + first):
             pass
+
+
+def _choose_config(video: Path, options: argparse.Namespace) -> FlowConfig:
+    """Return what is asked for, and else what the published flow of a video has."""
+    rate = nominal_rate(video.stem)
+    preset = options.preset or ("extension" if rate == 50 else "epic-kitchens-55")
+    is_video_file = video.is_file() and video.suffix.lower() != ".tar"
+    config = replace(PRESETS[preset], rate=rate if is_video_file else None)
+    given = {
+        name: value
+        for name in ("stride", "dilation", "bound", "size", "rate")
+        if (value := getattr(options, name)) is not None
+    }
+    return replace(config, **given)
 
 
 def _find_videos(path: Path, out: Path) -> dict[Path, Path]:

@@ -11,7 +11,7 @@ import torch
 
 from checkpoints.safetensors_file import is_safetensors
 from data.options import first_few
-from engine.processes import Processes
+from engine.processes import Processes, count_cores
 from epic.datasets import find_dataset
 from model_loader import load_checkpoint
 from ops.inference import optimize_for_inference
@@ -123,7 +123,7 @@ def choose_workers(workers: int | None, processes: Processes) -> int:
     """Return the number of processes that read clips: `--workers`, or a share of the cores."""
     if workers is None:
         local_count = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        return min(_MAX_WORKERS, max((os.cpu_count() or 1) // local_count, 1))
+        return min(_MAX_WORKERS, max(count_cores() // local_count, 1))
     if workers < 0:
         raise ValueError(f"--workers must be at least 0, got {workers}")
     return workers
