@@ -55,7 +55,7 @@ def test_long_lists_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_workers_are_a_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    monkeypatch.setattr("tools.options.count_cores", lambda: 12)
     assert choose_workers(None, ALONE) == 8
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert choose_workers(None, ALONE) == 3
