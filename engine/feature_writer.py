@@ -99,6 +99,7 @@ class FeatureWriter:
             blocks: crops of the frames of `rows.snippets`, see `streaming.read_crops`.
         """
         options = self._options
+        self._folder.begin()  # rows are kept there until the video is done
         arrays: dict[str, RowFile] = {}
 
         def append(name: str, values: NDArray[Any]) -> None:

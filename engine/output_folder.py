@@ -26,36 +26,42 @@ _REQUEST = "request.json"
 
 
 class OutputFolder:
-    """A folder with the results of one request; made if there is none.
+    """A folder with the results of one request.
 
     Args:
-        path: the folder.
+        path: the folder; made, with the record of the request, when the first file is written.
         request: everything that the results depend on, as JSON has it.
 
     Raises:
         ValueError: if it holds the results of another request, or files of something else.
-        OSError: if it cannot be written.
+        OSError: if it cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str], request: Mapping[str, Any]) -> None:
         self.path = Path(path)
-        text = json.dumps(request, indent=2, sort_keys=True)
-        self._digest = sha256(text.encode()).hexdigest()
-        self.path.mkdir(parents=True, exist_ok=True)
-        record = self.path / _REQUEST
-        if record.exists():
-            _compare(self.path, _read_request(record), json.loads(text))
-            return
-        strangers = sorted(
-            file.name for file in self.path.iterdir() if not file.name.startswith((_REQUEST, "."))
-        )
-        if strangers and not record.exists():  # another process may have begun meanwhile
-            raise ValueError(
-                f"{self.path} holds files of something else ({first_few(strangers, 3)}): give a "
-                f"new folder"
+        self._request = json.dumps(request, indent=2, sort_keys=True)
+        self._digest = sha256(self._request.encode()).hexdigest()
+        self._record = self.path / _REQUEST
+        if self._record.exists():
+            _compare(self.path, _read_request(self._record), json.loads(self._request))
+        elif self.path.exists():
+            strangers = sorted(
+                file.name
+                for file in self.path.iterdir()
+                if not file.name.startswith((_REQUEST, "."))
             )
-        with atomic_write(record) as file:
-            file.write(text.encode())
+            if strangers and not self._record.exists():  # another process may have begun meanwhile
+                raise ValueError(
+                    f"{self.path} holds files of something else ({first_few(strangers, 3)}): give "
+                    f"a new folder"
+                )
+
+    def begin(self) -> None:
+        """Make the folder, and record the request, unless that is done."""
+        if not self._record.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self._record) as file:
+                file.write(self._request.encode())
 
     def has(self, name: str) -> bool:
         """Return whether a file is there, opens, and belongs to this request."""
@@ -93,6 +99,7 @@ class OutputFolder:
 
     @contextmanager
     def _replace(self, name: str) -> Iterator[BinaryIO]:
+        self.begin()
         path = self.path / name
         path.parent.mkdir(exist_ok=True, parents=True)
         # What a killed run was writing; nobody else writes this file.

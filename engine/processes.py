@@ -90,7 +90,10 @@ def join_processes(device: str | None = None, threads: int | None = None) -> Ite
     # a group may hang when PyTorch 2.6 ends.
     store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
     store.set_timeout(_PATIENCE)
-    yield Processes(rank, count, chosen, threads, store)
+    processes = Processes(rank, count, chosen, threads, store)
+    yield processes
+    # torchrun ends the others as soon as one has failed, while the first may still be writing.
+    processes.gather([])
 
 
 def count_cores() -> int:

@@ -71,9 +71,9 @@ def _lines(
         if now - printed >= _SECONDS_BETWEEN_LINES or finished:
             printed = now
             rate = max(done - before, 1e-9) / max(now - began, 1e-9)
-            left = (total - done) / rate
+            left = max(total - done, 0) / rate
             print(
-                f"{round(done, 2)} of {total} {unit}, {rate:.3g} a second, {left:.0f} s left",
+                f"{round(done, 2):g} of {total} {unit}, {rate:.3g} a second, {left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )

@@ -117,5 +117,4 @@ def _frame_rate(
     rate = fps or published
     if rate is None or modality != "Flow":
         return rate
-    stride = flow_stride or {60: 2, 50: 1}.get(published or 0)
-    return rate / stride if stride else None
+    return rate / (flow_stride or (1 if published == 50 else 2))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import torch.hub
 
-from data.options import class_counts
+from data.options import class_counts, first_few
 from data.segments import Segment
 from data.timestamps import nominal_rate
 from weights.download import fetch
@@ -109,6 +109,16 @@ def check_labels(segments: Sequence[Segment], num_class: int | tuple[int, int]) 
     else:
         tasks = dict(zip(("verb_class", "noun_class"), counts, strict=True))
     faults: list[str] = []
+    labels = {
+        field
+        for field in ("verb_class", "noun_class", "label_class")
+        if any(getattr(segment, field) is not None for segment in segments)
+    }
+    if labels and not labels & tasks.keys():
+        faults.append(
+            f"labels are in {first_few(sorted(labels))}, a model with num_class={counts} needs "
+            f"{first_few(tasks)}"
+        )
     for field, count in tasks.items():
         classes = [(getattr(segment, field), segment.id) for segment in segments]
         outside = [each for each in classes if each[0] is not None and each[0] >= count]

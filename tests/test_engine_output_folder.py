@@ -22,7 +22,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 def test_another_request_is_refused_by_its_differences(tmp_path: Path) -> None:
-    OutputFolder(tmp_path, REQUEST)
+    OutputFolder(tmp_path, REQUEST).begin()
     with pytest.raises(ValueError, match=r"another request: crops was 10, now 1\. Give another"):
         OutputFolder(tmp_path, {**REQUEST, "crops": 1})
     with pytest.raises(ValueError, match=r"modality was None, now 'RGB'"):

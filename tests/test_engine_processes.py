@@ -11,13 +11,16 @@ from helpers.repository import REPOSITORY
 from engine.processes import Processes, join_processes
 
 PROGRAM = """
-import sys
+import sys, time
 from pathlib import Path
 from engine.processes import join_processes
 with join_processes("cpu", 1) as processes:
     mine = processes.share(list("abcde"))
     all_of_them = processes.gather(mine)
+    if processes.rank == 0:
+        time.sleep(3)  # the others have failed meanwhile
     Path(sys.argv[1], str(processes.rank)).write_text("".join(mine) + " " + "".join(all_of_them))
+sys.exit(1)
 """
 
 
@@ -45,10 +48,10 @@ def test_devices_that_are_not_there_are_refused(device: str) -> None:
         pass
 
 
-def test_torchrun_starts_processes_that_share(tmp_path: Path) -> None:
+def test_processes_of_torchrun_share_and_wait_for_one_another(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(f"import sys\nsys.path.insert(0, {str(REPOSITORY)!r})\n{PROGRAM}")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
-    subprocess.run([*command, program, tmp_path], check=True, timeout=120)
+    assert subprocess.run([*command, program, tmp_path], timeout=120).returncode == 1
     texts = [(tmp_path / str(rank)).read_text() for rank in range(3)]
     assert texts == ["ad adbec", "be adbec", "c adbec"]

@@ -51,10 +51,9 @@ def test_files_beside_the_annotations_come_first(
         ([OF_100, OF_55], (124, 300)),
         ([Segment("P01_101_0", "P01_101")], (125, 352)),
         ([ONE_TASK], 5),
-        ([OF_100], 1),
         ([], (97, 300)),
     ],
-    ids=["55", "100", "own classes", "unlabelled", "one task", "other tasks", "none"],
+    ids=["55", "100", "own classes", "unlabelled", "one task", "none"],
 )
 def test_labels_that_can_be_the_models(segments: list[Segment], num_class) -> None:
     check_labels(segments, num_class)
@@ -79,6 +78,8 @@ def test_labels_that_can_be_the_models(segments: list[Segment], num_class) -> No
             "verb_class must be 0 to 95 .* 1 of 2 segments, such as 96 in a.mp4#0$",
         ),
         ([OWN], (2, 3), "verb_class .*; noun_class must be 0 to 2 .* 299 in a.mp4#0$"),
+        ([OF_100], 97, "labels are in noun_class, verb_class, .*num_class=97 needs label_class$"),
+        ([ONE_TASK], (5, 5), "labels are in label_class, .* needs verb_class, noun_class$"),
         ([ONE_TASK], 4, "label_class must be 0 to 3 .* 1 of 1 segments, such as 4 in a.mp4#0$"),
     ],
 )

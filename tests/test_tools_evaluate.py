@@ -80,7 +80,14 @@ def test_several_models_are_fused(data: Path, tmp_path: Path) -> None:
     assert fused["ids"] == expected["ids"]
     assert np.array_equal(fused["verb"], expected["verb"])
     names = [each["name"] for each in json.loads((out / "metrics.json").read_text())]
-    assert names == ["rgb", "flow", "fusion"]
+    assert names == ["rgb", "flow", "fusion 1 : 1.5"]
+
+    # The same from the files of scores, without models or clips.
+    files = [str(out / name / "scores.pt") for name in ("rgb", "flow")]
+    again = ["--scores", *files, "--weights", "1", "1.5", "--out", str(tmp_path / "again")]
+    assert main([*again, "--annotations", str(labelled(data))]) == 0
+    read = [(each / "metrics.json").read_text() for each in (out, tmp_path / "again")]
+    assert read[0] == read[1]
 
 
 def test_options_of_the_model_count(data: Path, tmp_path: Path) -> None:
@@ -107,6 +114,53 @@ def test_another_request_is_refused(
     assert main(arguments(data, tmp_path / "out", limit=1)) == 0
     assert main(arguments(data, tmp_path / "out", limit=1, crops=10)) == 1
     assert "another request: crops was 1, now 10. Give another" in capsys.readouterr().err
+
+
+def test_a_command_that_could_not_start_blocks_no_other(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    assert main(arguments(data, tmp_path / "out", data=tmp_path / "elsewhere", limit=1)) == 1
+    assert main(arguments(data, tmp_path / "out", limit=1)) == 0
+
+
+def test_a_trial_is_part_of_the_run(data: Path, tmp_path: Path) -> None:
+    assert main(arguments(data, tmp_path / "out", limit=3)) == 0
+    assert main(arguments(data, tmp_path / "out")) == 0
+    assert main(arguments(data, tmp_path / "whole")) == 0
+    scores = [tmp_path / out / "rgb" / "scores.pt" for out in ("out", "whole")]
+    assert scores[0].read_bytes() == scores[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "0"}, "--weights must be 1 positive numbers"),
+        ({"weights": "1 2"}, "--weights must be 1 positive numbers"),
+        ({"training": "csv/EPIC_train_action_labels.csv"}, "--training: annotations of the wrong"),
+    ],
+)
+def test_wrong_options_are_told_before_the_run(
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: dict[str, str],
+    message: str,
+) -> None:
+    options = {name: str(data / v) if name == "training" else v for name, v in options.items()}
+    assert main(arguments(data, tmp_path / "out", annotations=labelled(data), **options)) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_tail_classes_are_marked(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = []
+    monkeypatch.setattr(
+        "tools.evaluation_results.draw_class_accuracies",
+        lambda *_, tail, **options: marked.append(tail),
+    )
+    assert main(arguments(data, tmp_path / "out", annotations=labelled(data))) == 0
+    assert [list(tail) for tail in marked] == [[2, 3], [4]]
 
 
 def test_segments_without_labels_get_scores_alone(
@@ -157,7 +211,7 @@ def test_epic_kitchens_55_on_segments_that_epic_kitchens_100_labels(
     )
     assert main(command) == 0
     report = capsys.readouterr().out
-    assert "An estimate: 3 of 5 segments, with the labels of 5" in report
+    assert "of 5 segments, EPIC-KITCHENS-100 labels 5, and 3 of these labels are known" in report
     assert read_scores(tmp_path / "out" / "rgb55" / "scores.pt")["ids"] == ["1924", "1926", "2100"]
 
 
@@ -244,7 +298,7 @@ def test_a_damaged_video_costs_its_segments_until_it_is_mended(
     assert main(command) == 1
     lines = capsys.readouterr().err.splitlines()
     heading = lines.index("rgb: 2 segments could not be read:")
-    assert [line.split(":")[0] for line in lines[heading + 1 :]] == ["  P01_12_0", "  P01_12_1"]
+    assert lines[heading + 1].startswith("  P01_12_0, P01_12_1: ")
     scores = tmp_path / "out" / "rgb" / "scores.pt"
     assert read_scores(scores)["ids"] == [name for name in IDS if "P01_12" not in name]
     shutil.copy(data / "videos" / "P01" / "videos" / "P01_12.MP4", video)

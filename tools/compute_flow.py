@@ -143,7 +143,7 @@ def _run(options: argparse.Namespace, method: FlowMethod | None) -> list[str]:
             failures.append(str(error))
             continue
         request = {"video": video.absolute().name, "frames": flow.num_rgb_frames}
-        OutputFolder(folder, {**request, **asdict(flow.config), "method": method.name})
+        OutputFolder(folder, {**request, **asdict(flow.config), "method": method.name}).begin()
         tasks.append(_prepare(video, folder, chosen))
     if tasks:
         _do(tasks, open_flow, failures, jobs)

@@ -2,6 +2,7 @@
 """Evaluate models over the segments of an annotation file, one alone or several fused.
 
     python tools/evaluate.py CHECKPOINT... --annotations CSV --data ROOT --out OUT
+    python tools/evaluate.py --scores FILE... --annotations CSV --out OUT
     torchrun --nproc-per-node=8 tools/evaluate.py CHECKPOINT... (the same options)
 
 OUT/NAME/scores.pt has the logits of each checkpoint, OUT/fusion/scores.pt their mean. Where the
@@ -15,7 +16,7 @@ Exit status: 0; 1 after an error, or if segments could not be read, which the ne
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 if not __package__:  # run as a program, when Python looks for modules beside it alone
@@ -25,13 +26,16 @@ if not __package__:  # run as a program, when Python looks for modules beside it
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from data.dataset import Problem
+from data.options import first_few
+from data.segments import Segment
 from engine.evaluate import evaluate, merge_batches
 from engine.processes import Processes, join_processes
+from epic.annotations import read_annotations
 from epic.datasets import check_labels
 from epic.scores import Scores
 from ops.memory import keep_freed_memory
 from tools.evaluated_models import EvaluatedModel, name_checkpoints, open_model
-from tools.evaluation_results import Outcome, read_splits, write_results
+from tools.evaluation_results import Outcome, read_outcomes, read_splits, write_results
 from tools.options import (
     add_clip_options,
     add_run_options,
@@ -52,8 +56,12 @@ def _parser() -> argparse.ArgumentParser:
         "the work, and results do not depend on how many they are.",
     )
     parser.add_argument(
-        "checkpoints", metavar="CHECKPOINT", nargs="+",
+        "checkpoints", metavar="CHECKPOINT", nargs="*", default=[],
         help="file, or file name of published weights, which are then downloaded once",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scores", metavar="FILE", type=Path, nargs="+", default=[],
+        help="files of scores, also of C1-Action-Recognition, in the place of checkpoints",
     )  # fmt: skip
     parser.add_argument(
         "--annotations", metavar="CSV", type=Path, required=True,
@@ -62,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="OUT", type=Path, required=True, help="folder for results")
     parser.add_argument(
         "--weights", metavar="W", type=float, nargs="+",
-        help="of each checkpoint in the mean of logits (default: equal)",
+        help="of each CHECKPOINT or FILE in the mean of logits (default: equal)",
     )  # fmt: skip
     parser.add_argument(
         "--limit", metavar="N", type=int, help="evaluate the first N segments alone, for a trial"
@@ -107,7 +115,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return the exit status."""
     parser = _parser()
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)
+    if bool(options.checkpoints) == bool(options.scores):
+        parser.error("give either CHECKPOINT..., or --scores FILE...")
+    if options.checkpoints and not options.data:
+        parser.error("--data is needed to evaluate checkpoints")
 
     def run() -> int:
         with join_processes(options.device, options.threads) as processes:
@@ -117,21 +129,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, processes: Processes) -> int:
-    if options.weights and len(options.weights) != len(options.checkpoints):
+    count = len(options.checkpoints or options.scores)
+    if options.weights and (len(options.weights) != count or not min(options.weights) > 0):
         raise ValueError(
-            f"--weights must be {len(options.checkpoints)} numbers, one for each checkpoint, got "
-            f"{len(options.weights)}"
+            f"--weights must be {count} positive numbers, one for each of what is fused, got "
+            f"{options.weights}"
         )
     splits = read_splits(options)
     segments = [segment for split in splits for segment in split.segments]
+    if options.scores:
+        outcomes = read_outcomes(options.scores)
+        _check_classes({each.name: each.num_class for each in outcomes}, segments, options)
+        if processes.rank == 0:
+            print(write_results(options, splits, outcomes, set()))
+        return 0
     models = [
         open_model(name, path, segments, options, processes)
         for name, path in name_checkpoints(options.checkpoints).items()
     ]
-    classes = {each.name: each.model.num_class for each in models}
-    if len(set(classes.values())) > 1:
-        raise ValueError(f"checkpoints to fuse must have the same classes, they have {classes}")
-    check_labels(segments, models[0].model.num_class)
+    _check_classes({each.name: each.model.num_class for each in models}, segments, options)
 
     # The first process looks at all videos, and the others hear of it.
     problems = processes.gather(_find_problems(models) if processes.rank == 0 else [])
@@ -149,11 +165,31 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     failures = {outcome.name: outcome.failures for outcome in outcomes if outcome.failures}
     if processes.rank == 0:
         for name, reasons in failures.items():
-            lines = [f"{segment}: {reason}" for segment, reason in sorted(reasons.items())]
+            segments_by_reason: dict[str, list[str]] = {}
+            for segment, reason in sorted(reasons.items()):
+                segments_by_reason.setdefault(reason, []).append(segment)
+            lines = [f"{first_few(ids)}: {reason}" for reason, ids in segments_by_reason.items()]
             print_list(f"{name}: {len(reasons)} segments could not be read:", lines)
         if all(outcome.scores["ids"] for outcome in outcomes):
             print(write_results(options, splits, outcomes, skipped))
     return 1 if failures else 0
+
+
+def _check_classes(
+    classes: Mapping[str, int | tuple[int, int]],
+    segments: Sequence[Segment],
+    options: argparse.Namespace,
+) -> None:
+    """Raise ValueError unless all that is evaluated has the classes of the labels."""
+    if len(set(classes.values())) > 1:
+        raise ValueError(f"what is fused must have the same classes, got {classes}")
+    num_class = next(iter(classes.values()))
+    check_labels(segments, num_class)
+    if options.training:
+        try:
+            check_labels(read_annotations(options.training), num_class)
+        except ValueError as error:
+            raise ValueError(f"--training: {error}") from error
 
 
 def _find_problems(models: Sequence[EvaluatedModel]) -> list[Problem]:

@@ -78,7 +78,6 @@ def open_model(
         "annotations": [
             file_sha256(path) for path in (options.annotations, *(options.epic_55_segments or ()))
         ],
-        "segments": len(segments),
         "data": str(root.resolve()),
         "sampling": clips.mode,
         "include_stop": clips.include_stop,

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,12 @@ from epic.annotations import read_annotations
 from epic.classes import read_class_names
 from epic.common_test_set import label_common_segments
 from epic.datasets import DATASETS, find_dataset, find_official_file
-from epic.scores import Scores, fuse_scores, write_scores
+from epic.scores import Scores, fuse_scores, read_scores, write_scores
 from evaluation_pictures import draw_class_accuracies, draw_confusions
 from weights.download import DownloadError
 from weights.published import PUBLISHED, Accuracies
 
-__all__ = ["Outcome", "Split", "read_splits", "write_results"]
+__all__ = ["Outcome", "Split", "read_outcomes", "read_splits", "write_results"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Outcome:
         num_class: its numbers of classes.
         scores: of the segments that could be read.
         failures: id of each other segment -> why it could not be read.
+        title: what the report calls it; its name by default.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Outcome:
     num_class: int | tuple[int, int]
     scores: Scores
     failures: Mapping[str, str]
+    title: str = ""
 
 
 def read_splits(options: argparse.Namespace) -> list[Split]:
@@ -73,12 +76,27 @@ def read_splits(options: argparse.Namespace) -> list[Split]:
             read_annotations(path), segments, *_class_files("epic-kitchens-55", options)
         )
         note = (
-            f"An estimate: {len(common.segments):,} of {common.num_test:,} segments, with the "
-            f"labels of {common.num_common:,} that EPIC-KITCHENS-100 has too."
+            f"An estimate: of {common.num_test:,} segments, EPIC-KITCHENS-100 labels "
+            f"{common.num_common:,}, and {len(common.segments):,} of these labels are known in "
+            f"EPIC-KITCHENS-55."
         )
         published = "unseen" if "_s2_" in path.name.lower() else "seen"
         splits.append(Split(path.name, common.segments[: options.limit], published, note))
     return splits
+
+
+def read_outcomes(paths: Sequence[Path]) -> list[Outcome]:
+    """Read files of scores; one that is called `scores` has the name of its folder."""
+    outcomes: dict[str, Outcome] = {}
+    for path in paths:
+        scores = read_scores(path)
+        name = path.resolve().parent.name if path.stem == "scores" else path.stem
+        if name in outcomes:
+            raise ValueError(f"--scores must have names that differ, got {name} twice")
+        counts = [scores[task].shape[1] for task in ("verb", "noun", "label") if task in scores]
+        num_class = counts[0] if len(counts) == 1 else (counts[0], counts[1])
+        outcomes[name] = Outcome(name, None, num_class, scores, {})
+    return list(outcomes.values())
 
 
 def write_results(
@@ -90,7 +108,7 @@ def write_results(
     """Write scores and, where there are labels, metrics and pictures; return the report."""
     outcomes = [*outcomes, *_fuse(outcomes, options.weights)]
     for outcome in outcomes:
-        (options.out / outcome.name).mkdir(exist_ok=True)
+        (options.out / outcome.name).mkdir(exist_ok=True, parents=True)
         write_scores(options.out / outcome.name / "scores.pt", outcome.scores)
     segments = [segment for split in splits for segment in split.segments]
     if not is_labelled(segments, outcomes[0].scores):
@@ -110,7 +128,7 @@ def write_results(
                 continue
             evaluations.append(
                 Evaluation(
-                    name=outcome.name,
+                    name=outcome.title or outcome.name,
                     dataset=split.title,
                     metrics=measure(scores, split.segments, num_class, lists),
                     num_segments=len(scores["ids"]),
@@ -126,8 +144,8 @@ def write_results(
             file.write(text.encode())
     names = _class_names(num_class, options)
     for outcome in outcomes:
-        _draw(outcome, segments, training, names, options.out / outcome.name)
-    return report
+        _draw(outcome, segments, training, names, lists, options.out / outcome.name)
+    return f"{report}\n\nreport.txt, metrics.json, scores and pictures are in {options.out}"
 
 
 def _fuse(outcomes: Sequence[Outcome], weights: Sequence[float] | None) -> list[Outcome]:
@@ -137,7 +155,8 @@ def _fuse(outcomes: Sequence[Outcome], weights: Sequence[float] | None) -> list[
         return []
     fused = fuse_scores([select_scores(outcome.scores, common) for outcome in outcomes], weights)
     failures = {name: why for outcome in outcomes for name, why in outcome.failures.items()}
-    return [Outcome("fusion", None, outcomes[0].num_class, fused, failures)]
+    shares = f" {' : '.join(f'{weight:g}' for weight in weights)}" if weights else ""
+    return [Outcome("fusion", None, outcomes[0].num_class, fused, failures, f"fusion{shares}")]
 
 
 def _published_accuracies(outcome: Outcome, split: Split) -> Accuracies | None:
@@ -183,6 +202,7 @@ def _draw(
     segments: Sequence[Segment],
     training: Sequence[Segment],
     names: Mapping[str, Sequence[str]],
+    lists: Mapping[str, Any],
     folder: Path,
 ) -> None:
     """Draw confusions and accuracies of the classes."""
@@ -202,4 +222,5 @@ def _draw(
             folder / f"accuracy_{task}.png",
             title=title,
             training_counts=np.bincount(counts, minlength=len(names[task])) if counts else None,
+            tail=lists.get(f"tail_{task}s", ()),
         )

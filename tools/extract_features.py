@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     along = parser.add_argument_group("along whole videos (default: a row for each frame)")
     along.add_argument(
         "--rate", metavar="FPS", type=float,
-        help="steps per second, each the frame nearest in time (default: every frame is a step)",
+        help="steps per second, each the frame in its middle (default: every frame is a step)",
     )  # fmt: skip
     along.add_argument("--stride", metavar="N", type=int, default=1, help="steps from row to row")
     along.add_argument(

@@ -72,7 +72,7 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
     """Add what says where the frames of annotated segments are."""
     clips = parser.add_argument_group("clips")
     clips.add_argument(
-        "--data", metavar="ROOT", type=Path, required=True,
+        "--data", metavar="ROOT", type=Path,
         help="folder of the dataset: frames, tars of frames, or videos",
     )  # fmt: skip
     clips.add_argument(
@@ -85,7 +85,9 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     clips.add_argument(
         "--fps", type=float,
-        help="frames per second that the annotations count (default: 60; 50 for videos PXX_1YY)",
+        help="RGB frames per second that frame numbers of annotations count, and that images of "
+        "annotations in seconds have (default: 60, 50 for videos PXX_1YY, and the frames of the "
+        "file itself for other videos)",
     )  # fmt: skip
     clips.add_argument(
         "--flow-stride", metavar="N", type=int,
