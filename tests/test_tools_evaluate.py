@@ -248,9 +248,9 @@ def test_missing_frames_are_listed_and_skipped_on_request(
     [
         (("flow",), {"data": "videos"}, "no Flow frames"),
         (("rgb",), {"annotations": "csv/EPIC_train_action_labels.csv"}, "of the wrong dataset"),
-        (("rgb", "rgb55"), {}, "checkpoints to fuse must have the same classes"),
+        (("rgb", "rgb55"), {}, "what is fused must have the same classes"),
         (("rgb", "rgb"), {}, "must have names that differ"),
-        (("rgb", "flow"), {"weights": "1"}, "--weights must be 2 numbers"),
+        (("rgb", "flow"), {"weights": "1"}, "--weights must be 2 positive numbers"),
         (("none",), {}, "there is no such file, and no published weights"),
         (("rgb",), {"data": "nowhere"}, "nowhere is no folder"),
         (("rgb",), {"device": "cuda:99"}, "device must be one of this machine"),
