@@ -32,7 +32,8 @@ def select_scores(scores: Mapping[str, Any], ids: Collection[str]) -> dict[str, 
     """Return the scores of these segments, in the order of the scores."""
     wanted = set(ids)
     rows = [row for row, name in enumerate(scores["ids"]) if name in wanted]
-    lists = {key: [scores[key][row] for row in rows] for key in ("ids", "video_ids")}
+    names = scores.keys() & {"ids", "video_ids"}
+    lists = {key: [scores[key][row] for row in rows] for key in names}
     return {**lists, **{key: scores[key][rows] for key in scores if key not in lists}}
 
 

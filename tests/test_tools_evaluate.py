@@ -14,7 +14,7 @@ from helpers.epic_dataset import write_rgb
 from helpers.evaluation_data import arguments, labelled, write_evaluation_data
 
 from epic.annotations import read_annotations
-from epic.scores import fuse_scores, read_scores
+from epic.scores import fuse_scores, read_scores, write_scores
 from model_loader import load_checkpoint
 from predictor import Predictor
 from tools.evaluate import main
@@ -88,6 +88,12 @@ def test_several_models_are_fused(data: Path, tmp_path: Path) -> None:
     assert main([*again, "--annotations", str(labelled(data))]) == 0
     read = [(each / "metrics.json").read_text() for each in (out, tmp_path / "again")]
     assert read[0] == read[1]
+
+    # Files of other programs do not say which videos they are of.
+    del fused["video_ids"]
+    alone = write_scores(tmp_path / "alone.pt", fused)
+    again = ["--scores", str(alone), "--out", str(tmp_path / "alone")]
+    assert main([*again, "--annotations", str(labelled(data))]) == 0
 
 
 def test_options_of_the_model_count(data: Path, tmp_path: Path) -> None:
