@@ -217,7 +217,8 @@ def _report(
     written = [video for video in videos if video.id not in failures]
     if wanted.file_format == "actionformer":
         write_grids(folder, [video.id for video in written], wanted)
-    print(f"features of {len(written)} videos are in {folder.path}")
+    count = f"{len(written)} video{'s' * (len(written) != 1)}"
+    print(f"features of {count} are in {folder.path}")
     if skipped:
         print_list("left out:", [reason for reasons in skipped.values() for reason in reasons])
     if failures:
