@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ALLOWED", "NUMPY_ARRAYS", "ConfigNode", "NumpyArray"]
+__all__ = ["ALLOWED", "ConfigNode", "NumpyType", "numpy_scalar", "to_dtype"]
 
 
 class ConfigNode:
@@ -40,7 +40,7 @@ def _empty_dictionary(*arguments: object) -> dict[Any, Any]:
     return {}
 
 
-class _NumpyType:
+class NumpyType:
     """Stands for a NumPy dtype, which takes forged sizes at their word and can crash Python."""
 
     def __init__(self, code: str, *options: object) -> None:
@@ -54,43 +54,17 @@ class _NumpyType:
         self.code = f"{state[1]}{self.code}"
 
 
-def _numpy_scalar(kind: "_NumpyType | np.dtype[Any]", data: bytes) -> Any:
+def numpy_scalar(kind: "NumpyType | np.dtype[Any]", data: bytes) -> Any:
     """Return the plain value of a NumPy scalar: bool, int, float, complex, str or bytes.
 
     NumPy's own type comes from a caller who has allowed it to all of torch.
     """
-    return np.frombuffer(data, _to_dtype(kind), count=1)[0].item()
+    return np.frombuffer(data, to_dtype(kind), count=1)[0].item()
 
 
-def _to_dtype(kind: "_NumpyType | np.dtype[Any]") -> np.dtype[Any]:
+def to_dtype(kind: "NumpyType | np.dtype[Any]") -> np.dtype[Any]:
+    """Return NumPy's own type."""
     return kind if isinstance(kind, np.dtype) else np.dtype(kind.code)
-
-
-class NumpyArray:
-    """Stands for a NumPy array of numbers or strings, made of bytes that are in the file.
-
-    Attributes:
-        array: the array, which may be read-only.
-    """
-
-    array: np.ndarray[Any, Any] = np.empty(0)
-
-    def __init__(self, *arguments: object) -> None:  # those of NumPy's empty array
-        pass
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, fortran, data = state
-        array = np.frombuffer(data, _to_dtype(kind))
-        self.array = array.reshape(shape, order="F" if fortran else "C")
-
-
-def _numpy_from_buffer(data: bytes, kind: Any, shape: Any, order: str, *_: object) -> NumpyArray:
-    """Stand for what NumPy makes contiguous arrays with in pickles of protocol 5."""
-    if order not in ("C", "F"):
-        raise ValueError(f"unknown order of a NumPy array: {order!r}")
-    array = NumpyArray()
-    array.__setstate__((1, shape, kind, order == "F", data))
-    return array
 
 
 _OMEGACONF_NODES = ("dictconfig.DictConfig", "listconfig.ListConfig", *(
@@ -122,9 +96,9 @@ ALLOWED: dict[str, Any] = {
         for pure in ("", "Pure")
         for name, kind in (("PosixPath", PurePosixPath), ("WindowsPath", PureWindowsPath))
     },
-    "numpy.dtype": _NumpyType,
-    "numpy.core.multiarray.scalar": _numpy_scalar,
-    "numpy._core.multiarray.scalar": _numpy_scalar,
+    "numpy.dtype": NumpyType,
+    "numpy.core.multiarray.scalar": numpy_scalar,
+    "numpy._core.multiarray.scalar": numpy_scalar,
     **{f"omegaconf.{name}": ConfigNode for name in _OMEGACONF_NODES},
     "omegaconf.base.Metadata": _Unread,
     "omegaconf.base.ContainerMetadata": _Unread,
@@ -133,18 +107,3 @@ ALLOWED: dict[str, Any] = {
     **dict.fromkeys(_LIGHTNING_DICTIONARIES, dict),
 }
 """What a file may name beside tensors and plain values: name -> what it becomes."""
-
-NUMPY_ARRAYS: dict[str, Any] = {
-    "numpy.dtype": _NumpyType,
-    "numpy.ndarray": NumpyArray,
-    **{
-        f"numpy.{core}.{name}": stand_in
-        for core in ("core", "_core")  # of NumPy 1 and of NumPy 2
-        for name, stand_in in (
-            ("multiarray._reconstruct", NumpyArray),
-            ("multiarray.scalar", _numpy_scalar),
-            ("numeric._frombuffer", _numpy_from_buffer),
-        )
-    },
-}
-"""The same for files of NumPy arrays, which are not checkpoints."""

@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from checkpoints.errors import list_names, show, type_name
-from checkpoints.stand_ins import NumpyArray
 from epic.faults import raise_faults, repeated
+from epic.score_pickles import NumpyArray
 
 __all__ = ["FIELDS", "TASKS", "Scores", "validate_scores"]
 

@@ -1,7 +1,6 @@
 """Pickles of NumPy arrays, read without running code: the score files of the original's test.py.
 
-This is the one reader beside torch's. It shares the stand-ins that torch's gets, so that what a
-file may name is written down once.
+This is the one reader beside torch's. `NUMPY_ARRAYS`, what a file may name, serves both.
 """
 
 import io
@@ -12,13 +11,58 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from checkpoints.errors import CheckpointError, show
-from checkpoints.stand_ins import NUMPY_ARRAYS
+import numpy as np
 
-__all__ = ["read_pickle"]
+from checkpoints.errors import CheckpointError, show
+from checkpoints.stand_ins import NumpyType, numpy_scalar, to_dtype
+
+__all__ = ["NUMPY_ARRAYS", "NumpyArray", "read_pickle"]
 
 _MAX_USES = 10
 """How often a pickle may copy each of its bytes; NumPy's does twice at most."""
+
+
+class NumpyArray:
+    """Stands for a NumPy array of numbers or strings, made of bytes that are in the file.
+
+    Attributes:
+        array: the array, which may be read-only.
+    """
+
+    array: np.ndarray[Any, Any] = np.empty(0)
+
+    def __init__(self, *arguments: object) -> None:  # those of NumPy's empty array
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, kind, fortran, data = state
+        array = np.frombuffer(data, to_dtype(kind))
+        self.array = array.reshape(shape, order="F" if fortran else "C")
+
+
+def _numpy_from_buffer(data: bytes, kind: Any, shape: Any, order: str, *_: object) -> NumpyArray:
+    """Stand for what NumPy makes contiguous arrays with in pickles of protocol 5."""
+    if order not in ("C", "F"):
+        raise ValueError(f"unknown order of a NumPy array: {order!r}")
+    array = NumpyArray()
+    array.__setstate__((1, shape, kind, order == "F", data))
+    return array
+
+
+NUMPY_ARRAYS: dict[str, Any] = {
+    "numpy.dtype": NumpyType,
+    "numpy.ndarray": NumpyArray,
+    **{
+        f"numpy.{core}.{name}": stand_in
+        for core in ("core", "_core")  # of NumPy 1 and of NumPy 2
+        for name, stand_in in (
+            ("multiarray._reconstruct", NumpyArray),
+            ("multiarray.scalar", numpy_scalar),
+            ("numeric._frombuffer", _numpy_from_buffer),
+        )
+    },
+}
+"""What a file of NumPy arrays may name: name -> what it becomes."""
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -32,7 +76,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {**NUMPY_ARRAYS, "_codecs.encode": _
 
 
 def read_pickle(path: Path) -> Any:
-    """Return what a plain pickle holds, its arrays as `checkpoints.stand_ins.NumpyArray`.
+    """Return what a plain pickle holds, its arrays as `NumpyArray`.
 
     Args:
         path: a file of `pickle.dump` of protocol 2 to 5, by NumPy 1 or 2.

@@ -19,10 +19,9 @@ import torch
 
 from checkpoints.errors import CheckpointError, list_names, type_name
 from checkpoints.files import atomic_write, read_file
-from checkpoints.stand_ins import NUMPY_ARRAYS
 from data.options import first_few
 from epic.score_fields import FIELDS, TASKS, Scores, validate_scores
-from epic.score_pickles import read_pickle
+from epic.score_pickles import NUMPY_ARRAYS, read_pickle
 
 __all__ = ["Scores", "fuse_scores", "read_scores", "write_scores"]
 

@@ -100,7 +100,7 @@ def test_arrays_that_numpy_did_not_write(kind, tmp_path):
     path.write_bytes(pickled(dictionary(verb_output=MALFORMED[kind]), protocol=5))
     with pytest.raises(ValueError, match="is no pickle of NumPy arrays, or is damaged"):
         read_scores(path)
-    assert stand_ins._numpy_scalar.__defaults__ is None
+    assert stand_ins.numpy_scalar.__defaults__ is None
 
 
 def _rows_of_one_array(count: int) -> bytes:
