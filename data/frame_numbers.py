@@ -74,19 +74,19 @@ class ExactNumbers(View):
         self._known = source._checked_numbers()
         if not numbers:
             raise ValueError(f"{self.name}: no frame between start and stop")
-        self._numbers = np.arange(numbers.start, numbers.stop)
+        self._range = numbers
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._range)
 
     @property
     def numbers(self) -> NDArray[np.int64]:
         """All numbers from start to stop - 1, also those that are missing."""
-        return self._numbers
+        return np.arange(self._range.start, self._range.stop)
 
     def missing(self, indices: NDArray[np.int64]) -> list[int]:
         """Return the numbers of these indices that no frame has, sorted."""
-        wanted = np.unique(self._numbers[indices])
+        wanted = np.unique(indices) + self._range.start
         places = np.searchsorted(self._known, wanted).clip(max=len(self._known) - 1)
         missing: list[int] = wanted[self._known[places] != wanted].tolist()
         return missing
@@ -99,7 +99,7 @@ class ExactNumbers(View):
         )
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
-        missing = self.missing(np.array(indices))
-        if missing:
+        wanted = np.array(indices) + self._range.start
+        if missing := self.missing(np.array(indices)):
             raise ValueError(self.describe_missing(missing))
-        yield from self._show(indices, np.searchsorted(self._known, self._numbers[indices]))
+        yield from self._show(indices, np.searchsorted(self._known, wanted))

@@ -115,6 +115,13 @@ def test_segments_that_videos_do_not_have(tmp_path: Path) -> None:
     ]
 
 
+def test_a_stop_far_away_takes_no_memory(tmp_path: Path) -> None:
+    write_rgb(tmp_path, videos={"P01_11": 12})
+    rows = [Segment(id="far", video="P01_11", frames=(1, 10**12))]
+    (line,) = lines(dataset(rows, tmp_path))
+    assert "no frame has number 166666666667, 500000000000, 833333333333; there are 12" in line
+
+
 def test_flow_of_one_frame_is_empty(tmp_path: Path) -> None:
     write_flow(tmp_path)
     row = Segment(id="1", video="P01_11", frames=(7, 8))
