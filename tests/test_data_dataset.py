@@ -40,6 +40,7 @@ def expected_numbers(segment: Segment, modality: str, length: int = 1, **options
     return (indices + numbers.start).tolist()
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rgb_in_every_layout(tmp_path: Path, layout: str) -> None:
     alone = layout == "segments"  # those folders have no stop frames
@@ -74,6 +75,7 @@ def test_flow_of_another_stride(tmp_path: Path) -> None:
     assert numbers_in(clips[0]["clip"]) == [4, 8, 11]
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("rate", [None, 30, 90])
 def test_video_files_of_any_rate(tmp_path: Path, rate: int | None) -> None:
     rows = segments()

@@ -10,6 +10,7 @@ from engine.output_folder import OutputFolder
 REQUEST = {"weights": "ab12", "crops": 10, "weights_of_models": [1.0, 1.5]}
 
 
+@pytest.mark.essential
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path / "a" / "b", REQUEST)
     assert not folder.has("batches/0.safetensors")

@@ -57,6 +57,7 @@ def test_pickles_by_hand(core, protocol, tmp_path):
     assert_scores(read_scores(path))
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize(
     "contents",

@@ -88,6 +88,7 @@ def test_videos_of_epic_kitchens_get_what_is_published_for_them(tmp_path) -> Non
     assert len(open_frames(tmp_path / "out" / "P01_101", "Flow")) == 16
 
 
+@pytest.mark.essential
 def test_of_a_folder_of_videos(tmp_path, capsys) -> None:
     root, out = tmp_path / "videos", tmp_path / "out"
     save_frames(root / "long", LEVELS)

@@ -27,6 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_evaluation_data(tmp_path_factory.mktemp("data"))
 
 
+@pytest.mark.essential
 def test_one_model_gets_scores_metrics_and_pictures(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,6 +86,7 @@ def test_actionformer_gets_its_grid(data: Path, tmp_path: Path) -> None:
         assert archive["feats"].shape == (2, 512)  # of 5 steps: 0..2 and 2..4
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize("model", ["rgb", "tsm"])
 @pytest.mark.parametrize("root", ["frames", "videos"])
 def test_segments_of_a_dataset(data: Path, tmp_path: Path, model: str, root: str) -> None:

@@ -76,6 +76,7 @@ def test_files_of_different_segments_are_put_together():
     assert len(results["unseen.json"]["30000"]["action"]) == 100
 
 
+@pytest.mark.essential
 def test_it_runs_as_a_program(folder):
     write_scores("a.pt", scores_100())
     printed = run(folder, sys.executable, PROGRAM, "a.pt", "out.zip", *ON_100)
