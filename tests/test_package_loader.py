@@ -277,10 +277,10 @@ def test_installed_to_be_edited(clone: Path, python: Path, project: Path) -> Non
     assert run(project, python, "program.py", "workers") == ""
     with open(clone / "ops" / "consensus.py", "a") as file:
         file.write("\nEDITED = True\n")
-    (clone / "engine").mkdir()
-    (clone / "engine" / "__init__.py").touch()
-    (clone / "engine" / "train.py").write_text("from ops.consensus import EDITED\n")
-    edited = "from epic_action_models.engine.train import EDITED; print(EDITED)"
+    (clone / "new_place").mkdir()
+    (clone / "new_place" / "__init__.py").touch()
+    (clone / "new_place" / "train.py").write_text("from ops.consensus import EDITED\n")
+    edited = "from epic_action_models.new_place.train import EDITED; print(EDITED)"
     assert run(project, python, "-c", edited) == "True\n"
     for name in ("tsn", "weights"):
         absent = f"import importlib.util; print(importlib.util.find_spec({name!r}))"
