@@ -136,6 +136,8 @@ def test_a_trial_is_part_of_the_run(data: Path, tmp_path: Path) -> None:
     scores = [tmp_path / out / "rgb" / "scores.pt" for out in ("out", "whole")]
     assert scores[0].read_bytes() == scores[1].read_bytes()
 
+    assert main(arguments(data, tmp_path / "out", limit=3)) == 0  # and after it
+    assert read_scores(scores[0])["ids"] == IDS[:3]
 
 @pytest.mark.parametrize(
     ("options", "message"),
