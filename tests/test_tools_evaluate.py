@@ -12,10 +12,11 @@ import pytest
 import torch
 from helpers.epic_dataset import write_rgb
 from helpers.evaluation_data import arguments, labelled, write_evaluation_data
+from helpers.synthetic_clips import tiny_tsn
 
 from epic.annotations import read_annotations
 from epic.scores import fuse_scores, read_scores, write_scores
-from model_loader import load_checkpoint
+from model_loader import load_checkpoint, save_checkpoint
 from predictor import Predictor
 from tools.evaluate import main
 
@@ -135,15 +136,19 @@ def test_a_trial_is_part_of_the_run(data: Path, tmp_path: Path) -> None:
     assert main(arguments(data, tmp_path / "whole")) == 0
     scores = [tmp_path / out / "rgb" / "scores.pt" for out in ("out", "whole")]
     assert scores[0].read_bytes() == scores[1].read_bytes()
-
     assert main(arguments(data, tmp_path / "out", limit=3)) == 0  # and after it
     assert read_scores(scores[0])["ids"] == IDS[:3]
+
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"weights": "0"}, "--weights must be 1 positive numbers"),
         ({"weights": "1 2"}, "--weights must be 1 positive numbers"),
+        ({"weights": "nan"}, "--weights must be 1 positive numbers"),
+        ({"weights": "inf"}, "--weights must be 1 positive numbers"),
+        ({"limit": -1}, "--limit must be a positive integer, got -1"),
+        ({"limit": 0}, "--limit must be a positive integer, got 0"),
         ({"training": "csv/EPIC_train_action_labels.csv"}, "--training: annotations of the wrong"),
     ],
 )
@@ -157,6 +162,17 @@ def test_wrong_options_are_told_before_the_run(
     options = {name: str(data / v) if name == "training" else v for name, v in options.items()}
     assert main(arguments(data, tmp_path / "out", annotations=labelled(data), **options)) == 1
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_logits_is_refused_before_the_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(tiny_tsn((97, 300), before_softmax=False), tmp_path / "last.pth.tar")
+    command = arguments(data, tmp_path / "out", "rgb", data=data / "frames")
+    assert main([str(tmp_path / "last.pth.tar"), *command]) == 1
+    assert "last.pth.tar: model must give logits" in capsys.readouterr().err
+    assert main([command[0], str(tmp_path / "last.pth.tar"), *command[1:]]) == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -14,6 +14,7 @@ Exit status: 0; 1 after an error, or if segments could not be read, which the ne
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ if not __package__:  # run as a program, when Python looks for modules beside it
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from data.dataset import Problem
-from data.options import first_few
+from data.options import first_few, positive_integer
 from data.segments import Segment
 from engine.evaluate import evaluate, merge_batches
 from engine.processes import Processes, join_processes
@@ -130,11 +131,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, processes: Processes) -> int:
     count = len(options.checkpoints or options.scores)
-    if options.weights and (len(options.weights) != count or not min(options.weights) > 0):
+    weights = options.weights or [1] * count
+    if len(weights) != count or not all(0 < weight < math.inf for weight in weights):
         raise ValueError(
             f"--weights must be {count} positive numbers, one for each of what is fused, got "
             f"{options.weights}"
         )
+    if options.limit is not None:
+        positive_integer("--limit", options.limit)
     splits = read_splits(options)
     segments = [segment for split in splits for segment in split.segments]
     if options.scores:
