@@ -98,6 +98,18 @@ def test_several_models_are_fused(data: Path, tmp_path: Path) -> None:
     assert main([*again, "--annotations", str(labelled(data))]) == 0
 
 
+def test_scores_and_annotations_may_share_some_segments_and_not_none(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"ids": IDS, "verb": np.zeros((7, 97)), "noun": np.zeros((7, 300))}
+    path = write_scores(tmp_path / "some.pt", scores)
+    command = ["--scores", str(path), "--annotations", str(labelled(data)), "--out"]
+    assert main([*command, str(tmp_path / "out"), "--limit", "2"]) == 0
+    write_scores(path, {**scores, "ids": [f"x{name}" for name in IDS]})
+    assert main([*command, str(tmp_path / "none")]) == 1
+    assert "some: none of its segments is in EPIC_100_validation.csv" in capsys.readouterr().err
+
+
 def test_options_of_the_model_count(data: Path, tmp_path: Path) -> None:
     results: list[Any] = []
     options: list[dict[str, Any]] = [

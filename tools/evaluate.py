@@ -36,7 +36,13 @@ from epic.datasets import check_labels
 from epic.scores import Scores
 from ops.memory import keep_freed_memory
 from tools.evaluated_models import EvaluatedModel, name_checkpoints, open_model
-from tools.evaluation_results import Outcome, read_outcomes, read_splits, write_results
+from tools.evaluation_results import (
+    Outcome,
+    check_segments,
+    read_outcomes,
+    read_splits,
+    write_results,
+)
 from tools.options import (
     add_clip_options,
     add_run_options,
@@ -143,6 +149,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     segments = [segment for split in splits for segment in split.segments]
     if options.scores:
         outcomes = read_outcomes(options.scores)
+        check_segments(outcomes, segments, options.annotations)
         _check_classes({each.name: each.num_class for each in outcomes}, segments, options)
         if processes.rank == 0:
             print(write_results(options, splits, outcomes, set()))
