@@ -116,9 +116,11 @@ def merge_batches(
         task: np.empty((len(ids), count), dtype=np.float32)
         for task, count in class_counts_by_task(num_class).items()
     }
-    found: list[str] = []
+    wanted, found = set(ids), list[str]()
     for batch in range(-(-len(ids) // batch_size)):
         for name, logits in _read_batch(folder, batch).items():
+            if name not in wanted:  # of a run over more segments
+                continue
             for task, array in arrays.items():
                 array[len(found)] = logits[task]
             found.append(name)

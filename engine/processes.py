@@ -8,6 +8,7 @@ they make lies in files, and only failures are gathered once all are done.
 
 import os
 import pickle
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from data.options import positive_integer
 __all__ = ["Processes", "count_cores", "join_processes"]
 
 Item = TypeVar("Item")
+
+_START = timedelta(minutes=5)
+"""How long a process looks for torchrun, which may have been killed meanwhile."""
 
 _PATIENCE = timedelta(days=30)
 """How long the first process to finish waits for the last one."""
@@ -54,7 +58,9 @@ class Processes:
             return list(items)
         turn = self.store.add(f"turn of {self.rank}", 1)
         self.store.set(f"{turn} of {self.rank}", pickle.dumps(list(items)))
-        # `get` waits for what is not there yet.
+        # `get` would wait too, but deaf to Ctrl-C.
+        while not self.store.check([f"{turn} of {rank}" for rank in range(self.count)]):
+            time.sleep(0.1)
         parts = [self.store.get(f"{turn} of {rank}") for rank in range(self.count)]
         return [item for part in parts for item in pickle.loads(part)]
 
@@ -88,7 +94,7 @@ def join_processes(device: str | None = None, threads: int | None = None) -> Ite
 
     # The store alone, without a process group: nothing but a few words is sent, and the threads of
     # a group may hang when PyTorch 2.6 ends.
-    store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
+    store, rank, count = next(rendezvous("env://", timeout=_START))
     store.set_timeout(_PATIENCE)
     processes = Processes(rank, count, chosen, threads, store)
     yield processes

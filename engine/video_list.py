@@ -1,5 +1,6 @@
 """The videos of a run: what paths or annotated segments stand for, and their frame rates."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ def list_videos(
                     f"{path}: holds no videos for a model of modality {modality}; looked for are "
                     f"{describe_layouts(modality)}"
                 ) from error
-        found += list(inside.items()) or [(path.resolve().stem, path)]
+        found += list(inside.items()) or [(_name_of(Path(os.path.abspath(path))), path)]
     return _check_ids(
         Video(name, path, fps=_frame_rate(name, modality, fps, flow_stride)) for name, path in found
     )
@@ -89,10 +90,15 @@ def list_videos_of_segments(
     videos = []
     for (path, alone), inside in of_paths.items():
         video = inside[0].video
-        name = path.name if alone else str(Path(video).with_suffix("")).lstrip("/")
+        name = path.name if alone else str(Path(video).with_name(_name_of(path))).lstrip("/")
         rate = _frame_rate(video, dataset.modality, fps, flow_stride)
         videos.append(Video(name, path, tuple(inside), rate))
     return _check_ids(videos)
+
+
+def _name_of(path: Path) -> str:
+    """Return the name of a file without suffix; a folder's may have dots."""
+    return path.name if path.is_dir() else path.stem
 
 
 def _check_ids(videos: Iterable[Video]) -> list[Video]:

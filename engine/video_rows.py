@@ -49,7 +49,7 @@ class DenseOptions:
     def __post_init__(self) -> None:
         positive_integer("stride", self.stride)
         positive_integer("window", self.window)
-        if self.rate is not None and not self.rate > 0:
+        if self.rate is not None and not 0 < self.rate < np.inf:
             raise ValueError(f"rate must be positive, in steps per second, got {self.rate!r}")
 
 

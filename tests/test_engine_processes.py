@@ -1,7 +1,12 @@
 """The processes of one run: what torchrun started, or a single one."""
 
+import pickle
+import signal
+import socket
 import subprocess
 import sys
+import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -37,6 +42,42 @@ def test_a_process_alone_needs_no_torchrun() -> None:
         with join_processes("cpu", 1) as processes:
             assert (processes.rank, processes.count, torch.get_num_threads()) == (0, 1, 1)
             assert processes.gather("ab") == ["a", "b"]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_process_that_waits_for_others_hears_ctrl_c() -> None:
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    other = torch.distributed.TCPStore("127.0.0.1", store.port, wait_for_workers=False)
+    processes = Processes(0, 2, torch.device("cpu"), 1, store)
+    timers = [
+        threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]),
+        threading.Timer(3, other.set, ["1 of 1", pickle.dumps([])]),  # the other comes, too late
+    ]
+    for timer in timers:
+        timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        processes.gather([])
+    assert timers[1].is_alive()
+    timers[1].cancel()
+
+
+def test_a_process_whose_torchrun_was_killed_does_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = str(unused.getsockname()[1])
+    for name, value in {
+        "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("engine.processes._START", timedelta(seconds=1))
+    threads = torch.get_num_threads()
+    try:
+        with pytest.raises(RuntimeError), join_processes("cpu", 1):
+            pass
     finally:
         torch.set_num_threads(threads)
 

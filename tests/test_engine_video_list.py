@@ -28,6 +28,21 @@ def test_rates_of_other_images_are_given(tmp_path: Path) -> None:
     assert list_videos([other], "RGB", 24)[0].fps == 24
 
 
+def test_names_of_folders_are_whole_and_links_keep_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rgb(tmp_path, videos={"P01_11": 9})
+    folders = [tmp_path / "cam.1", tmp_path / "cam.2"]
+    (tmp_path / "P01" / "P01_11").rename(folders[0])
+    folders[1].symlink_to(folders[0])
+    assert [video.id for video in list_videos(folders, "RGB")] == ["cam.1", "cam.2"]
+    monkeypatch.chdir(folders[0])
+    assert [video.id for video in list_videos([Path(".")], "RGB")] == ["cam.1"]
+    segments = [Segment(path.name, path.name) for path in folders]
+    dataset = ClipDataset(segments, tmp_path, modality="RGB", num_segments=1)
+    assert [video.id for video in list_videos_of_segments(dataset, segments)] == ["cam.1", "cam.2"]
+
+
 def test_names_of_plain_clips_are_their_paths(tmp_path: Path) -> None:
     for name in ("a/one.mp4", "b/one.mp4", "b/one.avi"):
         write_video(tmp_path / name, 3, 25)

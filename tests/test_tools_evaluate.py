@@ -12,10 +12,11 @@ import pytest
 import torch
 from helpers.epic_dataset import write_rgb
 from helpers.evaluation_data import arguments, labelled, write_evaluation_data
+from helpers.synthetic_clips import tiny_tsn
 
 from epic.annotations import read_annotations
 from epic.scores import fuse_scores, read_scores, write_scores
-from model_loader import load_checkpoint
+from model_loader import load_checkpoint, save_checkpoint
 from predictor import Predictor
 from tools.evaluate import main
 
@@ -97,6 +98,18 @@ def test_several_models_are_fused(data: Path, tmp_path: Path) -> None:
     assert main([*again, "--annotations", str(labelled(data))]) == 0
 
 
+def test_scores_and_annotations_may_share_some_segments_and_not_none(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"ids": IDS, "verb": np.zeros((7, 97)), "noun": np.zeros((7, 300))}
+    path = write_scores(tmp_path / "some.pt", scores)
+    command = ["--scores", str(path), "--annotations", str(labelled(data)), "--out"]
+    assert main([*command, str(tmp_path / "out"), "--limit", "2"]) == 0
+    write_scores(path, {**scores, "ids": [f"x{name}" for name in IDS]})
+    assert main([*command, str(tmp_path / "none")]) == 1
+    assert "some: none of its segments is in EPIC_100_validation.csv" in capsys.readouterr().err
+
+
 def test_options_of_the_model_count(data: Path, tmp_path: Path) -> None:
     results: list[Any] = []
     options: list[dict[str, Any]] = [
@@ -135,6 +148,8 @@ def test_a_trial_is_part_of_the_run(data: Path, tmp_path: Path) -> None:
     assert main(arguments(data, tmp_path / "whole")) == 0
     scores = [tmp_path / out / "rgb" / "scores.pt" for out in ("out", "whole")]
     assert scores[0].read_bytes() == scores[1].read_bytes()
+    assert main(arguments(data, tmp_path / "out", limit=3)) == 0  # and after it
+    assert read_scores(scores[0])["ids"] == IDS[:3]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +157,10 @@ def test_a_trial_is_part_of_the_run(data: Path, tmp_path: Path) -> None:
     [
         ({"weights": "0"}, "--weights must be 1 positive numbers"),
         ({"weights": "1 2"}, "--weights must be 1 positive numbers"),
+        ({"weights": "nan"}, "--weights must be 1 positive numbers"),
+        ({"weights": "inf"}, "--weights must be 1 positive numbers"),
+        ({"limit": -1}, "--limit must be a positive integer, got -1"),
+        ({"limit": 0}, "--limit must be a positive integer, got 0"),
         ({"training": "csv/EPIC_train_action_labels.csv"}, "--training: annotations of the wrong"),
     ],
 )
@@ -155,6 +174,17 @@ def test_wrong_options_are_told_before_the_run(
     options = {name: str(data / v) if name == "training" else v for name, v in options.items()}
     assert main(arguments(data, tmp_path / "out", annotations=labelled(data), **options)) == 1
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_logits_is_refused_before_the_run(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(tiny_tsn((97, 300), before_softmax=False), tmp_path / "last.pth.tar")
+    command = arguments(data, tmp_path / "out", "rgb", data=data / "frames")
+    assert main([str(tmp_path / "last.pth.tar"), *command]) == 1
+    assert "last.pth.tar: model must give logits" in capsys.readouterr().err
+    assert main([command[0], str(tmp_path / "last.pth.tar"), *command[1:]]) == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -167,6 +167,7 @@ def test_another_request_is_refused(
         ("rgb", ["--window=0", "plain"], "window must be a positive integer, got 0"),
         ("rgb", ["--batch-size=0", "plain"], "batch_size must be a positive integer, got 0"),
         ("rgb", ["--rate=-1", "plain"], "rate must be positive"),
+        ("rgb", ["--rate=inf", "plain"], "rate must be positive"),
         ("rgb", ["--fps=0", "plain"], "fps must be positive"),
         ("rgb", ["--hop=2", "plain"], "hop is an option for TSM alone"),
         ("tsm", ["--hop=5", "plain"], "hop must be at most 4, got 5"),

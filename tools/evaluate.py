@@ -14,6 +14,7 @@ Exit status: 0; 1 after an error, or if segments could not be read, which the ne
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ if not __package__:  # run as a program, when Python looks for modules beside it
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from data.dataset import Problem
-from data.options import first_few
+from data.options import first_few, positive_integer
 from data.segments import Segment
 from engine.evaluate import evaluate, merge_batches
 from engine.processes import Processes, join_processes
@@ -35,7 +36,13 @@ from epic.datasets import check_labels
 from epic.scores import Scores
 from ops.memory import keep_freed_memory
 from tools.evaluated_models import EvaluatedModel, name_checkpoints, open_model
-from tools.evaluation_results import Outcome, read_outcomes, read_splits, write_results
+from tools.evaluation_results import (
+    Outcome,
+    check_segments,
+    read_outcomes,
+    read_splits,
+    write_results,
+)
 from tools.options import (
     add_clip_options,
     add_run_options,
@@ -130,15 +137,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, processes: Processes) -> int:
     count = len(options.checkpoints or options.scores)
-    if options.weights and (len(options.weights) != count or not min(options.weights) > 0):
+    weights = options.weights or [1] * count
+    if len(weights) != count or not all(0 < weight < math.inf for weight in weights):
         raise ValueError(
             f"--weights must be {count} positive numbers, one for each of what is fused, got "
             f"{options.weights}"
         )
+    if options.limit is not None:
+        positive_integer("--limit", options.limit)
     splits = read_splits(options)
     segments = [segment for split in splits for segment in split.segments]
     if options.scores:
         outcomes = read_outcomes(options.scores)
+        check_segments(outcomes, segments, options.annotations)
         _check_classes({each.name: each.num_class for each in outcomes}, segments, options)
         if processes.rank == 0:
             print(write_results(options, splits, outcomes, set()))

@@ -60,6 +60,10 @@ def open_model(
         OSError: if a file cannot be read, or the folder cannot be written.
     """
     model = load_model(checkpoint, options, optimize=options.optimize)
+    if not model.before_softmax:  # before another model runs for hours
+        raise ValueError(
+            f"{checkpoint}: model must give logits: it was built with before_softmax=False"
+        )
     root = (options.flow_data if model.modality == "Flow" else None) or options.data
     clips = ClipDataset(
         segments,

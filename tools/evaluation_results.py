@@ -22,7 +22,7 @@ from evaluation_pictures import draw_class_accuracies, draw_confusions
 from weights.download import DownloadError
 from weights.published import PUBLISHED, Accuracies
 
-__all__ = ["Outcome", "Split", "read_outcomes", "read_splits", "write_results"]
+__all__ = ["Outcome", "Split", "check_segments", "read_outcomes", "read_splits", "write_results"]
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,16 @@ def read_outcomes(paths: Sequence[Path]) -> list[Outcome]:
         num_class = counts[0] if len(counts) == 1 else (counts[0], counts[1])
         outcomes[name] = Outcome(name, None, num_class, scores, {})
     return list(outcomes.values())
+
+
+def check_segments(
+    outcomes: Sequence[Outcome], segments: Sequence[Segment], annotations: Path
+) -> None:
+    """Raise ValueError if there are scores without any segment of the annotations."""
+    ids = {segment.id for segment in segments}
+    for outcome in outcomes:
+        if ids.isdisjoint(outcome.scores["ids"]):
+            raise ValueError(f"{outcome.name}: none of its segments is in {annotations.name}")
 
 
 def write_results(
@@ -207,10 +217,11 @@ def _draw(
 ) -> None:
     """Draw confusions and accuracies of the classes."""
     by_id = {segment.id: segment for segment in segments}
+    scores = select_scores(outcome.scores, set(by_id))
     for task in names:
         field, title = f"{task}_class", f"{outcome.name}, {task}s"
-        labels = np.array([getattr(by_id[name], field) for name in outcome.scores["ids"]])
-        predictions = outcome.scores[task].argmax(1)
+        labels = np.array([getattr(by_id[name], field) for name in scores["ids"]])
+        predictions = scores[task].argmax(1)
         draw_confusions(
             labels, predictions, names[task], folder / f"confusion_{task}.png", title=title
         )
