@@ -98,16 +98,32 @@ def test_several_models_are_fused(data: Path, tmp_path: Path) -> None:
     assert main([*again, "--annotations", str(labelled(data))]) == 0
 
 
-def test_scores_and_annotations_may_share_some_segments_and_not_none(
+def test_score_files_have_the_segments_of_the_annotations(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scores = {"ids": IDS, "verb": np.zeros((7, 97)), "noun": np.zeros((7, 300))}
-    path = write_scores(tmp_path / "some.pt", scores)
-    command = ["--scores", str(path), "--annotations", str(labelled(data)), "--out"]
-    assert main([*command, str(tmp_path / "out"), "--limit", "2"]) == 0
-    write_scores(path, {**scores, "ids": [f"x{name}" for name in IDS]})
-    assert main([*command, str(tmp_path / "none")]) == 1
-    assert "some: none of its segments is in EPIC_100_validation.csv" in capsys.readouterr().err
+    def write(name: str, ids: list[str]) -> str:
+        count = len(ids)
+        scores = {"ids": ids, "verb": np.eye(count, 97), "noun": np.eye(count, 300)}
+        return str(write_scores(tmp_path / f"{name}.pt", scores))
+
+    def run(*files: str, **options: Any) -> int:
+        extra = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        command = ["--annotations", str(labelled(data)), "--out", str(tmp_path / "out"), *extra]
+        return main(["--scores", *files, *command])
+
+    whole, part, other = write("a", IDS), write("b", IDS[:5]), write("c", [*IDS[:6], "x1"])
+    assert run(whole, limit=2) == 0
+    assert run(part) == 0
+    (metrics,) = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["num_segments"], metrics["num_skipped"]) == (5, 2)
+    assert run(other) == 1
+    assert "c.pt: 1 of its segments are not in --annotations: x1" in capsys.readouterr().err
+    assert run(write("d", ["x1", "x2"]), limit=2) == 1
+    assert "d.pt: 2 of its segments are not in --annotations: x1, x2" in capsys.readouterr().err
+    assert run(whole, part) == 1
+    assert "b.pt: other segments than in a, 2 are in one alone: P02_101_0" in (
+        capsys.readouterr().err
+    )
 
 
 def test_options_of_the_model_count(data: Path, tmp_path: Path) -> None:

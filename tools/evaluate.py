@@ -36,13 +36,7 @@ from epic.datasets import check_labels
 from epic.scores import Scores
 from ops.memory import keep_freed_memory
 from tools.evaluated_models import EvaluatedModel, name_checkpoints, open_model
-from tools.evaluation_results import (
-    Outcome,
-    check_segments,
-    read_outcomes,
-    read_splits,
-    write_results,
-)
+from tools.evaluation_results import Outcome, read_outcomes, read_splits, write_results
 from tools.options import (
     add_clip_options,
     add_run_options,
@@ -148,11 +142,11 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     splits = read_splits(options)
     segments = [segment for split in splits for segment in split.segments]
     if options.scores:
-        outcomes = read_outcomes(options.scores)
-        check_segments(outcomes, segments, options.annotations)
+        partly = bool(options.limit or options.epic_55_segments)
+        outcomes = read_outcomes(options.scores, segments, partly=partly)
         _check_classes({each.name: each.num_class for each in outcomes}, segments, options)
         if processes.rank == 0:
-            print(write_results(options, splits, outcomes, set()))
+            print(write_results(options, splits, outcomes))
         return 0
     models = [
         open_model(name, path, segments, options, processes)
@@ -182,7 +176,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
             lines = [f"{first_few(ids)}: {reason}" for reason, ids in segments_by_reason.items()]
             print_list(f"{name}: {len(reasons)} segments could not be read:", lines)
         if all(outcome.scores["ids"] for outcome in outcomes):
-            print(write_results(options, splits, outcomes, skipped))
+            print(write_results(options, splits, outcomes))
     return 1 if failures else 0
 
 

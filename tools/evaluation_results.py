@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints.files import atomic_write
+from data.options import first_few
 from data.segments import Segment
 from engine.evaluate import class_counts_by_task
 from engine.measure import is_labelled, measure, official_lists, select_scores
@@ -22,7 +23,7 @@ from evaluation_pictures import draw_class_accuracies, draw_confusions
 from weights.download import DownloadError
 from weights.published import PUBLISHED, Accuracies
 
-__all__ = ["Outcome", "Split", "check_segments", "read_outcomes", "read_splits", "write_results"]
+__all__ = ["Outcome", "Split", "read_outcomes", "read_splits", "write_results"]
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,37 @@ def read_splits(options: argparse.Namespace) -> list[Split]:
     return splits
 
 
-def read_outcomes(paths: Sequence[Path]) -> list[Outcome]:
-    """Read files of scores; one that is called `scores` has the name of its folder."""
+def read_outcomes(
+    paths: Sequence[Path], segments: Sequence[Segment], *, partly: bool
+) -> list[Outcome]:
+    """Read files of scores; one that is called `scores` has the name of its folder.
+
+    Args:
+        paths: the files.
+        segments: what is evaluated.
+        partly: whether the files may have other segments too.
+
+    Raises:
+        ValueError: if a file has none of the segments, or segments that it should not have; says
+            which.
+    """
     outcomes: dict[str, Outcome] = {}
+    known = {segment.id for segment in segments}
     for path in paths:
         scores = read_scores(path)
         name = path.resolve().parent.name if path.stem == "scores" else path.stem
+        unknown = [each for each in scores["ids"] if each not in known]
+        if len(unknown) == len(scores["ids"]) or (unknown and not partly):
+            raise ValueError(
+                f"{path}: {len(unknown):,} of its segments are not in --annotations: "
+                f"{first_few(unknown)}"
+            )
+        for other in outcomes.values():
+            if differing := {*scores["ids"]}.symmetric_difference(other.scores["ids"]):
+                raise ValueError(
+                    f"{path}: other segments than in {other.name}, {len(differing):,} are in one "
+                    f"alone: {first_few(sorted(differing))}"
+                )
         if name in outcomes:
             raise ValueError(f"--scores must have names that differ, got {name} twice")
         counts = [scores[task].shape[1] for task in ("verb", "noun", "label") if task in scores]
@@ -99,21 +125,8 @@ def read_outcomes(paths: Sequence[Path]) -> list[Outcome]:
     return list(outcomes.values())
 
 
-def check_segments(
-    outcomes: Sequence[Outcome], segments: Sequence[Segment], annotations: Path
-) -> None:
-    """Raise ValueError if there are scores without any segment of the annotations."""
-    ids = {segment.id for segment in segments}
-    for outcome in outcomes:
-        if ids.isdisjoint(outcome.scores["ids"]):
-            raise ValueError(f"{outcome.name}: none of its segments is in {annotations.name}")
-
-
 def write_results(
-    options: argparse.Namespace,
-    splits: Sequence[Split],
-    outcomes: Sequence[Outcome],
-    skipped: set[str],
+    options: argparse.Namespace, splits: Sequence[Split], outcomes: Sequence[Outcome]
 ) -> str:
     """Write scores and, where there are labels, metrics and pictures; return the report."""
     outcomes = [*outcomes, *_fuse(outcomes, options.weights)]
@@ -142,7 +155,7 @@ def write_results(
                     dataset=split.title,
                     metrics=measure(scores, split.segments, num_class, lists),
                     num_segments=len(scores["ids"]),
-                    num_skipped=len(ids & skipped),
+                    num_skipped=len(ids - {*scores["ids"], *outcome.failures}),
                     num_failed=len(ids & outcome.failures.keys()),
                     published=_published_accuracies(outcome, split),
                     note=" ".join(filter(None, [split.note, *notes])),
