@@ -141,18 +141,19 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
         positive_integer("--limit", options.limit)
     splits = read_splits(options)
     segments = [segment for split in splits for segment in split.segments]
+    training = read_annotations(options.training) if options.training else []
     if options.scores:
         partly = bool(options.limit or options.epic_55_segments)
         outcomes = read_outcomes(options.scores, segments, partly=partly)
-        _check_classes({each.name: each.num_class for each in outcomes}, segments, options)
+        _check_classes({each.name: each.num_class for each in outcomes}, segments, training)
         if processes.rank == 0:
-            print(write_results(options, splits, outcomes))
+            print(write_results(options, splits, outcomes, training))
         return 0
     models = [
         open_model(name, path, segments, options, processes)
         for name, path in name_checkpoints(options.checkpoints).items()
     ]
-    _check_classes({each.name: each.model.num_class for each in models}, segments, options)
+    _check_classes({each.name: each.model.num_class for each in models}, segments, training)
 
     # The first process looks at all videos, and the others hear of it.
     problems = processes.gather(_find_problems(models) if processes.rank == 0 else [])
@@ -176,25 +177,24 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
             lines = [f"{first_few(ids)}: {reason}" for reason, ids in segments_by_reason.items()]
             print_list(f"{name}: {len(reasons)} segments could not be read:", lines)
         if all(outcome.scores["ids"] for outcome in outcomes):
-            print(write_results(options, splits, outcomes))
+            print(write_results(options, splits, outcomes, training))
     return 1 if failures else 0
 
 
 def _check_classes(
     classes: Mapping[str, int | tuple[int, int]],
     segments: Sequence[Segment],
-    options: argparse.Namespace,
+    training: Sequence[Segment],
 ) -> None:
     """Raise ValueError unless all that is evaluated has the classes of the labels."""
     if len(set(classes.values())) > 1:
         raise ValueError(f"what is fused must have the same classes, got {classes}")
     num_class = next(iter(classes.values()))
     check_labels(segments, num_class)
-    if options.training:
-        try:
-            check_labels(read_annotations(options.training), num_class)
-        except ValueError as error:
-            raise ValueError(f"--training: {error}") from error
+    try:
+        check_labels(training, num_class)
+    except ValueError as error:
+        raise ValueError(f"--training: {error}") from error
 
 
 def _find_problems(models: Sequence[EvaluatedModel]) -> list[Problem]:

@@ -126,7 +126,10 @@ def read_outcomes(
 
 
 def write_results(
-    options: argparse.Namespace, splits: Sequence[Split], outcomes: Sequence[Outcome]
+    options: argparse.Namespace,
+    splits: Sequence[Split],
+    outcomes: Sequence[Outcome],
+    training: Sequence[Segment],
 ) -> str:
     """Write scores and, where there are labels, metrics and pictures; return the report."""
     outcomes = [*outcomes, *_fuse(outcomes, options.weights)]
@@ -136,7 +139,6 @@ def write_results(
     segments = [segment for split in splits for segment in split.segments]
     if not is_labelled(segments, outcomes[0].scores):
         return f"Scores without metrics, since no segment is labelled: {options.out}/*/scores.pt"
-    training = read_annotations(options.training) if options.training else []
     num_class = outcomes[0].num_class
     lists, missing = official_lists(find_dataset(num_class), training, _folders(options))
     notes = [f"Some figures need files beside the annotations: {', '.join(missing)}."] * any(
