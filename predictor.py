@@ -4,8 +4,7 @@ The probability of an action is the product of its verb's and its noun's, as in 
 challenges.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from data.options import positive_integer
 from data.video import load_clip, open_frames
-from ops.inference import optimize_for_inference
+from ops.inference import evaluation_mode, optimize_for_inference
 from presets import evaluation_transform
 from tsn import TSN
 
@@ -232,7 +231,7 @@ class Predictor:
         )
         # (crops * T*L*C, H, W) -> (crops, T*L*C, H, W) of each clip
         crops = (clip.unflatten(0, (self.crop_count, -1)) for clip in inputs)
-        with _evaluation_mode(self.model):
+        with evaluation_mode(self.model):
             if first.device.type == "cpu":
                 # One crop at a time takes less memory, and less time unless freed memory is kept
                 # (ops.memory).
@@ -271,18 +270,6 @@ class Predictor:
         # In float64, where products of small probabilities do not vanish.
         actions = _top_labels(torch.outer(verbs.double(), nouns.double()), self._names, top_k)
         return Prediction(verbs=best[0], nouns=best[1], actions=actions)
-
-
-@contextmanager
-def _evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode, and each of its modules back into its own mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _top_labels(

@@ -22,7 +22,7 @@ from engine.processes import Processes
 from engine.progress import show_progress
 from engine.video_list import Video
 from engine.video_rows import VideoRows, dense_rows, segment_rows
-from streaming import get_crops, read_crops
+from snippets import get_crops, read_crops
 from tsn import TSN
 
 __all__ = ["extract"]

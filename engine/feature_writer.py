@@ -13,7 +13,7 @@ from data.options import positive_integer
 from engine.feature_files import RowFile
 from engine.output_folder import OutputFolder
 from engine.video_rows import DenseOptions, VideoRows
-from streaming import dense_snippets, get_crops, run_snippets
+from snippets import dense_snippets, get_crops, run_snippets
 from tsn import TSN
 
 __all__ = ["ExtractOptions", "FeatureWriter"]
@@ -96,7 +96,7 @@ class FeatureWriter:
         Args:
             video: its id.
             rows: what is wanted of it.
-            blocks: crops of the frames of `rows.snippets`, see `streaming.read_crops`.
+            blocks: crops of the frames of `rows.snippets`, see `snippets.read_crops`.
         """
         options = self._options
         self._folder.begin()  # rows are kept there until the video is done

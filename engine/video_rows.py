@@ -19,7 +19,7 @@ from data.options import first_few, positive_integer
 from data.segments import Segment
 from data.video import load_clip
 from data.video_file import VideoFile
-from streaming import Snippets, dense_snippets
+from snippets import Snippets, dense_snippets
 from tsn import TSN
 
 __all__ = ["DenseOptions", "VideoRows", "dense_rows", "segment_rows"]
@@ -33,7 +33,7 @@ class DenseOptions:
         stride: steps from one row to the next. A step is a frame, or 1/`rate` seconds.
         rate: steps per second, each showing the frame that is nearest in time; None: every frame.
         window: steps of a row, whose features are averaged.
-        hop: for TSM, see `streaming.dense_snippets`.
+        hop: for TSM, see `snippets.dense_snippets`.
         skip_missing: whether rows of missing images are left out; otherwise they are an error.
 
     Raises:

@@ -3,6 +3,8 @@
 What is left of a ResNet-50 then is what its convolutions cost.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import TypeVar, cast
 
@@ -14,7 +16,7 @@ from ops.backbone import Backbone
 from ops.non_local import NonLocalBlock
 from ops.temporal_shift import TemporalShift
 
-__all__ = ["optimize_for_inference"]
+__all__ = ["evaluation_mode", "optimize_for_inference"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -69,6 +71,18 @@ def optimize_for_inference(
         network.compile()
     fast.inference_only = True  # type: ignore[assignment]  # a bool of such models
     return fast
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode, and each of its modules back into its own mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _fold_batch_norms(network: nn.Module) -> None:

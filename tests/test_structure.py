@@ -17,8 +17,8 @@ _MODELS = {
     *("data", "checkpoints", "weights", "epic", "ops", "transforms", "presets"),
     *("tsn", "trn", "tsm"),
 }
-_USERS = {*_MODELS, "model_loader", "predictor", "streaming"}
-_PROGRAMS = {*_USERS, "engine", "pictures", "evaluation_pictures"}
+_USERS = {*_MODELS, "model_loader", "predictor", "snippets", "streaming"}
+_PROGRAMS = {*_USERS, "engine", "pictures", "evaluation_pictures", "timeline_pictures"}
 RULES: dict[str, set[str]] = {
     "data": set(),
     "checkpoints": {"data.preprocessing", "data.options"},
@@ -32,10 +32,12 @@ RULES: dict[str, set[str]] = {
     "tsm": {"tsn", "ops", "data"},
     "model_loader": _MODELS,
     "predictor": _MODELS,
-    "streaming": _MODELS,
+    "snippets": _MODELS,
+    "streaming": {*_MODELS, "snippets"},
     "engine": _USERS,
     "pictures": _USERS,
     "evaluation_pictures": {"pictures"},
+    "timeline_pictures": {*_USERS, "pictures"},
     "demo": _PROGRAMS,
     "tools": _PROGRAMS,
     "package_loader": set(),
