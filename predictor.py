@@ -17,7 +17,7 @@ from ops.inference import evaluation_mode, optimize_for_inference
 from presets import evaluation_transform
 from tsn import TSN
 
-__all__ = ["Label", "Prediction", "Predictor"]
+__all__ = ["Label", "Prediction", "Predictor", "TimedPrediction"]
 
 ClassNames: TypeAlias = tuple[Sequence[str], Sequence[str]] | Sequence[str]
 """(verbs, nouns), such as `epic.classes.ClassNames`; of a model with one task, a list."""
@@ -59,6 +59,21 @@ class Prediction:
                 heading = title if rank == 0 else ""
                 lines.append(f"{heading:<8} {100 * label.probability:7.3g} %  {label.name}")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class TimedPrediction:
+    """The most probable classes of a part of a video.
+
+    Attributes:
+        start: seconds from the first frame of the video (of a live source, from its opening).
+        stop: the same, of the part's end.
+        prediction: its most probable classes.
+    """
+
+    start: float
+    stop: float
+    prediction: Prediction
 
 
 class Predictor:
