@@ -14,6 +14,7 @@ from torch import Tensor
 from checkpoints.errors import CheckpointError
 
 __all__ = [
+    "MOBILENET_SHORTCUTS",
     "infer_backbone",
     "infer_modality",
     "infer_model_type",
