@@ -120,6 +120,15 @@ def test_weights_alone(tmp_path: Path, kind: str, prefix: str) -> None:
     assert "took the backbone as resnet18 by its weights" in loaded.load_report
 
 
+@pytest.mark.parametrize("kind", ["TSN", "TRN", "TSM", "TSM in every second block"])
+def test_weights_alone_on_mobilenet_v2(tmp_path: Path, kind: str) -> None:
+    model = small(kind, base_model="mobilenetv2")
+    path = write(their_names(model.state_dict()), tmp_path / "file")
+    loaded = load_checkpoint(path, num_segments=4)
+    assert_same(loaded, model)
+    assert "took the backbone as mobilenetv2 by its weights" in loaded.load_report
+
+
 @pytest.mark.parametrize("last", ["fc", "last_linear", "classifier"])
 def test_the_image_networks_own_classifier_is_left_out(tmp_path: Path, last: str) -> None:
     model = small("TSM")

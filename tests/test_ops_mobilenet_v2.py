@@ -100,7 +100,7 @@ def test_what_is_for_resnets_is_refused() -> None:
     backbone = on_meta()
     with pytest.raises(ValueError, match=r"shift_place='block' .* use shift_place='blockres'"):
         add_temporal_shift(backbone, 8, shift_place="block")
-    with pytest.raises(ValueError, match="temporal_pool needs a ResNet.*MobileNetV2"):
+    with pytest.raises(ValueError, match=r"temporal_pool needs a ResNet.*MobileNetV2"):
         add_temporal_pool(backbone, 8)
-    with pytest.raises(ValueError, match="non_local needs a ResNet.*MobileNetV2"):
+    with pytest.raises(ValueError, match=r"non_local needs a ResNet.*MobileNetV2"):
         add_non_local(backbone, 8)
