@@ -77,7 +77,8 @@ def test_mixed_precision_has_the_same_gradient(dtype: torch.dtype) -> None:
     for enabled in (False, True):
         model = on_gpu(model_of("TSM"))
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-        scaler = torch.amp.GradScaler("cuda", enabled=enabled and dtype == torch.float16)
+        scale = enabled and dtype == torch.float16
+        scaler = torch.amp.GradScaler("cuda", init_scale=1.0, enabled=scale)
         with torch.autocast("cuda", dtype, enabled=enabled):
             verbs, nouns = model(clips("TSM").cuda())
             loss = verbs.float().logsumexp(1).mean() + nouns.float().logsumexp(1).mean()
