@@ -1,8 +1,7 @@
 """MIT's online TSM: a MobileNetV2 that shifts from the past alone, to be run a frame at a time.
 
 A file is the weights alone, or {state_dict: weights}: `features.N.conv.K.*`, and `classifier.*` for
-the head. Its program shifts in code, which leaves no trace in the names. So place and direction of
-the shift are assumed, and reported.
+the head. Its names tell neither that channels shift nor from where: both are assumed, and reported.
 
 Source: https://github.com/mit-han-lab/temporal-shift-module, online_demo (arXiv:1811.08383).
 """
@@ -30,7 +29,7 @@ class OnlineTSMConverter(ReleaseConverter):
 
     def clean(self) -> tuple[float | None, bool]:
         """Rename the weights to those of a shift network."""
-        # With 1000 classes it is ImageNet's: without our names, it is refused as such.
+        # 1000 classes are ImageNet's: under its own names, it is refused as an image classifier.
         if self.state["classifier.weight"].shape[:1] != (1000,):
             self.report.append("took the file as the online release of MIT's TSM")
             shifted = "|".join(map(str, MOBILENET_SHORTCUTS))
@@ -40,6 +39,6 @@ class OnlineTSMConverter(ReleaseConverter):
         return super().clean()
 
     def shift(self) -> dict[str, Any]:
-        """Return nothing to differ from the defaults, which are where the release shifts."""
+        """Return no options: the release shifts where the defaults do."""
         self.report_assumed(["shift_place 'blockres' and shift_every 1"])
         return {}
