@@ -64,7 +64,9 @@ class History:
             last = torch.where(unseen, fill, last)
         joined = torch.cat((last, new), dim=1)
         # A copy, or the state would hold the memory of the whole chunk.
-        self._after[key] = joined[:, joined.shape[1] - length :].clone()
+        self._after[key] = joined[:, joined.shape[1] - length :].clone(
+            memory_format=torch.contiguous_format
+        )
         return joined
 
     def windows(
