@@ -13,7 +13,12 @@ from torch import Tensor
 
 from data.options import one_of, positive_integer
 from ops.non_local import add_non_local
-from ops.temporal_shift import SHIFT_PLACES, add_temporal_pool, add_temporal_shift
+from ops.temporal_shift import (
+    SHIFT_DIRECTIONS,
+    SHIFT_PLACES,
+    add_temporal_pool,
+    add_temporal_shift,
+)
 from tsn import TSN
 
 __all__ = ["TSM"]
@@ -55,15 +60,20 @@ class TSM(TSN):
         pretrained: "epic-kitchens", "epic-kitchens-100", "imagenet" or None.
         shift_every: 1 shifts in every residual block; 2 in every second one, as the ResNet-101
             and -152 weights of the TSM authors do.
+        shift_direction: "both" shifts channels from the future and the past, as all published
+            weights need it; "past" from the past alone, so that the model can see each frame of a
+            live stream once (`streaming.Stream`). Weights of one do not fit the other.
 
     Raises:
-        ValueError: as `tsn.TSN`, and where a shift, pooling or non-local block is not possible.
+        ValueError: as `tsn.TSN`, and where a shift, pooling or non-local block is not possible:
+            these two look into the future, which "past" must not.
     """
 
     _read_only: ClassVar[frozenset[str]] = TSN._read_only | {
         "shift_div",
         "shift_place",
         "shift_every",
+        "shift_direction",
         "temporal_pool",
         "non_local",
     }
@@ -87,13 +97,22 @@ class TSM(TSN):
         pretrained: str | None = "imagenet",
         *,
         shift_every: int = 1,
+        shift_direction: str = "both",
     ) -> None:
         # Plain values, wanted while the base class builds the network.
         self.shift_div = positive_integer("shift_div", shift_div)
         self.shift_place = one_of("shift_place", shift_place, SHIFT_PLACES)
         self.shift_every = positive_integer("shift_every", shift_every)
+        self.shift_direction = one_of("shift_direction", shift_direction, SHIFT_DIRECTIONS)
         self.temporal_pool = bool(temporal_pool)
         self.non_local = bool(non_local)
+        if self.shift_direction == "past":
+            for option in ("temporal_pool", "non_local"):
+                if getattr(self, option):
+                    raise ValueError(
+                        f"{option} must be False with shift_direction='past', got True: it looks "
+                        f"at frames that come later"
+                    )
         self.fc_lr5 = bool(fc_lr5)
         one_of("consensus_type", consensus_type, ("avg", "max", "identity"))
         super().__init__(
@@ -117,6 +136,7 @@ class TSM(TSN):
             shift_div=self.shift_div,
             shift_place=self.shift_place,
             shift_every=self.shift_every,
+            shift_direction=self.shift_direction,
             temporal_pool=self.temporal_pool,
         )
         if self.non_local:

@@ -14,8 +14,8 @@ MODEL_OPTIONS: dict[str, tuple[str, ...]] = {
     "tsn": ("consensus_type",),
     "trn": ("img_feature_dim",),
     "mtrn": ("img_feature_dim", "classifier_pairing"),
-    "tsm": ("consensus_type", "shift_div", "shift_place", "shift_every", "temporal_pool",
-            "non_local"),
+    "tsm": ("consensus_type", "shift_div", "shift_place", "shift_every",
+            "shift_direction", "temporal_pool", "non_local"),
 }  # fmt: skip
 """Types of models, and the options that each has beyond those that all have."""
 
@@ -43,6 +43,7 @@ class ModelConfig:
     shift_div: int = 8
     shift_place: str = "blockres"
     shift_every: int = 1
+    shift_direction: str = "both"
     temporal_pool: bool = False
     non_local: bool = False
     preprocessing: Preprocessing | None = None

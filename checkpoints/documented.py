@@ -21,7 +21,8 @@ from data.preprocessing import Preprocessing
 
 __all__ = ["DocumentedConverter", "to_dictionary"]
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+"""1, and `shift_direction`. Files say 1 where readers of that version build the same model."""
 
 
 class DocumentedConverter(Converter):
@@ -53,16 +54,17 @@ class DocumentedConverter(Converter):
         if relational and own.get("img_feature_dim") is None and "img_feature_dim" in args:
             self.report.append("took img_feature_dim from the training options")
         segments = self.segments(own.int("segment_count", None), model_type)
-        version = own.int("format_version", _FORMAT_VERSION)
-        if version != _FORMAT_VERSION:
+        version = own.int("format_version", 1)
+        if version not in range(1, _FORMAT_VERSION + 1):
             self.report.append(
-                f"read format_version {version} as {_FORMAT_VERSION}, the one known here"
+                f"read format_version {version} as {_FORMAT_VERSION}, the newest known here"
             )
         modality = own.str("modality")
         shift: dict[str, Any] = {
             "shift_div": either.int("shift_div", 8),
             "shift_place": either.str("shift_place", "blockres"),
             "shift_every": own.int("shift_every", 1),
+            "shift_direction": own.str("shift_direction", "both"),
             "temporal_pool": either.bool("temporal_pool", False),
         } if shifting else {}  # fmt: skip
         return ModelConfig(
@@ -156,7 +158,7 @@ def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
     if config.modality.lower() != "rgb" or "flow_length" not in args:
         args.flow_length = config.new_length
     contents: dict[str, Any] = {
-        "format_version": _FORMAT_VERSION,
+        "format_version": 1 if config.shift_direction == "both" else _FORMAT_VERSION,
         "model_type": "tsm-nl" if config.non_local else config.model_type,
         "epoch": checkpoint.epoch,
         "segment_count": config.num_segments,

@@ -78,7 +78,7 @@ class ReleaseConverter(Converter):
             [
                 f"the usual preprocessing of {arch}",
                 *["consensus_type 'avg'"] * (model_type in ("tsn", "tsm")),
-                *["shift_div 8"] * (model_type == "tsm"),
+                *["shift_div 8", "shift_direction 'both'"] * (model_type == "tsm"),
                 *["classifier_pairing 'published'"] * (model_type == "mtrn" and not per_scale),
                 *["no temporal shift"] * (model_type == "tsn" and arch == "BNInception"),
             ]

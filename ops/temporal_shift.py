@@ -21,6 +21,7 @@ from ops.backbone import Backbone
 from ops.backbones import SHIFTABLE
 
 __all__ = [
+    "SHIFT_DIRECTIONS",
     "SHIFT_PLACES",
     "TemporalPool",
     "TemporalShift",
@@ -31,52 +32,71 @@ __all__ = [
 
 SHIFT_PLACES = ("block", "blockres")
 """Where a residual block shifts: on its input altogether, or inside the residual branch alone."""
+SHIFT_DIRECTIONS = ("both", "past")
+"""Where channels come from: half of those that move from either neighbour, or all from the past."""
 
 
-def temporal_shift(x: Tensor, num_segments: int, shift_div: int = 8) -> Tensor:
-    """Move some channels one segment back, as many one segment forward, and leave the rest.
+def temporal_shift(
+    x: Tensor, num_segments: int, shift_div: int = 8, direction: str = "both"
+) -> Tensor:
+    """Move some channels through time, and leave the rest.
 
-    With fold = C // shift_div: channels [0, fold) take their value from the next segment (the last
-    segment gets zeros), [fold, 2 fold) from the previous one (the first gets zeros).
+    With fold = C // shift_div, "both" moves channels [0, fold) one segment back, so that they take
+    their value from the next segment (the last segment gets zeros), and [fold, 2 fold) one segment
+    forward (the first gets zeros). "past" moves channels [0, fold) forward.
 
     Args:
         x: float (N*T, C, H, W), T = `num_segments`; the segments of a clip are neighbours.
         num_segments: T.
         shift_div: one part in `shift_div` of the channels moves each way.
+        direction: one of `SHIFT_DIRECTIONS`.
 
     Returns:
         A new tensor of the same shape, dtype and memory format.
     """
     fold = x.shape[1] // shift_div
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return _shifted_by_concatenation(x, num_segments, fold)
-    return _shift(x, num_segments, fold)
+        return _shifted_by_concatenation(x, num_segments, fold, direction)
+    return _shift(x, num_segments, fold, direction)
 
 
-def _shift(x: Tensor, num_segments: int, fold: int, reverse: bool = False) -> Tensor:
-    """Move the first `fold` channels back and the second forward, or in reverse."""
+def _moves(fold: int, direction: str) -> list[tuple[slice, int]]:
+    """Return which channels move, and how many segments forward."""
+    first, second = slice(fold), slice(fold, 2 * fold)
+    return [(first, -1), (second, 1)] if direction == "both" else [(first, 1)]
+
+
+def _shift(
+    x: Tensor, num_segments: int, fold: int, direction: str, reverse: bool = False
+) -> Tensor:
+    """Move channels as `direction` says, or in reverse."""
     if torch.is_grad_enabled() and x.requires_grad and not _is_traced():
-        return cast(Tensor, _Shift.apply(x, num_segments, fold, reverse))
-    return _shifted(x, num_segments, fold, reverse)
+        return cast(Tensor, _Shift.apply(x, num_segments, fold, direction, reverse))
+    return _shifted(x, num_segments, fold, direction, reverse)
 
 
-def _shifted_by_concatenation(x: Tensor, num_segments: int, fold: int) -> Tensor:
+def _shifted_by_concatenation(x: Tensor, num_segments: int, fold: int, direction: str) -> Tensor:
     """Shift for torch.jit.trace and the older exporter for ONNX, which loses writes in place.
 
     torch.compile takes three times as long to compile it with shapes that are symbols.
     """
     # (N*T, C, H, W) -> (N, T, C, H, W)
     clips = x.unflatten(0, (-1, num_segments))
-    back = F.pad(clips[:, 1:, :fold], (0, 0, 0, 0, 0, 0, 0, 1))
-    forward = F.pad(clips[:, :-1, fold : 2 * fold], (0, 0, 0, 0, 0, 0, 1, 0))
-    return torch.cat((back, forward, clips[:, :, 2 * fold :]), dim=2).flatten(0, 1)
+    moves = _moves(fold, direction)
+    parts = [
+        F.pad(clips[:, :-1, channels], (0, 0, 0, 0, 0, 0, 1, 0))
+        if step > 0
+        else F.pad(clips[:, 1:, channels], (0, 0, 0, 0, 0, 0, 0, 1))
+        for channels, step in moves
+    ]
+    return torch.cat((*parts, clips[:, :, len(moves) * fold :]), dim=2).flatten(0, 1)
 
 
 def _is_traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
-def _shifted(x: Tensor, num_segments: int, fold: int, reverse: bool) -> Tensor:
+def _shifted(x: Tensor, num_segments: int, fold: int, direction: str, reverse: bool) -> Tensor:
     """Return what `_shift` returns, in operations of PyTorch."""
     # One pass over everything, then the few channels that move. A concatenation would lose
     # channels_last, and convolutions would rearrange it; writing each part of an empty tensor takes
@@ -85,13 +105,13 @@ def _shifted(x: Tensor, num_segments: int, fold: int, reverse: bool) -> Tensor:
     # (N*T, C, H, W) -> (N, T, C, H, W), views of both
     clips = (x.shape[0] // num_segments, num_segments, *x.shape[1:])
     source, target = x.view(clips), result.view(clips)
-    back, forward = slice(fold), slice(fold, 2 * fold)
-    if reverse:
-        back, forward = forward, back
-    target[:, :-1, back] = source[:, 1:, back]
-    target[:, -1, back].zero_()
-    target[:, 1:, forward] = source[:, :-1, forward]
-    target[:, 0, forward].zero_()
+    for channels, step in _moves(fold, direction):
+        if (step > 0) != reverse:
+            target[:, 1:, channels] = source[:, :-1, channels]
+            target[:, 0, channels].zero_()
+        else:
+            target[:, :-1, channels] = source[:, 1:, channels]
+            target[:, -1, channels].zero_()
     return result
 
 
@@ -104,22 +124,22 @@ class _Shift(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, num_segments: int, fold: int, reverse: bool) -> Tensor:
-        return _shifted(x, num_segments, fold, reverse)
+    def forward(x: Tensor, num_segments: int, fold: int, direction: str, reverse: bool) -> Tensor:
+        return _shifted(x, num_segments, fold, direction, reverse)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.num_segments, ctx.fold, ctx.reverse = inputs
+        _, ctx.num_segments, ctx.fold, ctx.direction, ctx.reverse = inputs
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = gradients
-        shifted = _shift(gradient, ctx.num_segments, ctx.fold, not ctx.reverse)
-        return shifted, None, None, None
+        shifted = _shift(gradient, ctx.num_segments, ctx.fold, ctx.direction, not ctx.reverse)
+        return shifted, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _shift(tangent, ctx.num_segments, ctx.fold, ctx.reverse)
+        return _shift(tangent, ctx.num_segments, ctx.fold, ctx.direction, ctx.reverse)
 
 
 class TemporalShift(nn.Module):
@@ -129,21 +149,27 @@ class TemporalShift(nn.Module):
         net: module applied to the shifted (N*T, C, H, W).
         num_segments: T.
         shift_div: one part in `shift_div` of the channels moves each way.
+        direction: one of `SHIFT_DIRECTIONS`.
     """
 
-    def __init__(self, net: nn.Module, num_segments: int, shift_div: int = 8) -> None:
+    def __init__(
+        self, net: nn.Module, num_segments: int, shift_div: int = 8, direction: str = "both"
+    ) -> None:
         super().__init__()
         self.net = net
         self.num_segments = num_segments
         self.shift_div = shift_div
+        self.direction = direction
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply `net` to the shifted `x` (N*T, C, H, W)."""
-        return cast(Tensor, self.net(temporal_shift(x, self.num_segments, self.shift_div)))
+        shifted = temporal_shift(x, self.num_segments, self.shift_div, self.direction)
+        return cast(Tensor, self.net(shifted))
 
     def extra_repr(self) -> str:
         """Show the options beside the wrapped module."""
-        return f"num_segments={self.num_segments}, shift_div={self.shift_div}"
+        options = f"num_segments={self.num_segments}, shift_div={self.shift_div}"
+        return f"{options}, direction={self.direction!r}"
 
 
 class TemporalPool(nn.Module):
@@ -175,6 +201,7 @@ def add_temporal_shift(
     shift_div: int = 8,
     shift_place: str = "blockres",
     shift_every: int = 1,
+    shift_direction: str = "both",
     temporal_pool: bool = False,
 ) -> None:
     """Make a backbone shift channels through time, in place.
@@ -187,6 +214,7 @@ def add_temporal_shift(
             shortcut as it is; "block" shifts the block's input. BN-Inception has no shortcuts, so
             only "block" is possible there: the input of every stage but the first, eleven in all.
         shift_every: 1 shifts in every block, k in blocks 0, k, 2k, ... of every stage.
+        shift_direction: one of `SHIFT_DIRECTIONS`.
         temporal_pool: whether `add_temporal_pool` will follow, after which all stages but the first
             see half as many segments.
 
@@ -204,7 +232,9 @@ def add_temporal_shift(
     for index, stage in enumerate(places):
         segments = num_segments // 2 if temporal_pool and index > 0 else num_segments
         for parent, name in stage:
-            setattr(parent, name, TemporalShift(parent.get_submodule(name), segments, shift_div))
+            shifted = parent.get_submodule(name)
+            shift = TemporalShift(shifted, segments, shift_div, shift_direction)
+            setattr(parent, name, shift)
 
 
 def add_temporal_pool(backbone: nn.Module, num_segments: int) -> None:

@@ -201,7 +201,7 @@ def test_the_report_names_what_was_done(tmp_path: Path) -> None:
         "took the model as a TSM, by the names of its weights",
         "read shift_place 'blockres' and shift_every 1 off the names",
         "assumed what the file does not record: the usual preprocessing of resnet18, "
-        "consensus_type 'avg', shift_div 8",
+        "consensus_type 'avg', shift_div 8, shift_direction 'both'",
     ]
 
 

@@ -169,6 +169,7 @@ FULL = {
         "shift_div": 4,
         "shift_place": "block",
         "shift_every": 2,
+        "shift_direction": "past",
         "temporal_pool": True,
         "non_local": True,
     },
@@ -261,9 +262,19 @@ def test_options_that_can_be_read_again(tmp_path: Path, value: Any, legacy: bool
     assert str(found) == str(value)
 
 
+@pytest.mark.parametrize(("direction", "version"), [("both", 1), ("past", 2)])
+def test_files_have_the_version_that_they_need(direction: str, version: int) -> None:
+    """A reader of version 1 would take the shift for one in both directions."""
+    recorded = contents(model_type="tsm", shift_direction=direction)
+    checkpoint = parse_checkpoint(recorded)
+    assert checkpoint.config.shift_direction == direction
+    assert to_dictionary(checkpoint)["format_version"] == version
+    assert parse_checkpoint({**recorded, "format_version": version}).report == checkpoint.report
+
+
 def test_a_newer_format_is_reported() -> None:
     checkpoint = parse_checkpoint({**contents(), "format_version": 99})
-    assert checkpoint.report == ("read format_version 99 as 1, the one known here",)
+    assert checkpoint.report == ("read format_version 99 as 2, the newest known here",)
 
 
 def test_a_flow_length_of_nothing_is_not_taken_for_missing() -> None:

@@ -168,8 +168,8 @@ def test_this_projects_weights_alone(
         assumed.split(", ")[1:]
         == {
             "tsn": ["consensus_type 'avg'"],
-            "tsm": ["consensus_type 'avg'", "shift_div 8"],
-            "tsm-nl": ["consensus_type 'avg'", "shift_div 8"],
+            "tsm": ["consensus_type 'avg'", "shift_div 8", "shift_direction 'both'"],
+            "tsm-nl": ["consensus_type 'avg'", "shift_div 8", "shift_direction 'both'"],
             "trn": [],
             "mtrn": ["classifier_pairing 'published'"],
         }[model_type]
@@ -255,7 +255,7 @@ def test_details_of_a_release(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert print_details([str(path)]) == 0
     printed = capsys.readouterr().out
     assert "cannot load it: the file does not record its number of segments" in printed
-    assert "consensus_type 'avg', shift_div 8" in printed
+    assert "consensus_type 'avg', shift_div 8, shift_direction 'both'" in printed
     alone = write(their_names(small("TRN").state_dict()), tmp_path / "alone")
     details = describe(alone)
     assert details["problem"] is None

@@ -192,16 +192,19 @@ def test_exported_programs_are_saved_and_take_any_batch() -> None:
 
 
 @torch.no_grad()
-def test_export_of_bn_inception() -> None:
-    model = make(TSM, "BNInception")
+@pytest.mark.parametrize("direction", ["both", "past"])
+def test_export_of_bn_inception(direction: str) -> None:
+    model = make(TSM, "BNInception", shift_direction=direction)
     inputs = clips(3)
     assert_close(exported(model, inputs[:2]).module()(inputs), model(inputs))
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", [MTRN, TSM])
-def test_compile(kind: type[TSN]) -> None:
-    model = make(kind, "resnet18")
+@pytest.mark.parametrize(
+    ("kind", "options"), [(MTRN, {}), (TSM, {}), (TSM, {"shift_direction": "past"})]
+)
+def test_compile(kind: type[TSN], options: dict[str, Any]) -> None:
+    model = make(kind, "resnet18", **options)
     inputs = clips(2)
     expected = model(inputs)
     assert_close(torch.compile(model, backend="aot_eager", fullgraph=True)(inputs), expected)

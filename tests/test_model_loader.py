@@ -116,6 +116,8 @@ def test_a_round_trip(tmp_path: Path, model_type: str) -> None:
         ("mtrn", {"classifier_pairing": "per-scale"}),
         ("tsm", {"shift_every": 2, "consensus_type": "max"}),
         ("tsm", {"base_model": "BNInception"}),
+        ("tsm", {"shift_direction": "past"}),
+        ("tsm", {"shift_direction": "past", "base_model": "BNInception"}),
     ],
 )
 def test_options_survive_a_round_trip(tmp_path: Path, model_type: str, options: dict) -> None:

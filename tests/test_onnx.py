@@ -27,6 +27,7 @@ T = 4
         (TRN, {}),
         (MTRN, {}),
         (TSM, {}),
+        (TSM, {"shift_direction": "past"}),
         pytest.param(
             TSM, {"shift_place": "block", "base_model": "BNInception"}, marks=pytest.mark.slow
         ),

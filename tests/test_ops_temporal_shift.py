@@ -11,6 +11,7 @@ from ops.backbones import make_backbone
 from ops.bn_inception import BNInception
 from ops.resnet import ResNet
 from ops.temporal_shift import (
+    SHIFT_DIRECTIONS,
     TemporalPool,
     TemporalShift,
     add_temporal_pool,
@@ -20,6 +21,7 @@ from ops.temporal_shift import (
 
 pytestmark = pytest.mark.essential
 
+DIRECTIONS = pytest.mark.parametrize("direction", SHIFT_DIRECTIONS)
 _BLOCK_NAMES = ("3a", "3b", "3c", "4a", "4b", "4c", "4d", "4e", "5a", "5b")
 
 
@@ -28,7 +30,7 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def shift_by_loop(x: Tensor, num_segments: int, shift_div: int) -> Tensor:
+def shift_by_loop(x: Tensor, num_segments: int, shift_div: int, direction: str = "both") -> Tensor:
     """Channel by channel and segment by segment, as the paper describes it."""
     fold = x.shape[1] // shift_div
     shifted = torch.zeros_like(x)
@@ -36,7 +38,9 @@ def shift_by_loop(x: Tensor, num_segments: int, shift_div: int) -> Tensor:
         for t in range(num_segments):
             for channel in range(x.shape[1]):
                 if channel < fold:
-                    source = t + 1
+                    source = t + 1 if direction == "both" else t - 1
+                elif direction == "past":
+                    source = t
                 elif channel < 2 * fold:
                     source = t - 1
                 else:
@@ -73,11 +77,14 @@ def shifts(backbone: nn.Module) -> dict[str, TemporalShift]:
         (2, 3, 5, 8),  # nothing to shift
     ],
 )
-def test_shift_equals_a_loop(clips: int, num_segments: int, channels: int, shift_div: int) -> None:
+@DIRECTIONS
+def test_shift_equals_a_loop(
+    direction: str, clips: int, num_segments: int, channels: int, shift_div: int
+) -> None:
     x = torch.randn(clips * num_segments, channels, 3, 2)
     before = x.clone()
-    shifted = temporal_shift(x, num_segments, shift_div)
-    assert shifted.equal(shift_by_loop(x, num_segments, shift_div))
+    shifted = temporal_shift(x, num_segments, shift_div, direction)
+    assert shifted.equal(shift_by_loop(x, num_segments, shift_div, direction))
     assert x.equal(before)
 
 
@@ -86,6 +93,8 @@ def test_shift_by_eye() -> None:
     x = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]])[:, :, None, None]
     shifted = temporal_shift(x, 3, shift_div=4)[:, :, 0, 0]
     assert shifted.tolist() == [[5, 0, 3, 4], [9, 2, 7, 8], [0, 6, 11, 12]]
+    shifted = temporal_shift(x, 3, shift_div=4, direction="past")[:, :, 0, 0]
+    assert shifted.tolist() == [[0, 2, 3, 4], [1, 6, 7, 8], [5, 10, 11, 12]]
 
 
 def test_shift_keeps_dtype_and_memory_format() -> None:
@@ -102,16 +111,18 @@ def test_shift_takes_views() -> None:
     assert temporal_shift(x, 2, 4).equal(shift_by_loop(x, 2, 4))
 
 
-def test_shift_gradient() -> None:
+@DIRECTIONS
+def test_shift_gradient(direction: str) -> None:
     x = torch.randn(4, 5, 1, 2, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: temporal_shift(x, 2, 4), (x,))
+    assert torch.autograd.gradcheck(lambda x: temporal_shift(x, 2, 4, direction), (x,))
 
 
-def test_shift_is_differentiated_in_other_ways_too() -> None:
+@DIRECTIONS
+def test_shift_is_differentiated_in_other_ways_too(direction: str) -> None:
     x = torch.randn(4, 5, 1, 2, dtype=torch.double, requires_grad=True)
 
     def squared(x: Tensor) -> Tensor:
-        return temporal_shift(x, 2, 4) ** 2
+        return temporal_shift(x, 2, 4, direction) ** 2
 
     assert torch.autograd.gradcheck(squared, (x,), check_forward_ad=True, check_batched_grad=True)
     assert torch.autograd.gradgradcheck(squared, (x,))
@@ -121,8 +132,9 @@ def test_shift_is_differentiated_in_other_ways_too() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # about torch.jit's age, and the checks of the input
-def test_a_traced_shift_can_be_trained() -> None:
-    module = TemporalShift(nn.Conv2d(8, 3, 1), 2, 4)
+@DIRECTIONS
+def test_a_traced_shift_can_be_trained(direction: str) -> None:
+    module = TemporalShift(nn.Conv2d(8, 3, 1), 2, 4, direction)
     x = torch.randn(4, 8, 2, 2)
     traced = torch.jit.trace(module, x)
     assert traced(x).equal(module(x))
@@ -225,9 +237,10 @@ def test_every_second_block() -> None:
 
 def test_options_reach_every_shift() -> None:
     backbone = resnet("resnet18")
-    add_temporal_shift(backbone, 6, shift_div=4, temporal_pool=True)
+    add_temporal_shift(backbone, 6, shift_div=4, shift_direction="past", temporal_pool=True)
     for name, shift in shifts(backbone).items():
         assert shift.shift_div == 4
+        assert shift.direction == "past"
         assert shift.num_segments == (6 if name.startswith("layer1") else 3)
 
 

@@ -62,7 +62,7 @@ def test_signature() -> None:
         (parameter.name, parameter.default)
         for parameter in parameters
         if parameter.kind is parameter.KEYWORD_ONLY
-    ] == [("shift_every", 1)]
+    ] == [("shift_every", 1), ("shift_direction", "both")]
 
 
 @pytest.mark.essential
@@ -121,6 +121,24 @@ def test_every_second_block_of_a_deep_network() -> None:
     assert shifted == list(range(0, 23, 2))
     every = on_meta(base_model="resnet101").state_dict()
     assert sum(".net." in name for name in every) == 3 + 4 + 23 + 3
+
+
+@pytest.mark.essential
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("base_model", "place"),
+    [("resnet18", "block"), ("resnet18", "blockres"), ("BNInception", "block")],
+)
+def test_a_shift_from_the_past_does_not_see_the_future(base_model: str, place: str) -> None:
+    options = {"base_model": base_model, "shift_place": place, "consensus_type": "identity"}
+    inputs = torch.randn(1, 6, 3, 32, 32)
+    changed = inputs.clone()
+    changed[:, 3] = torch.randn(3, 32, 32)
+    past = make(5, num_segments=6, shift_direction="past", **options)
+    same = (past(inputs) == past(changed)).all(-1)[0].tolist()
+    assert same == [True, True, True, False, False, False]
+    both = make(5, num_segments=6, **options)
+    assert not (both(inputs) == both(changed)).all(-1).any()
 
 
 @pytest.mark.essential
@@ -227,6 +245,9 @@ REFUSED = [
     ({"shift_div": 0}, "shift_div must be a positive integer, got 0"),
     ({"shift_div": 2.5}, "shift_div must be a positive integer, got 2.5"),
     ({"shift_every": 0}, "shift_every must be a positive integer, got 0"),
+    ({"shift_direction": "future"}, "shift_direction must be one of"),
+    ({"shift_direction": "past", "temporal_pool": True}, "temporal_pool must be False with"),
+    ({"shift_direction": "past", "non_local": True}, "non_local must be False with"),
     ({"consensus_type": "TRN"}, "consensus_type must be one of avg, max, identity, got 'TRN'"),
 ]
 
@@ -356,8 +377,8 @@ def test_published_weights(hub_cache: Path) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("shift_div", 4), ("shift_place", "block"), ("shift_every", 2), ("temporal_pool", True),
-     ("non_local", True)],
+    [("shift_div", 4), ("shift_place", "block"), ("shift_every", 2), ("shift_direction", "past"),
+     ("temporal_pool", True), ("non_local", True)],
 )  # fmt: skip
 def test_published_weights_fix_the_arithmetic(hub_cache: Path, option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{option} must be .* for the published weights"):

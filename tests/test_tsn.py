@@ -288,6 +288,7 @@ def test_dropout_takes_the_place_of_the_classifier() -> None:
         (TSM, "shift_div", 4),
         (TSM, "shift_place", "block"),
         (TSM, "shift_every", 2),
+        (TSM, "shift_direction", "past"),
         (TSM, "temporal_pool", True),
         (TSM, "non_local", True),
     ],

@@ -36,6 +36,7 @@ VARIANTS: dict[str, tuple[type[TSN], dict[str, Any]]] = {
     "TSM-block": (TSM, {"shift_place": "block"}),
     "TSM-pool": (TSM, {"temporal_pool": True}),
     "TSM-non-local-pool": (TSM, {"non_local": True, "temporal_pool": True}),
+    "TSM-past": (TSM, {"shift_direction": "past"}),
     "TSM-BNInception": (TSM, {"base_model": "BNInception", "shift_place": "block"}),
 }
 MODELS = [name for name in VARIANTS if name not in ("TSM", "TSM-pool")]
