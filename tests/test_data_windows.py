@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from helpers.peak_memory import peak_memory
 from torch import Tensor
 
 from data.windows import Windows
@@ -30,11 +31,24 @@ def test_windows_hold_their_entries(count: int, step: int, offsets: list[int], s
     assert torch.cat(gathered).tolist() == expected
 
 
-def test_windows_of_any_order_hold_their_entries() -> None:
-    items = np.array([3, 4, 9, 1, 2, 2, 8, 9, 9])
-    windows = Windows(items, np.array([0, 3, 6]), np.arange(3))
-    gathered = torch.cat(list(windows.gather(blocks_of(10, 2), 1)))
-    assert gathered.squeeze(-1).tolist() == [[3, 4, 9], [1, 2, 2], [8, 9, 9]]
+def test_an_entry_is_held_for_later_windows_that_begin_before_others() -> None:
+    windows = Windows(np.array([1, 2, 3, 4, 2, 5]), np.array([0, 2, 4]), np.arange(2))
+    gathered = torch.cat(list(windows.gather(blocks_of(6, 2), 1)))
+    assert gathered.squeeze(-1).tolist() == [[1, 2], [3, 4], [2, 5]]
+
+
+def test_entries_are_let_go() -> None:
+    size, count = 2**16, 256  # 64 MB in all
+    _, windows = Windows.over(count, np.arange(count - 1), np.arange(2))
+
+    def run() -> None:
+        for _ in windows.gather((torch.ones(2, size) for _ in range(count // 2)), 2):
+            pass
+
+    peak = peak_memory(run)
+    if peak is None:
+        pytest.skip("this system does not tell the peak of memory")
+    assert peak < 32 * 2**20
 
 
 def test_no_more_is_read_than_the_next_windows_need() -> None:
