@@ -28,7 +28,8 @@ def no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
 def options(folder: Path, **others: object) -> Namespace:
     defaults = {"device": torch.device("cpu"), "models": ["TSN"], "backbones": ["resnet18"]}
     sizes = {"segments": 2, "frame_size": (300, 260), "batches": [1], "precisions": ["float32"]}
-    return Namespace(**{**defaults, **sizes, "compile": False, "folder": folder, **others})
+    rest = {"compile": False, "video": None, "folder": folder}
+    return Namespace(**{**defaults, **sizes, **rest, **others})
 
 
 def preprocessing_only(backbone: str) -> TSN:

@@ -228,9 +228,9 @@ def streaming(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
         model = _model("TSM", backbone, options, shift_direction="past")
         stream = Stream(optimize_for_inference(model))
         alone = _folded_backbone(backbone, options.device)
-        networks = {"baseline": lambda frame: alone(frame[None]), "library": stream}
         return {
-            way: partial(_run_frames, model, network, path) for way, network in networks.items()
+            "baseline": lambda: _run_frames(model, lambda frame: alone(frame[None]), path),
+            "library": lambda: _run_frames(model, stream, path),
         }
 
     for name, backbone in _published_pairs(options):
