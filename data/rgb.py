@@ -36,10 +36,11 @@ def _apply_display_matrix(pixels: NDArray[np.uint8], frame: Any) -> NDArray[np.u
 
     The matrix maps (x, y) to (a x + c y, b x + d y). Only multiples of 90 degrees are applied.
     """
-    from av.sidedata.sidedata import SideDataContainer
+    from av.sidedata import sidedata
 
+    side_data: Any = sidedata.SideDataContainer  # whose types are incomplete
     # Not frame.side_data, which refers back to its frame: both would wait for the collector.
-    data = SideDataContainer(frame).get("DISPLAYMATRIX")
+    data = side_data(frame).get("DISPLAYMATRIX")
     if data is None:
         return pixels
     (a, b, _), (c, d, _), _ = np.frombuffer(data, dtype=np.int32)[:9].reshape(3, 3).tolist()
