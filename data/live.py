@@ -88,7 +88,7 @@ class LiveFrames:
         timeout: float = 10.0,
         drop: bool | None = None,
         follow: bool = False,
-        options: Mapping[str, str] | None = None,
+        options: Mapping[str, object] | None = None,
     ) -> None:
         for argument, value in (("rate", rate), ("timeout", timeout)):
             if value is not None and not 0 < value < math.inf:

@@ -63,7 +63,7 @@ class LiveInput:
         *,
         timeout: float,
         follow: bool,
-        options: Mapping[str, str],
+        options: Mapping[str, object],
         stop: Event,
     ) -> None:
         self._source, self._kind = os.fspath(source), kind_of(source)
@@ -74,7 +74,7 @@ class LiveInput:
         self.name = "standard input" if source == "-" else re.sub("//[^/]*@", "//", self._source)
         self.ended, self.broken = "", False
         with ExitStack() as opened:  # closes what is open if the rest fails
-            self._container = self._open(opened, follow, dict(options))
+            self._container = self._open(opened, follow, options)
             opened.callback(self._container.close)
             self.stream: Any = select_video_stream(self._container)
             if self.stream is None:
@@ -91,27 +91,32 @@ class LiveInput:
 
     def packets(self) -> Iterator[Any]:
         """Yield the packets of the video stream until it ends, and set `ended` and `broken`."""
+        av = import_av()
         packets = demux(self._container)  # of all streams: between any two, reading can stop
-        last = time.monotonic()
+        last, silent = time.monotonic(), False
+        self.ended, self.broken = "end of data", self._kind in ("device", "URL")
         try:
             while self._wait_for_device():
                 packet = next(packets, None)
                 if packet is None:
+                    silent = self._file is not None and self._file.timed_out
                     break
                 if packet.stream_index == self.stream.index:
                     yield packet
                     last = time.monotonic()
                 elif time.monotonic() - last >= self._timeout:
+                    silent = True
                     break
-        except import_av().FFmpegError as error:
-            self.ended, self.broken = error.strerror or str(error), True
+            else:
+                silent = True
+        except av.FFmpegError as error:
+            silent = isinstance(error, av.ExitError) or time.monotonic() - last >= self._timeout
+            self.ended, self.broken = f"it broke off ({error.strerror or error})", True
         if self._stop.is_set():
-            self.ended, self.broken = "it was told to stop", False
-        elif time.monotonic() - last >= self._timeout:
+            self.ended, self.broken = "it was closed", False
+        elif silent:
             self.ended = f"no data for {self._timeout:g} seconds"
             self.broken = self._kind != "file"
-        elif not self.ended:
-            self.ended, self.broken = "end of data", self._kind in ("device", "URL")
 
     def _wait_for_device(self) -> bool:
         """Return whether to read on, once that will not block for ever; FFmpeg sees to others."""
@@ -119,11 +124,11 @@ class LiveInput:
             return wait_readable(self._device, self._timeout, self._stop)
         return not self._stop.is_set()
 
-    def _open(self, opened: ExitStack, follow: bool, options: dict[str, str]) -> Any:
+    def _open(self, opened: ExitStack, follow: bool, options: Mapping[str, object]) -> Any:
         """Return the PyAV container, and leave in `opened` what must be closed after it."""
         av = import_av()
         target: object = self._source
-        arguments: dict[str, Any] = {"options": options}
+        arguments: dict[str, Any] = {"options": {key: str(options[key]) for key in options}}
         start = time.monotonic()
         try:
             if self._kind == "device":
@@ -148,7 +153,8 @@ class LiveInput:
         """Return an error that says what could not be opened, and why."""
         av = import_av()
         reason = getattr(error, "strerror", None) or error
-        if seconds >= self._timeout and self._kind != "device":
+        timed_out = self._file.timed_out if self._file else seconds >= self._timeout
+        if timed_out and self._kind != "device":
             return TimeoutError(f"{self.name}: no video came within {self._timeout:g} seconds")
         if isinstance(error, av.error.ProtocolNotFoundError):
             return ValueError(
