@@ -92,7 +92,7 @@ class VideoWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif not self._file.closed:
+        else:
             self._discard()
 
     def write(self, image: Tensor, seconds: float | None = None) -> None:
