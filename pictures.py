@@ -23,6 +23,7 @@ from predictor import Label, Prediction
 
 __all__ = [
     "ClassifiedClip",
+    "check_image",
     "contact_sheet",
     "draw_labels",
     "draw_predictions",
@@ -168,14 +169,19 @@ def draw_labels(image: Tensor, prediction: Prediction, *, lines: int = 3) -> Ten
         ValueError: if the image or `lines` is none of these.
         ModuleNotFoundError: if matplotlib, which has the font, is not installed.
     """
-    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3:
-        raise ValueError(f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
+    check_image(image)
     lines = positive_integer("lines", lines)
     pixels = image.permute(1, 2, 0).cpu().numpy().copy()  # (3, H, W) -> (H, W, 3)
     kinds = {kind: labels for kind, labels in vars(prediction).items() if labels}
     if kinds:
         _draw_panel(pixels, kinds, lines)
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def check_image(image: Tensor) -> None:
+    """Raise ValueError unless an image is uint8 (3, H, W)."""
+    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3 or not image.numel():
+        raise ValueError(f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
 
 
 def _draw_panel(
