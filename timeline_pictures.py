@@ -2,9 +2,9 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,8 @@ _TICK_STEPS = (
 )  # seconds
 _MAX_TICKS = 12
 
-_Columns = NDArray[np.float64]
+_Columns: TypeAlias = NDArray[np.float64]
+_Span: TypeAlias = tuple[float, float]  # start and length in seconds
 
 
 class Timeline:
@@ -157,6 +158,7 @@ class Timeline:
             axes.set_facecolor(_NOTHING)
         _set_time_ticks(bottom, start, stop)
         figure.draw_without_rendering()  # lays the axes out
+        figure.set_layout_engine("none")  # it takes as long as drawing
         _name_runs(bottom, runs)
         save_figure(figure, path)
 
@@ -203,9 +205,9 @@ def _draw_heat_map(
     row_of = np.full(len(names) + 1, len(leading))
     row_of[leading] = np.arange(len(leading))
     row_of[-1] = -1  # of winner -1
-    for row, start, stop in _runs(row_of[winners], edges):
+    for row, spans in _runs(row_of[winners], edges).items():
         if row >= 0:
-            axes.broken_barh([(start, stop - start)], (row + 0.76, 0.2), color=_WINNER, linewidth=0)
+            axes.broken_barh(spans, (row + 0.76, 0.2), color=_WINNER, linewidth=0)
     axes.set_ylim(len(rows), 0)
     axes.set_yticks(np.arange(len(rows)) + 0.5, labels, fontsize=9, parse_math=False)
     axes.set_xticks([])
@@ -219,11 +221,11 @@ def _draw_strip(
     winners: Sequence[NDArray[np.int64]],
     covered: _Columns,
     edges: _Columns,
-) -> list[tuple[str, str, float, float]]:
+) -> list[tuple[str, str, list[_Span]]]:
     """Draw a bar for each run of an action, and a legend of those that last longest.
 
     Returns:
-        Name, colour, start and stop of each run.
+        Name, colour and spans of each action.
     """
     actions, places = np.unique(np.stack(winners), axis=1, return_inverse=True)
     places = places.reshape(-1)  # NumPy 2.0 returns (1, columns)
@@ -234,13 +236,12 @@ def _draw_strip(
         for action in order
     }
     colors = dict(zip(order, _COLORS, strict=False))
+    spans = _runs(places, edges)
     runs = [
-        ("\n".join(texts[action]), colors.get(action, _OTHERS), start, stop)
-        for action, start, stop in _runs(places, edges)
-        if action in texts
+        ("\n".join(texts[action]), colors.get(action, _OTHERS), spans[action]) for action in order
     ]
-    for _, color, start, stop in runs:
-        axes.broken_barh([(start, stop - start)], (0, 1), color=color, linewidth=0)
+    for _, color, bars in runs:
+        axes.broken_barh(bars, (0, 1), color=color, linewidth=0)
     labels = [f"{' '.join(texts[action])}  {shares[action]:.0%}" for action in colors]
     if others := order[len(colors) :]:
         labels.append(f"{len(others)} others  {shares[others].sum():.0%}")
@@ -259,18 +260,20 @@ def _draw_strip(
     return runs
 
 
-def _name_runs(axes: Any, runs: Sequence[tuple[str, str, float, float]]) -> None:
+def _name_runs(axes: Any, runs: Sequence[tuple[str, str, list[_Span]]]) -> None:
     """Write the names of actions in their bars, where they fit."""
-    for name, color, start, stop in runs:
-        left, right = axes.transData.transform([(start, 0), (stop, 0)])[:, 0]  # pixels
-        if right - left < 12:  # narrower than any name
-            continue
-        text = axes.text(
-            (start + stop) / 2, 0.48, name, ha="center", va="center", fontsize=8,
-            color="white" if color in _DARK else "black", in_layout=False, parse_math=False,
-        )  # fmt: skip
-        if text.get_window_extent().width > right - left - 4:
-            text.remove()
+    pixels_per_second = axes.bbox.width / np.ptp(axes.get_xlim())
+    for name, color, spans in runs:
+        for start, length in spans:
+            width = length * pixels_per_second
+            if width < 12:  # as any name is
+                continue
+            text = axes.text(
+                start + length / 2, 0.48, name, ha="center", va="center", fontsize=8,
+                color="white" if color in _DARK else "black", in_layout=False, parse_math=False,
+            )  # fmt: skip
+            if text.get_window_extent().width > width - 4:
+                text.remove()
 
 
 def _set_time_ticks(axes: Any, start: float, stop: float) -> None:
@@ -288,11 +291,13 @@ def _format_time(seconds: float, tenths: bool = False) -> str:
     return f"{hours}:{minutes:02}:{text}" if hours else f"{minutes}:{text}"
 
 
-def _runs(values: NDArray[np.int64], edges: _Columns) -> Iterator[tuple[int, float, float]]:
-    """Yield each run of equal values, with the times of its start and stop."""
+def _runs(values: NDArray[np.int64], edges: _Columns) -> dict[int, list[_Span]]:
+    """Return the spans of time in which a value stays the same, for each value."""
+    spans: dict[int, list[_Span]] = {}
     changes = np.flatnonzero(np.diff(values)) + 1
     for first, end in pairwise([0, *changes, len(values)]):
-        yield int(values[first]), float(edges[first]), float(edges[end])
+        spans.setdefault(int(values[first]), []).append((edges[first], edges[end] - edges[first]))
+    return spans
 
 
 def _shorten(name: str) -> str:
