@@ -237,6 +237,6 @@ def import_av() -> Any:
         import av
     except ImportError as error:
         raise ImportError(
-            "reading video files needs PyAV: install the package `av` (pip install av)"
+            "video files need PyAV: install the package `av` (pip install av)"
         ) from error
     return av
