@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let the checkpoint run any code; only for files whose writer you trust",
     )
-    names = parser.add_argument_group("class names (default: numbers)")
+    names = parser.add_argument_group("class names (default: the checkpoint's, or numbers)")
     names.add_argument("--verb-classes", type=Path, metavar="CSV", help="EPIC_verb_classes.csv")
     names.add_argument("--noun-classes", type=Path, metavar="CSV", help="EPIC_noun_classes.csv")
     names.add_argument(

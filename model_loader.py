@@ -69,6 +69,7 @@ def build_model(config: ModelConfig) -> TSN:
     )
     if config.preprocessing is not None:
         model.preprocessing = config.preprocessing
+    model.class_names = config.class_names
     return model
 
 
@@ -93,6 +94,7 @@ def get_config(model: TSN) -> ModelConfig:
         before_softmax=model.before_softmax,
         partial_bn=model.partial_bn,
         preprocessing=model.preprocessing,
+        class_names=model.class_names,
         **options,
     )
 
@@ -168,7 +170,9 @@ def _build_from(
     try:
         canonical_name(config.arch)  # may import pretrainedmodels, whose modules need memory
         with init_empty():  # the file has the weights
-            model = build_model(replace(config, num_class=num_class or config.num_class))
+            model = build_model(
+                replace(config, num_class=num_class or config.num_class, class_names=None)
+            )
     except ValueError as error:
         raise CheckpointError(f"{path} describes a model that cannot be: {error}") from error
     model.load_weights(checkpoint, source=str(path))

@@ -6,21 +6,18 @@ challenges.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from data.options import positive_integer
+from data.options import ClassNames, check_class_names, positive_integer
 from data.video import load_clip, open_frames
 from ops.inference import evaluation_mode, optimize_for_inference
 from presets import evaluation_transform
 from tsn import TSN
 
 __all__ = ["Label", "Prediction", "Predictor", "TimedPrediction"]
-
-ClassNames: TypeAlias = tuple[Sequence[str], Sequence[str]] | Sequence[str]
-"""(verbs, nouns), such as `epic.classes.ClassNames`; of a model with one task, a list."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,8 @@ class Predictor:
         model: a TSN, TRN, MTRN or TSM in any precision, also an optimised copy. Clips are processed
             on its device, in evaluation mode; afterwards it is in the mode that it was in.
         class_names: (verbs, nouns), a list of names each, such as `fetch_class_names` returns; for
-            a model with one task, a list of names. None: "verb 0", "noun 0", ... ("class 0", ...).
+            a model with one task, a list of names. None: the model's own `class_names`; without
+            such, "verb 0", "noun 0", ... ("class 0", ...).
         crop_count: 1 (the centre), 3 (full height) or 10 (corners and centre, and the same
             flipped); the crops' logits are averaged.
         optimize: whether to use a copy of the model made by `ops.inference.optimize_for_inference`,
@@ -133,7 +131,8 @@ class Predictor:
         self.model = optimize_for_inference(model) if optimize else model
         self.transform = evaluation_transform(model, crop_count)
         self.crop_count = crop_count
-        self._names = _get_task_names(class_names, model.num_class)
+        names = model.class_names if class_names is None else class_names
+        self._names = _get_task_names(names, model.num_class)
 
     def load(
         self,
@@ -310,14 +309,5 @@ def _get_task_names(
             [f"{title} {index}" for index in range(count)]
             for title, count in zip(titles, counts, strict=True)
         ]
-    tasks: Any = [class_names] if len(counts) == 1 else class_names
-    listed = isinstance(tasks, list | tuple) and all(map(_is_list_of_names, tasks))
-    found = tuple(map(len, tasks)) if listed else type(class_names).__name__
-    if found != counts:
-        layout = "a list of names" if len(counts) == 1 else "(verbs, nouns), a list of names each"
-        raise ValueError(f"class_names must be {layout}, for {counts} classes, got {found}")
-    return list(tasks)
-
-
-def _is_list_of_names(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    names: Any = check_class_names(class_names, num_class)
+    return [names] if len(counts) == 1 else names

@@ -5,6 +5,7 @@ Source: Zhou et al., "Temporal Relational Reasoning in Videos", 2018 (arXiv:1711
 Differences from the original: see `ops.relation`.
 """
 
+import os
 from collections.abc import Sequence
 from typing import cast
 
@@ -45,7 +46,8 @@ class TRN(TSN):
         dropout: probability with which features are dropped while training.
         img_feature_dim: width to which features are reduced before they are related.
         partial_bn: freeze every 2-D batch norm of the backbone but the first.
-        pretrained: "epic-kitchens", "imagenet" or None.
+        pretrained: "epic-kitchens", "imagenet", None, or the path of a
+            checkpoint file.
 
     Raises:
         ValueError: as `tsn.TSN`.
@@ -62,7 +64,7 @@ class TRN(TSN):
         dropout: float = 0.7,
         img_feature_dim: int = 256,
         partial_bn: bool = True,
-        pretrained: str | None = "imagenet",
+        pretrained: str | os.PathLike[str] | None = "imagenet",
     ) -> None:
         super().__init__(
             num_class,
@@ -108,7 +110,8 @@ class MTRN(TSN):
         dropout: probability with which features are dropped while training.
         img_feature_dim: width to which features are reduced before they are related.
         partial_bn: freeze every 2-D batch norm of the backbone but the first.
-        pretrained: "epic-kitchens", "epic-kitchens-100", "imagenet" or None.
+        pretrained: "epic-kitchens", "epic-kitchens-100", "imagenet", None, or the path of a
+            checkpoint file.
         relation_sampling: what evaluation does: "expectation" takes the exact mean over all
             relations, the same at every call; "random" draws three of each scale from torch's
             generator, as the original does. Training always draws.
@@ -131,7 +134,7 @@ class MTRN(TSN):
         dropout: float = 0.7,
         img_feature_dim: int = 256,
         partial_bn: bool = True,
-        pretrained: str | None = "imagenet",
+        pretrained: str | os.PathLike[str] | None = "imagenet",
         *,
         relation_sampling: str = "expectation",
         classifier_pairing: str = "published",

@@ -6,6 +6,7 @@ Source: Lin et al., "TSM: Temporal Shift Module for Efficient Video Understandin
 Differences from the original: see `ops.temporal_shift` and `ops.non_local`.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -58,7 +59,8 @@ class TSM(TSN):
         fc_lr5: put the heads into optimiser groups with five times the learning rate.
         temporal_pool: halve the segments in front of the second stage (ResNets, even T).
         non_local: add non-local blocks to the second and third stage (ResNets).
-        pretrained: "epic-kitchens", "epic-kitchens-100", "imagenet" or None.
+        pretrained: "epic-kitchens", "epic-kitchens-100", "imagenet", None, or the path of a
+            checkpoint file.
         shift_every: 1 shifts in every residual block (of mobilenetv2, in all ten that have a
             shortcut); 2 in every second one, as the ResNet-101
             and -152 weights of the TSM authors do.
@@ -96,7 +98,7 @@ class TSM(TSN):
         fc_lr5: bool = False,
         temporal_pool: bool = False,
         non_local: bool = False,
-        pretrained: str | None = "imagenet",
+        pretrained: str | os.PathLike[str] | None = "imagenet",
         *,
         shift_every: int = 1,
         shift_direction: str = "both",

@@ -12,6 +12,7 @@ Differences from the original:
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Self, cast
@@ -19,9 +20,19 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import Tensor, nn
 
-from checkpoints.config import MODEL_OPTIONS, Checkpoint
+from checkpoints.checkpoint import read_checkpoint
+from checkpoints.config import Checkpoint
+from checkpoints.errors import UnknownSegmentsError
 from data.functional import Frames
-from data.options import MODALITIES, class_counts, default_length, one_of, positive_integer
+from data.options import (
+    MODALITIES,
+    ClassNames,
+    check_class_names,
+    class_counts,
+    default_length,
+    one_of,
+    positive_integer,
+)
 from data.preprocessing import Preprocessing
 from ops.backbones import (
     adapt_first_convolution,
@@ -35,6 +46,7 @@ from ops.loading import init_empty, load_weights
 from ops.parameter_groups import parameter_groups
 from ops.partial_batch_norm import partial_batch_norms, warn_of_fresh_statistics
 from ops.relation import MultiScaleRelation, TemporalRelation
+from ops.transfer import check_options, fit_weights
 from presets import evaluation_transform, training_transform
 from weights.published import find_published
 
@@ -90,7 +102,12 @@ class TSN(nn.Module):
         partial_bn: freeze every 2-D batch norm of the backbone but the first.
         pretrained: "epic-kitchens" or "epic-kitchens-100" for the published weights of exactly
             this configuration (with other class counts, of everything but the heads), "imagenet"
-            for those of the backbone, or None.
+            for those of the backbone, None for random ones, or the path of any file that
+            `load_checkpoint` reads. A file of the same kind of model gives everything, or with
+            other class counts everything but the heads; the other options must be the file's. One
+            of another kind gives its backbone; where only one of both shifts, fine-tuning has to
+            make up for that. RGB weights also start flow and RGBDiff models: the first convolution
+            gets their mean over its input channels. `load_report` says what starts anew.
 
     What the constructor took cannot be set later, but for `dropout` and `preprocessing`: modules
     were built for it.
@@ -100,11 +117,13 @@ class TSN(nn.Module):
         feature_dim: D, width of `features`.
         preprocessing: what the weights expect of the input; `input_mean`, `input_std`,
             `input_size`, `crop_size` and `scale_size` show the parts that the original has.
+        class_names: names of the classes, (verbs, nouns) or with one task a tuple; None where they
+            are not known. May be set; checkpoints keep them.
         frames_per_snippet: frames to load for a snippet: L, and one more for RGBDiff.
         inference_only: whether this is a copy of `ops.inference.optimize_for_inference`, which
             cannot be trained or saved.
-        load_report: what was renamed, split or assumed of a checkpoint's weights, one message per
-            change.
+        load_report: what was renamed, split or assumed of a checkpoint's weights, and what starts
+            anew, one message per change.
 
     Raises:
         ValueError: for any argument out of its range, and for combinations that cannot be; the
@@ -120,6 +139,7 @@ class TSN(nn.Module):
     feature_dim: int
     load_report: tuple[str, ...] = ()
     inference_only = False
+    _class_names: ClassNames | None = None
     _pairing = "published"
     _read_only: ClassVar[frozenset[str]] = frozenset(
         {
@@ -148,11 +168,16 @@ class TSN(nn.Module):
         dropout: float = 0.7,
         img_feature_dim: int = 256,
         partial_bn: bool = True,
-        pretrained: str | None = "imagenet",
+        pretrained: str | os.PathLike[str] | None = "imagenet",
     ) -> None:
         super().__init__()
         if pretrained not in _PRETRAINED:
-            raise ValueError(f"pretrained must be one of {_PRETRAINED}, got {pretrained!r}")
+            is_path = isinstance(pretrained, str | os.PathLike)
+            if not is_path or not os.path.isfile(pretrained):
+                raise ValueError(
+                    f"pretrained must be one of {_PRETRAINED} or the path of a checkpoint file, "
+                    f"got {pretrained!r}{', where no file is' if is_path else ''}"
+                )
         self.num_class = class_counts(num_class)
         self.num_segments = positive_integer("num_segments", num_segments)
         self.modality = one_of("modality", modality, MODALITIES)
@@ -179,17 +204,20 @@ class TSN(nn.Module):
         self.dropout = dropout
         self.partialBN(partial_bn)
 
-    def _build(self, pretrained: str | None) -> None:
+    def _build(self, pretrained: str | os.PathLike[str] | None) -> None:
         """Make the network, with the weights asked for."""
         if pretrained in _PUBLISHED:
-            self._build_published(pretrained)
-            return
-        if pretrained == "imagenet":
+            self._build_published(str(pretrained))
+        elif pretrained is None:
+            self._build_modules(imagenet=False)
+        elif pretrained == "imagenet":
             # A rehearsal without memory: options that contradict each other are refused before
             # anything is fetched.
             with init_empty():
                 self._build_modules(imagenet=False)
-        self._build_modules(imagenet=pretrained == "imagenet")
+            self._build_modules(imagenet=True)
+        else:
+            self._build_from_file(pretrained)
 
     def _build_published(self, dataset: str) -> None:
         """Make the network with the weights published for this configuration."""
@@ -201,54 +229,57 @@ class TSN(nn.Module):
             new_length=self.new_length,
             dataset=dataset,
         )
-        for option in MODEL_OPTIONS[published.config.model_type]:
-            asked, trained = getattr(self, option), getattr(published.config, option)
-            if option != "consensus_type" and asked != trained:
-                raise ValueError(
-                    f"{option} must be {trained!r} for the published weights "
-                    f"{published.file_name}, got {asked!r}"
-                )
+        check_options(self, published.config, f"the published weights {published.file_name}")
         checkpoint = published.read()
         with init_empty():  # the file has the weights
             self._build_modules(imagenet=False)
         self.preprocessing = published.config.preprocessing or self.preprocessing
         self.load_weights(checkpoint, source=published.file_name)
 
-    def load_weights(self, checkpoint: Checkpoint, *, source: str) -> None:
-        """Take the weights of a checkpoint, its preprocessing and what is reported of it.
+    def _build_from_file(self, path: str | os.PathLike[str]) -> None:
+        """Make the network, with those weights of a checkpoint file that fit it."""
+        try:
+            checkpoint = read_checkpoint(path)
+        except UnknownSegmentsError:  # whose weights fit any number
+            checkpoint = read_checkpoint(path, num_segments=self.num_segments)
+        check_options(self, checkpoint.config, f"the weights of {path}")
+        with init_empty():  # the file has the weights
+            self._build_modules(imagenet=False)
+        self.load_weights(checkpoint, source=str(path))
+        if self.load_report == checkpoint.report:
+            self.load_report += (f"all weights of {path} were loaded",)
+            _logger.info("%s", self.load_report[-1])
 
-        Where it has other class counts, the heads start anew.
+    def load_weights(self, checkpoint: Checkpoint, *, source: str) -> None:
+        """Take the weights of a checkpoint, its preprocessing, class names and report.
+
+        Where it has other class counts, the heads start anew; where it is of another kind of model,
+        everything but the backbone does.
 
         Args:
-            checkpoint: of this configuration, not to be used any more.
+            checkpoint: of options that fit (`ops.transfer.check_options`), not to be used any more.
             source: where it comes from, for messages.
 
         Raises:
             checkpoints.errors.CheckpointError: if its weights do not fit this model.
         """
-        state = checkpoint.state_dict
-        heads: tuple[str, ...] = ()
-        report = list(checkpoint.report)
-        if self.num_class != checkpoint.config.num_class:
-            heads = ("fc_verb.", "fc_noun.", "consensus.classifiers.")
-            if self.consensus_type not in _RELATIONAL:
-                heads += ("new_fc.",)
-            state = {key: value for key, value in state.items() if not key.startswith(heads)}
-            report.append(
-                f"{source} was trained on {checkpoint.config.num_class} classes and "
-                f"{self.num_class} were asked for: all weights but the heads' were loaded, the "
-                f"heads start anew"
-            )
-            _logger.warning("%s", report[-1])
-        load_weights(self, state, source=source, absent=heads)
+        config = checkpoint.config
+        state, anew, changes = fit_weights(self, checkpoint, source)
+        if changes:
+            _logger.warning("%s", "; ".join(changes))
+        load_weights(self, state, source=source, absent=anew)
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear) and f"{name}.".startswith(heads):
+            if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
                 module.to_empty(device="cpu")
-                module.reset_parameters()
+                cast(Any, module).reset_parameters()
                 self._initialise_head(name, module)
         self.to(torch.empty(0).device)
-        self.preprocessing = checkpoint.config.preprocessing or self.preprocessing
-        self.load_report = tuple(report)
+        if (preprocessing := config.preprocessing) is not None:
+            if config.modality.lower() != self.modality.lower():
+                preprocessing = preprocessing.for_modality(self.modality, self.new_length)
+            self.preprocessing = preprocessing
+        self.class_names = None if anew else config.class_names
+        self.load_report = (*checkpoint.report, *changes)
 
     def _build_modules(self, *, imagenet: bool) -> None:
         """Make backbone, heads and consensus."""
@@ -271,8 +302,7 @@ class TSN(nn.Module):
                 self.add_module(name, nn.Linear(self.feature_dim, count))
             self.consensus = CONSENSUS_TYPES[self.consensus_type]()
         for name, module in self.named_children():
-            if isinstance(module, nn.Linear):
-                self._initialise_head(name, module)
+            self._initialise_head(name, module)
 
     def _make_relation(self) -> nn.Module:
         """Return the relational consensus that `consensus_type` names."""
@@ -280,11 +310,11 @@ class TSN(nn.Module):
         return relation(self.img_feature_dim, self.num_segments, self._class_counts)
 
     @staticmethod
-    def _initialise_head(name: str, linear: nn.Linear) -> None:
-        """Start the model's own linear layers small; leave those of a consensus as they are."""
-        if "." not in name:
-            nn.init.normal_(linear.weight, 0, 0.001)
-            nn.init.zeros_(linear.bias)
+    def _initialise_head(name: str, module: nn.Module) -> None:
+        """Start the model's own linear layers small; leave other modules as they are."""
+        if isinstance(module, nn.Linear) and "." not in name:
+            nn.init.normal_(module.weight, 0, 0.001)
+            nn.init.zeros_(module.bias)
 
     def forward(self, inputs: Tensor) -> Logits:
         """Classify clips.
@@ -456,6 +486,15 @@ class TSN(nn.Module):
         if not isinstance(last, nn.Dropout):
             raise ValueError(f"dropout cannot be set: base_model.last_linear is {last}")
         last.p = _probability("dropout", value)
+
+    @property
+    def class_names(self) -> ClassNames | None:
+        """Names of the classes, (verbs, nouns) or with one task a tuple; None if not known."""
+        return self._class_names
+
+    @class_names.setter
+    def class_names(self, value: ClassNames | None) -> None:
+        self._class_names = None if value is None else check_class_names(value, self.num_class)
 
     @property
     def partial_bn(self) -> bool:

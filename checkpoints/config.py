@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from data.options import ClassNames
 from data.preprocessing import Preprocessing
 
 __all__ = ["MODEL_OPTIONS", "Checkpoint", "ModelConfig"]
@@ -25,7 +26,8 @@ class ModelConfig:
     """What it takes to build a model, apart from its weights; names as in the constructors.
 
     Options of other model types keep their defaults. `dropout` and `preprocessing` are None where a
-    file does not record them: the model's own hold.
+    file does not record them: the model's own hold. `class_names` are (verbs, nouns), or with one
+    task a tuple of names; None where they are not known.
     """
 
     model_type: str
@@ -47,6 +49,7 @@ class ModelConfig:
     temporal_pool: bool = False
     non_local: bool = False
     preprocessing: Preprocessing | None = None
+    class_names: ClassNames | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from checkpoints.converter import Converter, make_preprocessing
 from checkpoints.errors import CheckpointError, key_to_str, show
 from checkpoints.fields import Fields
 from checkpoints.values import to_plain
+from data.options import ClassNames, check_class_names
 from data.preprocessing import Preprocessing
 
 __all__ = ["DocumentedConverter", "to_dictionary"]
@@ -60,6 +61,7 @@ class DocumentedConverter(Converter):
                 f"read format_version {version} as {_FORMAT_VERSION}, the newest known here"
             )
         modality = own.str("modality")
+        num_class = infer_num_class(model_type, self.state)
         shift: dict[str, Any] = {
             "shift_div": either.int("shift_div", 8),
             "shift_place": either.str("shift_place", "blockres"),
@@ -69,7 +71,7 @@ class DocumentedConverter(Converter):
         } if shifting else {}  # fmt: skip
         return ModelConfig(
             model_type=model_type,
-            num_class=infer_num_class(model_type, self.state),
+            num_class=num_class,
             num_segments=segments,
             modality=modality,
             arch=own.str("arch"),
@@ -82,6 +84,7 @@ class DocumentedConverter(Converter):
             classifier_pairing=own.str("classifier_pairing", "published"),
             non_local=non_local and shifting,
             preprocessing=self._preprocessing(),
+            class_names=self._class_names(num_class),
             **shift,
         )
 
@@ -140,6 +143,16 @@ class DocumentedConverter(Converter):
             scale_size=self.fields.int("preprocessing.scale_size"),
         )
 
+    def _class_names(self, num_class: int | tuple[int, int]) -> ClassNames | None:
+        """Return the class names that the file records, if it does."""
+        entry = self.fields.get("class_names")
+        if entry is None:
+            return None
+        try:
+            return check_class_names(entry, num_class)
+        except ValueError as error:
+            raise CheckpointError(f"{error}; correct or remove this entry of the file") from error
+
 
 def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return a checkpoint in the documented format.
@@ -175,6 +188,10 @@ def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
         args.dropout = contents["dropout"] = config.dropout
     if config.preprocessing is not None:
         contents["preprocessing"] = asdict(config.preprocessing)
+    if config.class_names is not None:
+        contents["class_names"] = [
+            name if isinstance(name, str) else list(name) for name in config.class_names
+        ]
     if checkpoint.optimizer is not None:
         contents["optimizer"] = checkpoint.optimizer
     return contents

@@ -1,11 +1,14 @@
 """Options that models and clips share, their checks, and lists in messages."""
 
+import re
 from collections.abc import Iterable, Sequence
 from operator import index
-from typing import SupportsIndex, cast
+from typing import Any, SupportsIndex, TypeAlias, cast
 
 __all__ = [
     "MODALITIES",
+    "ClassNames",
+    "check_class_names",
     "class_counts",
     "default_length",
     "first_few",
@@ -15,6 +18,38 @@ __all__ = [
 
 MODALITIES = {"RGB": 3, "Flow": 2, "RGBDiff": 3}
 """Modality -> channels of one frame."""
+
+ClassNames: TypeAlias = tuple[Sequence[str], Sequence[str]] | Sequence[str]
+"""(verbs, nouns), such as `epic.classes.ClassNames`; of a model with one task, a list."""
+
+
+def check_class_names(value: object, num_class: int | tuple[int, int]) -> ClassNames:
+    """Return class names in tuples, after a check that a model can have them.
+
+    Args:
+        value: (verbs, nouns), a list of names each; with one task, a list of names.
+        num_class: how many there must be.
+
+    Raises:
+        ValueError: if they are anything else, or a name has line breaks or what else a terminal
+            would obey.
+    """
+    counts = num_class if isinstance(num_class, tuple) else (num_class,)
+    tasks: Any = [value] if len(counts) == 1 else value
+    listed = isinstance(tasks, list | tuple) and all(map(_is_list_of_names, tasks))
+    found = tuple(map(len, tasks)) if listed else type(value).__name__
+    if found != counts:
+        layout = "a list of names" if len(counts) == 1 else "(verbs, nouns), a list of names each"
+        raise ValueError(f"class_names must be {layout}, for {counts} classes, got {found}")
+    for name in (name for task in tasks for name in task):
+        if re.search(r"[\x00-\x1f\x7f-\x9f]", name):
+            raise ValueError(f"class_names must have no control characters, got {name[:100]!r}")
+    verbs, *nouns = map(tuple, tasks)
+    return (verbs, nouns[0]) if nouns else verbs
+
+
+def _is_list_of_names(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
 def class_counts(value: object) -> int | tuple[int, int]:

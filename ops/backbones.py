@@ -34,6 +34,7 @@ __all__ = [
     "BACKBONES",
     "SHIFTABLE",
     "adapt_first_convolution",
+    "average_channels",
     "canonical_name",
     "first_convolution",
     "make_backbone",
@@ -205,11 +206,8 @@ def first_convolution(backbone: nn.Module) -> tuple[str, nn.Conv2d]:
 def adapt_first_convolution(backbone: nn.Module, channels: int) -> None:
     """Let the first convolution take `channels` input channels, in place.
 
-    Every new channel gets the mean of the old ones' weights (cross-modality initialisation,
-    arXiv:1608.00859, section 3.2).
-
     Args:
-        backbone: a backbone.
+        backbone: a backbone, whose weights become those of `average_channels`.
         channels: number of channels of a snippet.
     """
     name, old = first_convolution(backbone)
@@ -222,8 +220,22 @@ def adapt_first_convolution(backbone: nn.Module, channels: int) -> None:
         bias=old.bias is not None,
         device="meta",
     )
-    mean = old.weight.detach().mean(dim=1, keepdim=True)
-    new.weight = nn.Parameter(mean.repeat(1, channels, 1, 1))
+    new.weight = nn.Parameter(average_channels(old.weight.detach(), channels))
     new.bias = old.bias
     parent, _, leaf = name.rpartition(".")
     setattr(backbone.get_submodule(parent), leaf, new)
+
+
+def average_channels(weight: Tensor, channels: int) -> Tensor:
+    """Return a convolution's weight for `channels` input channels: each gets the old ones' mean.
+
+    This is cross-modality initialisation (arXiv:1608.00859, section 3.2).
+
+    Args:
+        weight: float (out, in, height, width).
+        channels: number of input channels.
+
+    Returns:
+        float (out, channels, height, width).
+    """
+    return weight.mean(dim=1, keepdim=True).repeat(1, channels, 1, 1)

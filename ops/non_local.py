@@ -23,6 +23,14 @@ _PLACES = ((1, (0, 2)), (2, (0, 2, 4)))
 """Stages (counted from 0) and their blocks that a non-local block follows, where they exist."""
 
 
+class _ZeroBatchNorm3d(nn.BatchNorm3d):
+    """Batch norm that starts at zero."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.weight)
+
+
 class NonLocalBlock(nn.Module):
     """x + W(attention over T*H*W positions), all projections 1x1x1 convolutions to C // 2 channels.
 
@@ -33,12 +41,9 @@ class NonLocalBlock(nn.Module):
         super().__init__()
         inner = channels // 2
         self.g = nn.Sequential(nn.Conv3d(channels, inner, 1), nn.MaxPool3d((1, 2, 2)))
-        self.W = nn.Sequential(nn.Conv3d(inner, channels, 1), nn.BatchNorm3d(channels))
+        self.W = nn.Sequential(nn.Conv3d(inner, channels, 1), _ZeroBatchNorm3d(channels))
         self.theta = nn.Conv3d(channels, inner, 1)
         self.phi = nn.Sequential(nn.Conv3d(channels, inner, 1), nn.MaxPool3d((1, 2, 2)))
-        batch_norm = cast(nn.BatchNorm3d, self.W[1])
-        nn.init.zeros_(batch_norm.weight)
-        nn.init.zeros_(batch_norm.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend over the positions of `x` (N, C, T, H, W); the shape stays."""

@@ -32,6 +32,7 @@ from checkpoints.documented import to_dictionary
 from checkpoints.errors import CheckpointError, UnknownSegmentsError, key_to_str, show
 from checkpoints.files import read_file
 from checkpoints.stand_ins import ConfigNode
+from data.options import first_few
 from tools.options import add_segments_option, add_trust_option, find_format
 from weights.published import find_published
 
@@ -262,6 +263,9 @@ def _format(details: Mapping[str, Any]) -> str:
         config = dict(details["config"])
         if isinstance(config["num_class"], list):
             config["num_class"] = "{} verbs, {} nouns".format(*config["num_class"])
+        if names := config.get("class_names"):
+            tasks = [names] if isinstance(names[0], str) else names
+            config["class_names"] = "; ".join(f"{len(task)}: {first_few(task)}" for task in tasks)
         sections += ["Config\n" + _format_columns(config)]
         extra = {
             name: value
