@@ -60,7 +60,8 @@ class TSM(TSN):
         temporal_pool: halve the segments in front of the second stage (ResNets, even T).
         non_local: add non-local blocks to the second and third stage (ResNets).
         pretrained: "epic-kitchens", "epic-kitchens-100", "imagenet", None, or the path of a
-            checkpoint file.
+            checkpoint file: a TSM's with these options, or a TSN's, the usual start, whose backbone
+            then shifts.
         shift_every: 1 shifts in every residual block (of mobilenetv2, in all ten that have a
             shortcut); 2 in every second one, as the ResNet-101
             and -152 weights of the TSM authors do.

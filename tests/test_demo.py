@@ -115,6 +115,13 @@ def test_checkpoint_and_class_names_give_labels(tmp_path, capsys) -> None:
     assert "TSM resnet18 RGB" in text
     assert re.search(r"(take|put) (pan|cup|tap)", text)
     assert "random" not in text
+    model.class_names = (["cut", "fry"], ["egg", "leek", "oil"])
+    save_checkpoint(model, path)
+    assert re.search(
+        r"(cut|fry) (egg|leek|oil)", run(["--checkpoint", str(path)], tmp_path, capsys)
+    )
+    text = run(["--checkpoint", str(path), *map(str, names)], tmp_path, capsys)
+    assert re.search(r"(take|put) (pan|cup|tap)", text)
 
 
 @pytest.mark.parametrize("options", [

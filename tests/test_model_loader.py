@@ -31,7 +31,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from checkpoints.config import ModelConfig
 from checkpoints.errors import CheckpointError
 from data.preprocessing import Preprocessing
-from model_loader import build_model, get_config, load_checkpoint, save_checkpoint
+from model_loader import (
+    build_model,
+    get_config,
+    load_checkpoint,
+    read_documented,
+    save_checkpoint,
+)
 from ops.backbones import BACKBONES
 from trn import TRN
 from tsm import TSM
@@ -511,3 +517,52 @@ def test_training_resumes_with_the_batch_norms_that_it_had(tmp_path: Path, suffi
     resumed = torch.optim.SGD(again.get_optim_policies(), lr=0.1, momentum=0.9)
     resumed.load_state_dict(optimizer.state_dict())
     assert load_checkpoint(path).partial_bn
+
+
+NAMES = {(5, 7): (tuple("vwxyz"), tuple("abcdefg")), 3: ("left", "right", "größer")}
+
+
+@pytest.mark.essential
+@pytest.mark.parametrize("suffix", [".pth.tar", ".safetensors"])
+@pytest.mark.parametrize(("model_type", "num_class"), [("tsn", 3), ("mtrn", (5, 7)), ("tsm", 3)])
+def test_class_names_live_in_the_file(
+    tmp_path: Path, suffix: str, model_type: str, num_class: Any
+) -> None:
+    model, names = make(model_type, num_class=num_class), NAMES[num_class]
+    assert model.class_names is None
+    assert load_checkpoint(save_checkpoint(model, tmp_path / f"a{suffix}")).class_names is None
+    model.class_names = list(map(list, names)) if num_class == (5, 7) else list(names)
+    path = save_checkpoint(nn.DataParallel(model), tmp_path / f"b{suffix}")
+    loaded = load_checkpoint(path)
+    assert loaded.class_names == model.class_names == names
+    again = load_checkpoint(save_checkpoint(loaded, tmp_path / f"c{suffix}"), num_class=num_class)
+    assert again.class_names == names
+    assert build_model(get_config(again)).class_names == names
+    recorded = [*map(list, names)] if num_class == (5, 7) else [*names]
+    assert read_documented(path)[0]["class_names"] == recorded
+    assert load_checkpoint(path, num_class=4).class_names is None, "new heads have none"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["v"] * 5, r"class_names must be \(verbs, nouns\), a list of names each, .* got list"),
+        ((["v"] * 5, ["n"] * 6), r"for \(5, 7\) classes, got \(5, 6\)"),
+        ((["v"] * 5, [*range(7)]), "a list of names each, .* got"),
+        ({"verbs": ["v"] * 5}, "got dict"),
+        ((["v"] * 5, ["n"] * 6 + ["\x1b[2J"]), r"no control characters, got '\\x1b\[2J'"),
+    ],
+)
+def test_class_names_that_do_not_fit(tmp_path: Path, names: Any, message: str) -> None:
+    model = make("tsn")
+    with pytest.raises(ValueError, match=message):
+        model.class_names = names
+    path = write(original(model, "tsn", class_names=names), tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=f"model.pth: .*{message}.*; correct or remove this"):
+        load_checkpoint(path)
+    model.class_names = NAMES[5, 7]
+    with pytest.raises(ValueError, match="class_names"):
+        model.class_names = names
+    assert model.class_names == NAMES[5, 7]
+    model.class_names = None
+    assert "class_names" not in read_documented(save_checkpoint(model, path))[0]

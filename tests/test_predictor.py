@@ -232,6 +232,17 @@ def test_names_are_a_pair_of_lists(model: TSN, frames: Tensor, names: Any) -> No
     assert noun in NAMES.nouns
 
 
+@pytest.mark.parametrize("optimize", [True, False])
+def test_names_of_the_model_are_used_where_none_are_given(frames: Tensor, optimize: bool) -> None:
+    model = small(4)
+    model.class_names = ["a", "b", "c", "d"]
+    label = Predictor(model, optimize=optimize)(frames).classes[0]
+    assert label.name == "abcd"[label.classes[0]]
+    other = Predictor(model, ["w", "x", "y", "z"], optimize=optimize)(frames).classes[0]
+    assert other.name == "wxyz"[label.classes[0]]
+    assert copy.deepcopy(model).class_names == ("a", "b", "c", "d")
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

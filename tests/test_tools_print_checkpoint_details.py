@@ -199,6 +199,25 @@ def test_one_task_and_another_order_of_things(tmp_path: Path, capsys) -> None:
     assert "Other entries\n  best  0.5" in printed
 
 
+@pytest.mark.parametrize(
+    ("num_class", "names", "expected"),
+    [
+        ((7, 8), [[*"abcdefg"], [*"abcdefgh"]],
+         "7: a, b, c, d, e and 2 more; 8: a, b, c, d, e and 3 more"),
+        (2, ["open", "close"], "2: open, close"),
+    ],
+)  # fmt: skip
+def test_the_first_class_names_are_shown(
+    tmp_path: Path, capsys, num_class: Any, names: list, expected: str
+) -> None:
+    model = TSN(num_class, 2, "RGB", "resnet18", pretrained=None)
+    model.class_names = names
+    path = save_checkpoint(model, tmp_path / "model.pth")
+    run([str(path)])
+    assert rows(capsys.readouterr().out)["class_names"] == expected
+    assert describe(path)["config"]["class_names"] == names
+
+
 def test_names_stand_as_in_the_file(tmp_path: Path, capsys) -> None:
     path = write(small(state_dict=prefixed(STATE)), tmp_path / "model.pth")
     assert run([str(path)]) == 0
