@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from threading import Event
 from types import FrameType
 from typing import TypeVar
 
@@ -15,7 +16,7 @@ Item = TypeVar("Item")
 def until_interrupted(items: Iterable[Item]) -> Iterator[Iterator[Item]]:
     """Give items that end at the first Ctrl-C, which breaks off nothing but the wait for one.
 
-    What is done with an item is done to its end; a second Ctrl-C is a KeyboardInterrupt as ever.
+    What is done with an item is done to its end. A second Ctrl-C is a KeyboardInterrupt, as ever.
     Only the main thread may use it.
 
     Example:
@@ -26,31 +27,28 @@ def until_interrupted(items: Iterable[Item]) -> Iterator[Iterator[Item]]:
     Args:
         items: whatever comes.
     """
-    interrupted = waits = False
+    interrupted, waits = Event(), Event()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
+        interrupted.set()
         signal.signal(signal.SIGINT, previous)
-        if waits:
+        if waits.is_set():
             raise KeyboardInterrupt
 
     def take() -> Iterator[Item]:
-        nonlocal waits
         source = iter(items)
-        while not interrupted:
+        while not interrupted.is_set():
             try:
-                waits = True
+                waits.set()
                 item = next(source)
-                waits = False
             except StopIteration:
                 return
             except KeyboardInterrupt:
-                if interrupted:
+                if interrupted.is_set():
                     return
                 raise
             finally:
-                waits = False
+                waits.clear()
             yield item
 
     previous = signal.signal(signal.SIGINT, interrupt)

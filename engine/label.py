@@ -117,7 +117,7 @@ def label_file(
     """
     get_crops(model, options.crop_count)
     resized = ResizedFrames(source, model.preprocessing.scale_size)
-    frames = ReadAhead(resized, 2 * options.batch_size)
+    frames: FrameSource = ReadAhead(resized, 2 * options.batch_size)
     if sees_past_alone(model):
         snippets = file_snippets(
             model, frames, borders, options.live_rate(model), crop_count=options.crop_count

@@ -1,4 +1,4 @@
-"""Rows of labels along a video: scores of parts that lie side by side, from its start to its end."""
+"""Rows along a video: scores of parts that lie side by side, from its start to its end."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -2,14 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.frame_times import resample
 from data.frames import FrameSource
 from data.functional import resize
 from data.live import LiveFrame
@@ -53,34 +52,32 @@ def frame_borders(source: FrameSource, fps: float | None) -> NDArray[np.float64]
     return np.append(times, times[-1] + 1 / fps)
 
 
-def choose_frames(borders: NDArray[np.float64], rate: float | None) -> NDArray[np.int64]:
-    """Return the indices of frames at a rate, ascending, each once, int64; of all where None.
+def choose_frames(borders: NDArray[np.float64], rate: float) -> NDArray[np.int64]:
+    """Return the index of the first frame in each step of 1 / rate seconds, int64.
 
     Args:
         borders: as `frame_borders` returns them.
-        rate: at most so many frames a second.
+        rate: steps a second; those without a frame are left out.
     """
-    times = borders[:-1]
-    if rate is None:
-        return np.arange(len(times))
-    return np.unique(resample(times, 1 / float(borders[-1] - times[-1]), rate))
+    _, indices = np.unique(_steps(borders[:-1], rate), return_index=True)
+    return indices
 
 
 def file_snippets(
     model: TSN,
     source: FrameSource,
     borders: NDArray[np.float64],
-    rate: float | None,
+    rate: float,
     *,
     crop_count: int,
 ) -> Iterator[TimedSnippet]:
-    """Yield the snippets of a video that begin at a rate.
+    """Yield the snippets of a video that begin at a rate, as far as they fit.
 
     Args:
         model: decides about L' and the preprocessing.
         source: the video, its frames resized for the model.
         borders: as `frame_borders` returns them.
-        rate: at most so many snippets a second; None: at each frame, as far as they fit.
+        rate: at most so many snippets a second.
         crop_count: 1, 3 or 10.
     """
     length, to_inputs = model.frames_per_snippet, _to_inputs(model, crop_count)
@@ -120,7 +117,7 @@ def live_snippets(
     held: deque[Tensor] = deque(maxlen=length)
     step = -1
     for frame in frames:
-        here = int(frame.seconds * rate + 1e-6)
+        here = int(_steps(np.float64(frame.seconds), rate))
         chosen = at_rate or here > step
         if chosen or length > 1:
             held.append(resize(frame.image, short_side))
@@ -129,12 +126,19 @@ def live_snippets(
             yield TimedSnippet(frame.seconds + 1 / rate, to_inputs(torch.stack(list(held))))
 
 
+def _steps(seconds: Any, rate: float) -> Any:
+    """Return in which step of 1 / rate seconds times lie; rounded ones belong to the next."""
+    return np.floor(seconds * rate + 1e-6)
+
+
 def _to_inputs(model: TSN, crop_count: int) -> Callable[[Tensor], Tensor]:
     """Return what turns resized frames, uint8 (L', C, H, W), to inputs (crops, L'*C, H, W)."""
     crops, weights = get_crops(model, crop_count), next(model.parameters())
 
     def convert(frames: Tensor) -> Tensor:
         inputs = crops(frames.to(weights.device)).to(weights.dtype)
-        return inputs.unflatten(0, (crop_count, -1))
+        # (crops*L'*C, H, W) -> (crops, L'*C, H, W)
+        crops_apart: Tensor = inputs.unflatten(0, (crop_count, -1))
+        return crops_apart
 
     return convert

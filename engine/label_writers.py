@@ -1,4 +1,4 @@
-"""Files of labels: rows as they come (CSV, JSON lines, a table), or ActivityNet's JSON at the end."""
+"""Labels on their way out: rows as they come, or ActivityNet's JSON at the end."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Smoothing of scores over time: means over those that have come. No baseline of EPIC-KITCHENS does it."""
+"""Smoothing of scores over time by means, which no baseline of EPIC-KITCHENS does."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Scores", "ExponentialMean", "MovingMean", "make_smoothing"]
+__all__ = ["ExponentialMean", "MovingMean", "Scores", "make_smoothing"]
 
 Scores: TypeAlias = tuple[Tensor, ...]
 """float32 (classes,) for each task."""
