@@ -140,23 +140,20 @@ def label_file(
 
 
 def label_live(
-    model: TSN, frames: Iterable[LiveFrame], options: LabelOptions, *, at_rate: bool
+    model: TSN, frames: Iterable[LiveFrame], options: LabelOptions
 ) -> Iterator[ScoredRow]:
     """Return rows that lie side by side from the first frame to the last, as frames come.
 
     Args:
         model: as for `label_file`.
-        frames: as they come.
+        frames: as they come, at `options.live_rate` or, for snippets of several frames, all of
+            them.
         options: which parts get scores.
-        at_rate: whether frames come at `options.live_rate` already, which snippets of several
-            frames do not allow.
 
     Raises:
         ValueError: as for `label_file`.
     """
-    snippets = live_snippets(
-        model, frames, options.live_rate(model), at_rate=at_rate, crop_count=options.crop_count
-    )
+    snippets = live_snippets(model, frames, options.live_rate(model), crop_count=options.crop_count)
     if isinstance(model, TSM) and not sees_past_alone(model):
         window, stride, hop = options.windows(model, None)
         rows = live_window_rows(model, snippets, window=window, stride=stride, hop=hop)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from data.frames import FrameSource
 from data.functional import resize
 from data.live import LiveFrame
+from data.live_times import LiveTimes
 from data.video_file import VideoFile
 from data.views import FrameSelection
 from snippets import get_crops
@@ -53,14 +54,14 @@ def frame_borders(source: FrameSource, fps: float | None) -> NDArray[np.float64]
 
 
 def choose_frames(borders: NDArray[np.float64], rate: float) -> NDArray[np.int64]:
-    """Return the index of the first frame in each step of 1 / rate seconds, int64.
+    """Return the indices of a video's frames that a live source would give at a rate, int64.
 
     Args:
         borders: as `frame_borders` returns them.
-        rate: steps a second; those without a frame are left out.
+        rate: at most so many frames a second.
     """
-    _, indices = np.unique(_steps(borders[:-1], rate), return_index=True)
-    return indices
+    is_due = LiveTimes(rate).is_due
+    return np.flatnonzero([is_due(seconds) for seconds in borders[:-1].tolist()])
 
 
 def file_snippets(
@@ -101,34 +102,26 @@ def file_snippets(
 
 
 def live_snippets(
-    model: TSN, frames: Iterable[LiveFrame], rate: float, *, at_rate: bool, crop_count: int
+    model: TSN, frames: Iterable[LiveFrame], rate: float, *, crop_count: int
 ) -> Iterator[TimedSnippet]:
     """Yield the snippets of a live source that end at a rate.
 
     Args:
         model: decides about L' and the preprocessing.
-        frames: as they come.
+        frames: as they come, at this rate or, for snippets of several frames, all of them.
         rate: at most so many snippets a second.
-        at_rate: whether frames come at this rate already.
         crop_count: 1, 3 or 10.
     """
     length, to_inputs = model.frames_per_snippet, _to_inputs(model, crop_count)
     short_side = [model.preprocessing.scale_size]
     held: deque[Tensor] = deque(maxlen=length)
-    step = -1
+    times = LiveTimes(rate)
     for frame in frames:
-        here = int(_steps(np.float64(frame.seconds), rate))
-        chosen = at_rate or here > step
-        if chosen or length > 1:
+        is_due = times.is_due(frame.seconds)
+        if is_due or length > 1:
             held.append(resize(frame.image, short_side))
-        if chosen and len(held) == length:
-            step = here
+        if is_due and len(held) == length:
             yield TimedSnippet(frame.seconds + 1 / rate, to_inputs(torch.stack(list(held))))
-
-
-def _steps(seconds: Any, rate: float) -> Any:
-    """Return in which step of 1 / rate seconds times lie; rounded ones belong to the next."""
-    return np.floor(seconds * rate + 1e-6)
 
 
 def _to_inputs(model: TSN, crop_count: int) -> Callable[[Tensor], Tensor]:

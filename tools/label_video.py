@@ -273,12 +273,12 @@ def _label_live(options: argparse.Namespace, predictor: Predictor, wanted: Label
             file=sys.stderr,
         )
     # Every frame is wanted for a video that moves, or for snippets of neighbours.
-    at_rate = not options.render and model.frames_per_snippet == 1
+    wants_all = options.render or model.frames_per_snippet > 1
     with ExitStack() as files:
         frames = files.enter_context(
             LiveFrames(
                 options.source,
-                rate=wanted.live_rate(model) if at_rate else None,
+                rate=None if wants_all else wanted.live_rate(model),
                 timeout=options.timeout or 10.0,
                 follow=options.follow,
                 options=dict(options.input_option or ()),
@@ -292,7 +292,7 @@ def _label_live(options: argparse.Namespace, predictor: Predictor, wanted: Label
         came = files.enter_context(until_interrupted(frames))
         watched = _Watched(came, options.duration, outputs, renderer)
         began = time.monotonic()
-        for row in label_live(model, watched, wanted, at_rate=at_rate):
+        for row in label_live(model, watched, wanted):
             outputs.add(row)
         passed = time.monotonic() - began
         outputs.finish()
