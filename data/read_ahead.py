@@ -4,8 +4,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from numpy.typing import NDArray
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from data.frames import FrameSource
