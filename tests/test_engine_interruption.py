@@ -43,9 +43,10 @@ def test_waiting_is_broken_off() -> None:
 
 def test_the_second_one_interrupts() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), until_interrupted(range(10)) as numbers:
-        for _ in numbers:
-            interrupt()
+    with until_interrupted(range(10)) as numbers:
+        next(numbers)
+        interrupt()
+        with pytest.raises(KeyboardInterrupt):
             interrupt()
     assert signal.getsignal(signal.SIGINT) is before
 
