@@ -16,6 +16,7 @@ if __package__:  # none where something imports this file for its own sake, as p
     from .epic.metrics import epic_55_metrics, epic_100_metrics
     from .model_loader import load_checkpoint, save_checkpoint
     from .predictor import Predictor
+    from .streaming import Stream
     from .trn import MTRN, TRN
     from .tsm import TSM
     from .tsn import TSN
@@ -26,6 +27,7 @@ if __package__:  # none where something imports this file for its own sake, as p
         "TSM",
         "TSN",
         "Predictor",
+        "Stream",
         "epic_55_metrics",
         "epic_100_metrics",
         "fetch_class_names",

@@ -1,17 +1,24 @@
-"""Models over long videos: each frame is decoded once, and seen by the backbone once."""
+"""Models over long videos and live streams: frames are decoded once, and seen once if they can be."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data.frames import FrameSource
-from data.options import positive_integer
-from snippets import dense_snippets, get_crops, read_crops, run_snippets
-from tsn import TSN
+from data.options import MODALITIES, positive_integer
+from data.sampling import segment_indices
+from data.video import Clip, open_frames
+from data.windows import Windows
+from ops.history import History, State, blank_state, check_shapes, check_state, put_stream
+from ops.inference import evaluation_mode
+from ops.inputs import to_streams
+from ops.streaming_shift import streaming_copy
+from snippets import dense_snippets, get_crops, read_crops, run_snippets, run_windows
+from tsn import TSN, Logits
 
-__all__ = ["frame_features"]
+__all__ = ["Stream", "frame_features", "window_logits"]
 
 
 def frame_features(
@@ -61,8 +68,328 @@ def frame_features(
     return _with_starts(features, torch.from_numpy(snippets.starts))
 
 
+def window_logits(
+    model: TSN,
+    source: Clip,
+    *,
+    window: int | None = None,
+    stride: int = 1,
+    hop: int | None = None,
+    crop_count: int = 1,
+    batch_size: int = 16,
+) -> Iterator[tuple[Tensor, Logits]]:
+    """Return logits of windows along a whole video, of which each frame is decoded once.
+
+    Logits of a window are the model's of its frames as a clip, which are sampled as `load_clip`
+    samples them. TSN, TRN and MTRN see a snippet once, however many windows share it; the frames of
+    a TSM depend on one another, so it sees all T snippets of each window.
+
+    Args:
+        model: any model; it is in evaluation mode while this runs.
+        source: the video, as for `data.video.open_frames`.
+        window: frames that a window spans; T * stride if None. A shorter video is one window.
+        stride: 1 for every frame; k for frames 0, k, 2k, ... as if the video had no others.
+        hop: frames from one window to the next; `window` if None. The last window ends with the
+            video, whatever the hop.
+        crop_count: 1, 3 or 10; logits are averaged over the crops.
+        batch_size: snippets that go through the backbone together (of TSM, at least one window),
+            and windows that are yielded together at most.
+
+    Returns:
+        An iterator over pairs: indices of the windows' first frames, int64 (n,), and logits,
+        float32 (n, classes) on the model's device, with two tasks a tuple of verbs' and nouns';
+        probabilities with `before_softmax=False`. Those of segments (consensus "identity") are
+        averaged, as `Predictor` does.
+
+    Raises:
+        ValueError: for a source of another modality, a window or hop that is no multiple of
+            `stride`, or another option out of its range; while iterating, for frames that cannot be
+            read.
+
+    Example:
+        >>> video = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)  # or "video.mp4"
+        >>> model = TSN((125, 352), 8, "RGB", base_model="resnet18", pretrained=None)
+        >>> for starts, (verbs, nouns) in window_logits(model, video, stride=2, hop=8):
+        ...     print(starts.tolist(), tuple(verbs.shape), tuple(nouns.shape))
+        [0, 8, 16, 24] (4, 125) (4, 352)
+    """
+    t, size = model.num_segments, positive_integer("batch_size", batch_size)
+    stride = positive_integer("stride", stride)
+    window = t * stride if window is None else positive_integer("window", window)
+    hop = window if hop is None else positive_integer("hop", hop)
+    for name, value in (("window", window), ("hop", hop)):
+        if value % stride:
+            raise ValueError(f"{name} must be a multiple of stride, {stride}, got {value}")
+    source = open_frames(source, model.modality)
+    crops = get_crops(model, crop_count)
+    # From here on in frames that count: every `stride`-th.
+    count = -(-len(source) // stride)
+    length = min(window // stride, count)
+    starts = np.append(np.arange(0, count - length, hop // stride), count - length)
+    snippets = segment_indices(length, t, model.frames_per_snippet).numpy()  # (T, L')
+    if model.variant == "TSM":
+        frames, runs = Windows.over(count, starts, snippets.ravel())
+    else:
+        distinct, shared = Windows.over(count, starts, snippets[:, 0])
+        frames, runs = Windows.over(count, distinct, snippets[0] - snippets[0, 0])
+    blocks = read_crops(source, stride * frames, crops, model.scale_size, size)
+    features = run_windows(model, blocks, runs, crops, size)
+    if model.variant != "TSM":
+        # (n, 1, crops, D) of snippets -> (n, T, crops, D) of windows
+        features = shared.gather((part[:, 0] for part in features), size)
+    return _run_heads(model, features, torch.from_numpy(stride * starts))
+
+
+@torch.inference_mode()
+def _run_heads(
+    model: TSN, features: Iterable[Tensor], starts: Tensor
+) -> Iterator[tuple[Tensor, Logits]]:
+    """Yield starts and logits of windows from their features (n, T', crops, D)."""
+    dtype = next(model.parameters()).dtype
+    done = 0
+    with evaluation_mode(model):
+        for part in features:
+            n = len(part)
+            # (n, T', crops, D) -> (n*crops*T', D)
+            outputs = model.logits(part.transpose(1, 2).flatten(0, 2).to(dtype))
+            tasks = outputs if isinstance(outputs, tuple) else (outputs,)
+            # Over crops, with identity consensus over segments too: (n*crops, ..., C) -> (n, C)
+            means = tuple(s.float().reshape(n, -1, s.shape[-1]).mean(1) for s in tasks)
+            yield starts[done : done + n], means if isinstance(outputs, tuple) else means[0]
+            done += n
+
+
 def _with_starts(features: Iterable[Tensor], starts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     done = 0
     for part in features:
         yield starts[done : done + len(part)], part
         done += len(part)
+
+
+class Stream:
+    """A model over live streams: called with the next frames, it returns the scores of each.
+
+    A TSM with `shift_direction="past"` remembers the channels that it shifts, and scores each frame
+    as the network trained on whole clips would. TSN, TRN and MTRN remember the last T frames'
+    scores or features, and score each frame as the last of a clip.
+
+    Example:
+        >>> import torch
+        >>> model = torch.hub.load(
+        ...     ".", "MTRN", (125, 352), 8, "RGB", base_model="resnet18", pretrained=None,
+        ...     source="local",
+        ... )
+        >>> stream = torch.hub.load(".", "Stream", model, stride=4, source="local")
+        >>> frames = torch.zeros(3, 3, 256, 456, dtype=torch.uint8)  # as they come
+        >>> # (t*C, H, W) -> (t, C, H, W)
+        >>> inputs = model.evaluation_transform()(frames).unflatten(0, (-1, 3))
+        >>> verbs, nouns = stream(inputs)
+        >>> verbs.shape, nouns.shape
+        (torch.Size([3, 125]), torch.Size([3, 352]))
+
+    Args:
+        model: a TSN, TRN, MTRN or uni-directional TSM in any precision, also an optimised copy. It
+            evaluates whatever its mode, which stays. Its weights are used where they are, also if
+            they change later; other options are those that it has now. Threads may have a stream
+            each of one model.
+        streams: n, streams that are run side by side.
+        stride: frames from one that the model sees to the next: a TSM shifts from the frame
+            `stride` before, the others see T frames that far apart.
+        window: return the mean over the scores of this many frames, or of as many as have come;
+            None for each frame's own.
+
+    Raises:
+        ValueError: if the model is of another kind or looks ahead, or for an option out of its
+            range.
+    """
+
+    def __init__(
+        self, model: TSN, streams: int = 1, stride: int = 1, window: int | None = None
+    ) -> None:
+        # Not isinstance: torch.hub, a clone and the package have a class of this name each.
+        if not hasattr(model, "preprocessing"):
+            raise ValueError(
+                f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__} (of a wrapped "
+                f"model, give the module inside)"
+            )
+        _refuse_looking_ahead(model)
+        self.streams = positive_integer("streams", streams)
+        self.stride = positive_integer("stride", stride)
+        self.window = None if window is None else positive_integer("window", window)
+        self._history = History(self.streams)
+        self._model = streaming_copy(model, self._history, self.stride)
+        self._state = blank_state(self.streams)
+
+    @torch.no_grad()
+    def __call__(self, frames: Tensor) -> Logits:
+        """Score the next frames. A call that fails changes nothing.
+
+        Args:
+            frames: float, in the model's own preprocessing: (L*C, H, W), (t, L*C, H, W) or, with n
+                streams, (n, t, L*C, H, W). L is `frames_per_snippet`: a frame of a model with more
+                than one is a snippet. Size and dtype stay the same until `reset`.
+
+        Returns:
+            Logits (t, classes) of each frame, with two tasks a tuple of verbs' and nouns';
+            probabilities with `before_softmax=False`. (n, t, classes) if the frames were 5-D.
+            Before T frames have come, TRN and MTRN repeat the first one, and TSN takes those that
+            have come; with consensus "identity" it scores each frame alone.
+
+        Raises:
+            ValueError: for any other shape or dtype, no frames, or another size or dtype than
+                before.
+        """
+        clips = self._to_clips(frames)
+        last = self._state.get("input")
+        if last is not None and not _same_kind(last, clips):
+            raise ValueError(
+                f"frames must be as before, {last.dtype} {tuple(last.shape[2:])}, got "
+                f"{clips.dtype} {tuple(clips.shape[2:])}: reset() begins anew"
+            )
+        tasks, self._state = self._step(self._state, clips)
+        if frames.ndim < 5:
+            tasks = tuple(task[0] for task in tasks)
+        return tasks if isinstance(self._model.num_class, tuple) else tasks[0]
+
+    def _step(self, state: State, clips: Tensor) -> tuple[tuple[Tensor, ...], State]:
+        """Return each task's scores (n, t, classes) of frames that follow `state`, and the next."""
+        model, history, shape = self._model, self._history, clips.shape[:2]
+        history.begin(state)
+        history.extend("input", clips, 0)  # remembers their size and dtype
+        features = model._backbone(clips, clips.shape[1])
+        if model.variant in ("TRN", "MTRN"):
+            reduced = model.new_fc(features).unflatten(0, shape)
+            windows = history.windows(
+                "features", reduced, model.num_segments, self.stride, fill=reduced[:, :1]
+            )
+            # (n, t, D, T) -> (n*t, T, D)
+            outputs = model.consensus(windows.transpose(2, 3).flatten(0, 1))
+            tasks = [output.unflatten(0, shape) for output in outputs]
+        else:
+            tasks = [
+                self._score_last(name, getattr(model, name)(features).unflatten(0, shape))
+                for name in model._head_names
+            ]
+        if self.window is not None:
+            tasks = [history.mean("window", task, self.window, 1) for task in tasks]
+        return tuple(tasks), history.finish(clips.shape[1])
+
+    def _score_last(self, head: str, scores: Tensor) -> Tensor:
+        """Apply the consensus to the last T of each frame's scores (n, t, classes)."""
+        model, history = self._model, self._history
+        if not model.before_softmax:
+            scores = scores.softmax(dim=-1)
+        if model.variant == "TSM" or model.consensus_type == "identity":
+            return scores
+        if model.consensus_type == "avg":
+            return history.mean(head, scores, model.num_segments, self.stride)
+        windows = history.windows(head, scores, model.num_segments, self.stride, fill=-float("inf"))
+        return windows.amax(-1)
+
+    def reset(self, index: int | None = None) -> None:
+        """Forget what was seen, as at the beginning of a stream.
+
+        Args:
+            index: which stream, from 0; None for all of them.
+
+        Raises:
+            ValueError: if there is no such stream.
+        """
+        blank = blank_state(self.streams)
+        if index is not None:
+            state = put_stream(self._state, self._check_index(index))
+            blank = state if state["frames_seen"].any() else blank
+        self._state = blank
+
+    def state_dict(self, index: int | None = None) -> dict[str, Tensor]:
+        """Return a copy of what is remembered.
+
+        Args:
+            index: of which stream, from 0; None for all of them.
+
+        Returns:
+            Tensors by name: "frames_seen", int64 (n,), and once frames have come "input" (n, 0,
+            L*C, H, W), whose shape and dtype are theirs, and for each place in the network the
+            values of the last frames, (n, frames, ...). n is 1 for one stream.
+
+        Raises:
+            ValueError: if there is no such stream.
+        """
+        place = slice(None)
+        if index is not None:
+            index = self._check_index(index)
+            place = slice(index, index + 1)
+        return {name: values[place].clone() for name, values in self._state.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor], index: int | None = None) -> None:
+        """Go on where another stream of the same model and options was.
+
+        Args:
+            state: what `state_dict` returned, of all streams or of one.
+            index: which stream goes on from the state of one; None for all from that of all.
+
+        Raises:
+            ValueError: if the state is of other streams, another model, other options or, with an
+                index, frames of another size than those of the other streams. Nothing is changed.
+        """
+        if index is not None:
+            index = self._check_index(index)
+        check_state(state, self.streams if index is None else 1)
+        if not state["frames_seen"].any() and "input" not in state:
+            check_shapes(state, blank_state(1))
+            self.reset(index)
+            return
+        if "input" not in state:
+            raise ValueError("state must have 'input', since frames were seen")
+        own = self._state
+        whole = index is None or self.streams == 1
+        if "input" not in own or (whole and not _same_kind(own["input"], state["input"])):
+            own = self._make_template(state["input"])
+        check_shapes(state, own)
+        if index is None:
+            self._state = {name: state[name].clone() for name in own}
+        else:
+            self._state = put_stream(own, index, state)
+
+    def _make_template(self, last: Tensor) -> State:
+        """Return the state after frames like `last`, (n, 0, L*C, H, W), with zeros in it."""
+        model = self._model
+        zeros = torch.zeros(
+            (self.streams, 1, *last.shape[2:]),
+            dtype=last.dtype,
+            device=next(model.parameters()).device,
+        )
+        try:
+            _, state = self._step(blank_state(self.streams), self._to_clips(zeros))
+        except ValueError as error:
+            raise ValueError(f"state must be that of a Stream of this model: {error}") from error
+        return {name: torch.zeros_like(values) for name, values in state.items()}
+
+    def _to_clips(self, frames: Tensor) -> Tensor:
+        model = self._model
+        channels = MODALITIES[model.modality]
+        return to_streams(frames, self.streams, model.frames_per_snippet, channels)
+
+    def _check_index(self, index: int) -> int:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < self.streams:
+            raise ValueError(f"index must be a stream, 0 to {self.streams - 1}, got {index!r}")
+        return index
+
+
+def _same_kind(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.shape[2:] == other.shape[2:]
+
+
+def _refuse_looking_ahead(model: TSN) -> None:
+    """Raise ValueError if the scores of a frame depend on frames behind it."""
+    ahead = {"shift_direction": "both", "temporal_pool": True, "non_local": True}
+    found = [
+        f"{name}={value!r}" for name, value in ahead.items() if getattr(model, name, None) == value
+    ]
+    if found:
+        raise ValueError(
+            f"model must be one that does not look ahead, got a TSM with {', '.join(found)}: "
+            f"stream one that was trained with shift_direction='past' alone, or use "
+            f"streaming.window_logits, which runs any model over windows of a video"
+        )

@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-__all__ = ["check_features", "explain_dtype", "to_snippets"]
+__all__ = ["check_features", "explain_dtype", "to_snippets", "to_streams"]
 
 
 def to_snippets(inputs: Tensor, segments: int | None, frames: int, channels: int) -> Tensor:
@@ -49,6 +49,37 @@ def to_snippets(inputs: Tensor, segments: int | None, frames: int, channels: int
     # The sides stay as they are, which exporters need to know, whatever the batch.
     snippets = inputs.flatten(2, -3) if inputs.ndim > 4 else inputs.unflatten(1, (-1, depth))
     return cast(Tensor, snippets.flatten(0, 1))
+
+
+def to_streams(frames: Tensor, streams: int, length: int, channels: int) -> Tensor:
+    """Give the next frames of streams the axes of streams and time.
+
+    Args:
+        frames: float (n, t, L*C, H, W), n = `streams`; of one stream also (t, L*C, H, W) or
+            (L*C, H, W).
+        streams: n.
+        length: L.
+        channels: C.
+
+    Returns:
+        float (n, t, L*C, H, W), a view.
+
+    Raises:
+        ValueError: for any other shape, no frames, or numbers that are not floating-point.
+    """
+    _check_floating_point(
+        "frames", frames, "presets.evaluation_transform(model) turns 8-bit frames into one"
+    )
+    depth, shape = length * channels, tuple(frames.shape)
+    full = frames[(None,) * (5 - frames.ndim)] if streams == 1 else frames
+    if full.ndim != 5 or full.shape[0] != streams or full.shape[2] != depth or 0 in shape:
+        short = f"({depth}, H, W), (t, {depth}, H, W) or " if streams == 1 else ""
+        raise ValueError(
+            f"expected {short}({streams}, t, {depth}, H, W) = {streams} "
+            f"stream{'s' * (streams != 1)} x t x ({length} frame{'s' * (length != 1)} x {channels} "
+            f"channels), got {shape}"
+        )
+    return full
 
 
 def check_features(features: Tensor, segments: int, width: int) -> None:

@@ -3,6 +3,7 @@
 PUBLIC_NAMES = [
     "MTRN",
     "Predictor",
+    "Stream",
     "TRN",
     "TSM",
     "TSN",
