@@ -38,7 +38,8 @@ def test_so_many_are_read_ahead_and_no_more() -> None:
     counted = CountedFrames(NoiseFrames(20))
     frames = ReadAhead(counted, 3)._frames(list(range(20)))
     next(frames)
-    while len(counted.decoded) < 4:  # what came, and three more
+    deadline = time.monotonic() + 30
+    while len(counted.decoded) < 4 and time.monotonic() < deadline:  # what came, and three more
         time.sleep(0.001)
     time.sleep(0.02)
     assert counted.decoded == [0, 1, 2, 3]
