@@ -14,10 +14,10 @@ from helpers.model_variants import MODELS, assert_near, baseline, clips, each, m
 
 from engine.feature_files import read_features
 from epic.scores import read_scores
+from long_videos import frame_features
 from model_loader import load_checkpoint, save_checkpoint
 from ops.inference import optimize_for_inference
 from predictor import Predictor
-from streaming import frame_features
 from tools import evaluate, extract_features
 from tsn import TSN
 

@@ -38,12 +38,13 @@ from data.sampling import segment_indices
 from data.synthetic import make_video
 from data.video import load_clip
 from data.video_file import VideoFile
+from long_videos import window_logits
 from model_loader import load_checkpoint, save_checkpoint
 from ops.inference import optimize_for_inference
 from ops.relation import MAX_SEGMENTS
 from predictor import Predictor
 from presets import evaluation_transform, training_transform
-from streaming import Stream, window_logits
+from streaming import Stream
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from data.frames import FrameSource
 from data.sampling import segment_indices
 from data.video import load_clip
+from long_videos import window_logits
 from ops.inference import optimize_for_inference
 from predictor import Predictor
-from streaming import window_logits
 from tsn import TSN
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
