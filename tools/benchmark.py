@@ -265,7 +265,7 @@ def _model(name: str, backbone: str, options: argparse.Namespace, **others: Any)
 
 
 def _video_path(options: argparse.Namespace) -> Path:
-    """Return the video file; each call opens it anew, since an open one is read faster."""
+    """Return the video file, which ways open anew: a source that was read before is faster."""
     path = options.video or make_video(Path(options.folder) / "clip.mp4")
     return cast(Path, path)
 
