@@ -11,14 +11,17 @@ import torch
 from helpers.counting import NoiseFrames, tiny
 from helpers.evaluation_data import arguments, write_evaluation_data
 from helpers.model_variants import MODELS, assert_near, baseline, clips, each, model_of, run
+from helpers.streams import FRAMES, SHIFTS, batched, frames_for, in_chunks, past, per_frame
 
+from data.synthetic import make_video
 from engine.feature_files import read_features
 from epic.scores import read_scores
-from long_videos import frame_features
+from long_videos import frame_features, window_logits
 from model_loader import load_checkpoint, save_checkpoint
 from ops.inference import optimize_for_inference
 from predictor import Predictor
-from tools import evaluate, extract_features
+from streaming import Stream
+from tools import evaluate, extract_features, label_video
 from tsn import TSN
 
 pytestmark = [
@@ -114,6 +117,55 @@ def test_frame_features(variant: str) -> None:
     expected = torch.cat([part for _, part in frame_features(model, source)])
     found = torch.cat([part for _, part in frame_features(on_gpu(model), source)]).cpu()
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("variant", ["TSN", "MTRN", "TSM"])
+def test_windows(variant: str) -> None:
+    model, source = tiny(variant), NoiseFrames(21)
+    expected = torch.cat([verbs for _, (verbs, _) in window_logits(model, source, hop=2)])
+    found = torch.cat([verbs for _, (verbs, _) in window_logits(on_gpu(model), source, hop=2)])
+    assert (found.cpu() - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("kind", SHIFTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_streams(kind: str, dtype: torch.dtype) -> None:
+    """Whatever the chunks, and after the state has been on the CPU."""
+    model = past(kind)
+    frames = frames_for(model, FRAMES)
+    expected = per_frame(batched(kind), frames)
+    stream = Stream(optimize_for_inference(on_gpu(model), dtype=dtype))
+    first = in_chunks(stream, frames[:5].cuda().to(dtype))
+    state = {name: tensor.cpu() for name, tensor in stream.state_dict().items()}
+    stream.reset()
+    stream.load_state_dict(state)
+    rest = in_chunks(stream, frames[5:].cuda().to(dtype))
+    found = tuple(torch.cat(parts) for parts in zip(first, rest, strict=True))
+    assert_near(found, tuple(task.cuda() for task in expected), dtype)
+
+
+def test_a_stream_takes_no_more_memory_after_a_thousand_frames() -> None:
+    model = on_gpu(past())
+    stream, frame = Stream(model, window=12), frames_for(model, 1).cuda()
+    for _ in range(20):
+        stream(frame)
+    before = torch.cuda.memory_allocated()
+    for _ in range(1000):
+        stream(frame)
+    assert torch.cuda.memory_allocated() <= before
+
+
+@pytest.mark.parametrize("model", ["MTRN", "past"])
+def test_labels_of_a_video(model: str, tmp_path: Path) -> None:
+    save_checkpoint(past() if model == "past" else tiny(model), tmp_path / "model.pth.tar")
+    video = make_video(tmp_path / "clip.mp4", 30)
+    rows = {}
+    for device in ("cpu", "cuda"):
+        output = tmp_path / f"{device}.csv"
+        options = ["--checkpoint", tmp_path / "model.pth.tar", "--output", output]
+        assert label_video.main([*map(str, [video, *options]), "--device", device]) == 0
+        rows[device] = [line.split(",")[:3] for line in output.read_text().splitlines()]
+    assert rows["cuda"] == rows["cpu"]
 
 
 def test_evaluation(tmp_path: Path) -> None:
