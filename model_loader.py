@@ -1,7 +1,7 @@
 """Models from checkpoint files, and checkpoint files from models.
 
 The format is documented in `checkpoints.documented`; those of other projects in
-`checkpoints.releases`, `checkpoints.c1` and `checkpoints.mmaction`.
+`checkpoints.releases`, `checkpoints.online_tsm`, `checkpoints.c1` and `checkpoints.mmaction`.
 
 Differences from the original:
     - No code from a file runs, and no weight is initialised that the file then overwrites.

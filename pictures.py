@@ -1,26 +1,52 @@
-"""Figures that several programs draw, with the package matplotlib."""
+"""Figures that several programs draw with the package matplotlib, and labels drawn into frames."""
 
 import math
 import os
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import flow_to_image, make_grid
 
 from checkpoints.files import atomic_write
+from data.options import positive_integer
 from data.preprocessing import FLOW_ZERO
 from predictor import Label, Prediction
 
-__all__ = ["ClassifiedClip", "contact_sheet", "draw_predictions", "new_figure", "save_figure"]
+__all__ = [
+    "ClassifiedClip",
+    "check_image",
+    "contact_sheet",
+    "draw_labels",
+    "draw_predictions",
+    "new_figure",
+    "save_figure",
+]
 
 _WIDTH = 12.0  # inches, as all lengths of figures are
 _MAX_SHEET_HEIGHT = 3.0
 _TITLE_HEIGHT = 0.3
 _BAR_HEIGHT = 0.27
 _MAX_COLUMNS = 8  # frames in a row
+
+# Of labels in frames: blue, vermilion and green, which the colour-blind tell apart (Okabe and Ito),
+# dark enough for white text; shares of the width, since names of actions are long.
+_BAR_COLORS = {
+    "verbs": (0, 94, 148),
+    "nouns": (170, 75, 0),
+    "actions": (0, 118, 86),
+    "classes": (0, 94, 148),
+}
+_COLUMN_SHARES = {"verbs": 3, "nouns": 4, "actions": 5, "classes": 3}
+_MIN_LABEL_WIDTH = 9  # on average, in font sizes
 
 
 @dataclass(frozen=True)
@@ -123,6 +149,101 @@ def contact_sheet(frames: Tensor, num_segments: int) -> Tensor:
     columns = math.ceil(num_segments / rows)
     sheet: Tensor = make_grid(first, nrow=columns, padding=4, pad_value=225)
     return sheet
+
+
+def draw_labels(image: Tensor, prediction: Prediction, *, lines: int = 3) -> Tensor:
+    """Draw the most probable classes over the bottom of a frame.
+
+    Verbs, nouns and actions stand side by side, in a narrow frame one below the other. The bar
+    behind a name is as long as its probability. Text grows with the frame.
+
+    Args:
+        image: uint8 RGB (3, H, W); it stays as it is.
+        prediction: what to draw.
+        lines: how many classes of each kind at most, and no more than half of the frame holds.
+
+    Returns:
+        uint8 RGB (3, H, W) on the CPU.
+
+    Raises:
+        ValueError: if the image or `lines` is none of these.
+        ModuleNotFoundError: if matplotlib, which has the font, is not installed.
+    """
+    check_image(image)
+    lines = positive_integer("lines", lines)
+    pixels = image.permute(1, 2, 0).cpu().numpy().copy()  # (3, H, W) -> (H, W, 3)
+    kinds = {kind: labels for kind, labels in vars(prediction).items() if labels}
+    if kinds:
+        _draw_panel(pixels, kinds, lines)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def check_image(image: Tensor) -> None:
+    """Raise ValueError unless an image is uint8 (3, H, W)."""
+    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3 or not image.numel():
+        raise ValueError(f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
+
+
+def _draw_panel(
+    pixels: NDArray[np.uint8], kinds: Mapping[str, Sequence[Label]], lines: int
+) -> None:
+    """Draw labels over the bottom of a frame (H, W, 3)."""
+    h, w, _ = pixels.shape
+    size = max(8, round(min(h, w) / 22))  # of the font, in pixels
+    pitch, gap = round(1.5 * size), max(1, size // 6)
+    columns = len(kinds) if w >= _MIN_LABEL_WIDTH * size * len(kinds) else 1
+    lines = max(1, min(lines, h // 2 // pitch * columns // len(kinds)))
+    cells = [
+        (column, row, _BAR_COLORS[kind], label)
+        for column, (kind, labels) in enumerate(kinds.items())
+        for row, label in enumerate(labels[:lines])
+    ]
+    shares = [_COLUMN_SHARES[kind] for kind in kinds]
+    if columns == 1:
+        cells = [(0, row, color, label) for row, (_, _, color, label) in enumerate(cells)]
+        shares = [1]
+    edges = [w * sum(shares[:column]) // sum(shares) for column in range(columns + 1)]
+    top = max(0, h - (max(row for _, row, _, _ in cells) + 1) * pitch - gap)
+    panel = Image.fromarray(pixels[top:])
+    draw = ImageDraw.Draw(panel, "RGBA")  # colours with an opacity are blended
+    draw.rectangle((0, 0, w, h), (0, 0, 0, 160))
+    font = _load_font(size)
+    for column, row, color, label in cells:
+        left = edges[column] + gap
+        right = max(left, edges[column + 1] - gap)
+        y = gap + row * pitch
+        end = left + label.probability * (right - left)
+        draw.rectangle((left, y, end, y + pitch - gap - 1), (*color, 220))
+        middle = y + (pitch - gap) / 2
+        percent = f"{100 * label.probability:.0f} %"
+        draw.text((right - gap, middle), percent, "white", font, "rm")
+        width = right - left - 4 * gap - font.getlength(percent)
+        draw.text((left + gap, middle), _shorten(label.name, font, width), "white", font, "lm")
+    pixels[top:] = np.asarray(panel)
+
+
+def _shorten(name: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Return a name on one line, cut where it is wider than `width` pixels."""
+    name = " ".join(name.split())
+    if font.getlength(name) <= width:
+        return name
+    cuts = range(len(name))
+    fitting = bisect_right(cuts, width, key=lambda cut: font.getlength(f"{name[:cut]}…"))
+    return f"{name[: fitting - 1]}…" if fitting else ""
+
+
+@lru_cache(maxsize=4)
+def _load_font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the font of matplotlib; Pillow's own has no letters beyond ASCII."""
+    try:
+        from matplotlib import get_data_path
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "labels need a font of the package matplotlib: pip install matplotlib"
+        ) from error
+    path = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    # Not the library Raqm, which some installations lack: pictures are the same everywhere.
+    return ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _draw_model(figure: Any, cells: Sequence[Any], name: str, prediction: Prediction) -> None:

@@ -17,10 +17,18 @@ from torch import Tensor
 from data.frames import FrameSource
 from data.options import positive_integer
 from data.views import FrameSelection, ResizedFrames
+from data.windows import Windows
 from presets import CropsToInput
 from tsn import TSN
 
-__all__ = ["Snippets", "dense_snippets", "get_crops", "read_crops", "run_snippets"]
+__all__ = [
+    "Snippets",
+    "dense_snippets",
+    "get_crops",
+    "read_crops",
+    "run_snippets",
+    "run_windows",
+]
 
 
 @dataclass(frozen=True)
@@ -124,45 +132,58 @@ def get_crops(model: TSN, crop_count: int) -> CropsToInput:
     return cast(CropsToInput, cast(Any, model.evaluation_transform(crop_count)).transforms[-1])
 
 
-@torch.inference_mode()
 def run_snippets(
     model: TSN, blocks: Iterable[Tensor], snippets: Snippets, crops: CropsToInput, batch_size: int
 ) -> Iterator[Tensor]:
     """Run a model's backbone on snippets, whose frames may still be coming.
 
     Args:
-        model: in evaluation mode; computes on its device.
+        model: as for `run_windows`, and so are `crops` and `batch_size`.
         blocks: the frames of `snippets`, as `read_crops` yields them.
         snippets: what to run.
-        crops: as for `read_crops`; features are averaged over the crops.
+        crops: features are averaged over the crops.
+        batch_size: snippets that are run together.
+
+    Yields:
+        float32 (n, D) on the model's device, the wanted features in order.
+    """
+    n, t, length = snippets.windows.shape
+    size = t * length
+    windows = Windows(snippets.windows.ravel(), np.arange(n) * size, np.arange(size))
+    kept, done = torch.from_numpy(snippets.kept), 0
+    for features in run_windows(model, blocks, windows, crops, batch_size):
+        wanted = kept[done : done + len(features)].to(features.device)
+        done += len(features)
+        yield features[wanted].mean(1)
+
+
+@torch.inference_mode()
+def run_windows(
+    model: TSN, blocks: Iterable[Tensor], windows: Windows, crops: CropsToInput, batch_size: int
+) -> Iterator[Tensor]:
+    """Run a model's backbone on windows of snippets, whose frames may still be coming.
+
+    Args:
+        model: in evaluation mode; computes on its device.
+        blocks: frames, as `read_crops` yields them.
+        windows: over these frames, of T*L' frames each, one snippet after the other; of L' where
+            snippets do not depend on one another.
+        crops: as for `read_crops`.
         batch_size: snippets that are run together (of TSM, at least one window).
 
     Yields:
-        float32 (n, D) on the model's device, the wanted features in order. Frames are held as long
-        as a later window needs them.
+        Features, float32 (n, T', crops, D) on the model's device. T' is T, or T/2 after temporal
+        pooling; 1 for windows of L' frames.
     """
-    windows, blocks = torch.from_numpy(snippets.windows), iter(blocks)
-    kept = torch.from_numpy(snippets.kept)
-    t = windows.shape[1]
     weights = next(model.parameters())
-    held: dict[int, Tensor] = {}
-    read = 0
-    for batch, wanted in zip(
-        windows.split(max(batch_size // t, 1)), kept.split(max(batch_size // t, 1)), strict=True
-    ):
-        first = int(batch[0].min())
-        for place in [place for place in held if place < first]:
-            del held[place]
-        while read <= batch.max():
-            block = next(blocks).to(weights.device, non_blocking=True)
-            held.update(enumerate(block, start=read))
-            read += len(block)
-        # (n*T*L', crops, C, H, W)
-        frames = torch.stack([held[place] for place in batch.flatten().tolist()])
+    t = len(windows.offsets) // model.frames_per_snippet
+    on_device = (block.to(weights.device, non_blocking=True) for block in blocks)
+    for frames in windows.gather(on_device, max(batch_size // t, 1)):
+        n = len(frames)
         outputs = []
-        for crop in frames.unbind(1):  # one after the other, in the memory of one
-            inputs = crops.to_input.convert([crop]).to(weights.dtype)
+        for crop in frames.unbind(2):  # one after the other, in the memory of one
+            inputs = crops.to_input.convert([crop.flatten(0, 1)]).to(weights.dtype)
             # (n*T*L'*C, H, W) -> (n, T, L'*C, H, W)
-            outputs.append(model.features(inputs.unflatten(0, (len(batch), t, -1))).float())
-        features = torch.stack(outputs).mean(0).unflatten(0, (len(batch), -1))
-        yield features[wanted.to(features.device)]
+            outputs.append(model.features(inputs.unflatten(0, (n, t, -1))).float())
+        # (n*T', crops, D) -> (n, T', crops, D)
+        yield torch.stack(outputs, dim=1).unflatten(0, (n, -1))

@@ -46,7 +46,8 @@ class TSM(TSN):
         num_class: as for `tsn.TSN`, and so on for every argument but these.
         num_segments: T, through which channels shift.
         modality: "RGB", "Flow" or "RGBDiff".
-        base_model: a ResNet, or "BNInception" with `shift_place="block"`.
+        base_model: a ResNet, "BNInception" with `shift_place="block"`, or "mobilenetv2" with
+            "blockres".
         new_length: L, frames of a snippet.
         consensus_type: "avg", "max" or "identity".
         before_softmax: whether the outputs are logits.
@@ -58,7 +59,8 @@ class TSM(TSN):
         temporal_pool: halve the segments in front of the second stage (ResNets, even T).
         non_local: add non-local blocks to the second and third stage (ResNets).
         pretrained: "epic-kitchens", "epic-kitchens-100", "imagenet" or None.
-        shift_every: 1 shifts in every residual block; 2 in every second one, as the ResNet-101
+        shift_every: 1 shifts in every residual block (of mobilenetv2, in all ten that have a
+            shortcut); 2 in every second one, as the ResNet-101
             and -152 weights of the TSM authors do.
         shift_direction: "both" shifts channels from the future and the past, as all published
             weights need it; "past" from the past alone, so that the model can see each frame of a

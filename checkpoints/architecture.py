@@ -14,6 +14,7 @@ from torch import Tensor
 from checkpoints.errors import CheckpointError
 
 __all__ = [
+    "MOBILENET_SHORTCUTS",
     "infer_backbone",
     "infer_modality",
     "infer_model_type",
@@ -35,12 +36,18 @@ _RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (True, (3, 8, 36, 3)): "resnet152",
 }
 _VGGS = {8: "vgg11", 10: "vgg13", 13: "vgg16", 16: "vgg19"}  # by the number of convolutions
-_FIRST = re.compile(r"base_model\.(?:conv1|conv1_7x7_s2|_features\.0|Conv2d_1a_3x3\.conv)\.weight")
-"""The first convolution of ResNets, BN-Inception, VGGs and Inception-V3."""
+_FIRST = re.compile(
+    r"base_model\.(?:conv1|conv1_7x7_s2|_features\.0|Conv2d_1a_3x3\.conv|features\.0\.0)\.weight"
+)
+"""The first convolution of ResNets, BN-Inception, VGGs, Inception-V3 and MobileNetV2."""
 _BLOCK = re.compile(
     r"base_model\.layer([1-4])\.(?:net\.)?(\d{1,4})\.(?:block\.)?(?:(net|conv1\.net)\.)?"
 )
 """Stage, position and shift of a residual block; `net` behind the stage is temporal pooling."""
+_INVERTED = re.compile(r"base_model\.features\.(\d{1,2})\.conv\.(0\.net\.)?")
+"""Number and shift of a block of MobileNetV2."""
+MOBILENET_SHORTCUTS = (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)
+"""Numbers of the blocks of MobileNetV2 that have a shortcut, and so can shift."""
 
 
 def infer_model_type(state: State) -> str:
@@ -145,6 +152,8 @@ def infer_backbone(state: State) -> str | None:
                     f"release has it: this backbone is not built here"
                 )
         return "inceptionv3"
+    if "base_model.features.18.0.weight" in state:
+        return "mobilenetv2"
     vgg = [name for name in state if name.startswith("base_model._features.")]
     if vgg:
         depth = _VGGS.get(sum(state[name].ndim == 4 for name in vgg))
@@ -191,4 +200,8 @@ def _residual_blocks(state: State) -> dict[int, dict[int, set[str]]]:
         if match := _BLOCK.match(name):
             stage, position, place = match.groups()
             stages[int(stage)][int(position)].update([place] if place else [])
+        elif (match := _INVERTED.match(name)) and int(match[1]) in MOBILENET_SHORTCUTS:
+            # Its ten blocks with a shortcut count as one stage.
+            position = MOBILENET_SHORTCUTS.index(int(match[1]))
+            stages[1][position].update([match[2]] if match[2] else [])
     return stages

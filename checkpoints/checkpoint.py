@@ -13,6 +13,7 @@ from checkpoints.documented import DocumentedConverter
 from checkpoints.errors import CheckpointError, list_names, type_name
 from checkpoints.files import read_file
 from checkpoints.mmaction import MMActionConverter
+from checkpoints.online_tsm import OnlineTSMConverter
 from checkpoints.releases import ReleaseConverter
 from checkpoints.values import to_plain
 
@@ -23,6 +24,7 @@ _CONVERTERS: tuple[type[Converter], ...] = (
     DocumentedConverter,
     C1Converter,
     MMActionConverter,
+    OnlineTSMConverter,
     ReleaseConverter,
 )
 _TENSORS = ("state_dict", "optimizer", "optimizer_states")

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from checkpoints.architecture import infer_backbone, infer_shift
@@ -12,7 +12,7 @@ from checkpoints.fields import Fields
 from checkpoints.state_dict import clean_state_dict
 from data.preprocessing import Preprocessing
 
-__all__ = ["Converter", "find_names", "make_preprocessing"]
+__all__ = ["Converter", "find_names", "has_names", "make_preprocessing"]
 
 
 class Converter(ABC):
@@ -90,7 +90,8 @@ class Converter(ABC):
         if found is None:
             raise CheckpointError(
                 "the file does not record its backbone (arch), and its weights have the names "
-                "of none that is known by them: ResNets, VGGs, BN-Inception and Inception-V3"
+                "of none that is known by them: ResNets, VGGs, BN-Inception, Inception-V3 and "
+                "MobileNetV2"
             )
         if recorded is None or recorded.lower() != found.lower():
             said = "" if recorded is None else f", although the file records {recorded!r}"
@@ -107,8 +108,13 @@ class Converter(ABC):
                 self.report.append(f"found {name} in the names")
         return options
 
-    def rename(self, pattern: str, name: str) -> int:
-        """Rename the weights whose names begin with a pattern, and return how many do."""
+    def rename(self, pattern: str, name: str | Callable[[re.Match[str]], str]) -> int:
+        """Rename the weights whose names begin with a pattern, and return how many do.
+
+        Args:
+            pattern: regular expression.
+            name: what takes its place, as for `re.sub`.
+        """
         pattern = rf"^(?:{pattern})"
         old = find_names(self.state, pattern)
         self.state = {re.sub(pattern, name, key): value for key, value in self.state.items()}
@@ -134,3 +140,10 @@ def make_preprocessing(place: str, **values: Any) -> Preprocessing:
 def find_names(names: Iterable[str], pattern: str) -> list[str]:
     """Return the names that begin with a regular expression."""
     return [name for name in names if re.match(pattern, name)]
+
+
+def has_names(contents: Mapping[Any, Any], *patterns: str) -> bool:
+    """Return whether each pattern begins the name of a weight in a file, behind any wrappers'."""
+    weights = contents["state_dict"]
+    names = list(map(str, weights)) if isinstance(weights, Mapping) else []
+    return all(find_names(names, rf"(?:module\.|model\.)*(?:{pattern})") for pattern in patterns)

@@ -13,7 +13,7 @@ not tell the segments of a TSN or TSM. What else they do not tell is assumed, an
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from checkpoints.architecture import (
     infer_modality,
@@ -28,11 +28,6 @@ from checkpoints.errors import CheckpointError, list_names
 __all__ = ["ReleaseConverter"]
 
 _UNREADABLE = (
-    (
-        r"(?:base_model\.)?features\.\d+\.conv\.0\.(?:net\.)?weight",
-        "a MobileNetV2, as MIT's TSM has it",
-        "this backbone is not built here",
-    ),
     (
         r"(?!base_model\.)(?:[^.]+\.)+base_model\.",
         "a model that is part of another module",
@@ -52,6 +47,8 @@ class ReleaseConverter(Converter):
 
     read = frozenset({"state_dict", "arch", "epoch", "optimizer"})
     """Entries that are read; what Lightning writes beside them is reported as left out."""
+    shift_direction: ClassVar[str] = "both"
+    """Direction of a shift, which no weights tell."""
 
     @staticmethod
     def matches(contents: Mapping[Any, Any]) -> bool:
@@ -78,7 +75,8 @@ class ReleaseConverter(Converter):
             [
                 f"the usual preprocessing of {arch}",
                 *["consensus_type 'avg'"] * (model_type in ("tsn", "tsm")),
-                *["shift_div 8", "shift_direction 'both'"] * (model_type == "tsm"),
+                *["shift_div 8", f"shift_direction {self.shift_direction!r}"]
+                * (model_type == "tsm"),
                 *["classifier_pairing 'published'"] * (model_type == "mtrn" and not per_scale),
                 *["no temporal shift"] * (model_type == "tsn" and arch == "BNInception"),
             ]
@@ -93,6 +91,7 @@ class ReleaseConverter(Converter):
             dropout=dropout,
             img_feature_dim=width,
             classifier_pairing="per-scale" if per_scale else "published",
+            shift_direction=self.shift_direction,
             **shift,
         )
 

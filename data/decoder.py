@@ -6,16 +6,23 @@ from itertools import chain, islice
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeAlias
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from data.archives import FileView
 from data.frames import RGB_LAYOUTS
 from data.packets import PacketIndex
+from data.rgb import to_rgb
 
-__all__ = ["Decoder", "UnexpectedFrameError", "VideoSource", "demux", "import_av", "open_video"]
+__all__ = [
+    "Decoder",
+    "UnexpectedFrameError",
+    "VideoSource",
+    "demux",
+    "import_av",
+    "open_container",
+    "open_video",
+    "select_video_stream",
+]
 
 VideoSource: TypeAlias = str | BinaryIO
 """A video's absolute path, or a seekable binary file object."""
@@ -91,11 +98,7 @@ class Decoder:
 
     def rgb(self, frame: Any, size: tuple[int, int]) -> Tensor:
         """Convert a frame to uint8 (3, H, W): scaled to `size` (width, height), then upright."""
-        width, height = size
-        # A scaler with threads of its own would hang a forked process.
-        scaled = self._converter.reformat(frame, width, height, format="rgb24", threads=1)
-        pixels = np.ascontiguousarray(_apply_display_matrix(scaled.to_ndarray(), frame))
-        return torch.from_numpy(pixels).permute(2, 0, 1)
+        return to_rgb(frame, size, self._converter)
 
     def seek(self, number: int) -> None:
         """Skip forward to a packet, and drop the frames that the decoder still holds."""
@@ -130,8 +133,8 @@ class Decoder:
         return [(frame.pts, frame) for frame in frames]
 
 
-def demux(container: Any, stream: Any) -> Iterator[Any]:
-    """Yield the packets of a stream that hold data, in file order.
+def demux(container: Any, *streams: Any) -> Iterator[Any]:
+    """Yield the packets of some streams, of all if none is given, that hold data, in file order.
 
     Not a method of `Decoder`: the generator and the decoder would refer to one another, and keep
     the codec's threads and frames alive until the garbage collector runs.
@@ -143,7 +146,7 @@ def demux(container: Any, stream: Any) -> Iterator[Any]:
     empty_reads = 0
     while empty_reads < _MAX_EMPTY_READS:
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux(*streams):
                 empty_reads = 0
                 if packet.size:  # an empty one would end decoding
                     yield packet
@@ -160,23 +163,6 @@ def _stop_at_damage(packets: Iterator[Any], errors: type[Exception]) -> Iterator
         yield from packets
 
 
-def _apply_display_matrix(pixels: NDArray[np.uint8], frame: Any) -> NDArray[np.uint8]:
-    """Rotate and flip pixels (H, W, 3) as the frame's display matrix says, if it has one.
-
-    The matrix maps (x, y) to (a x + c y, b x + d y). Only multiples of 90 degrees are applied.
-    """
-    # Not frame.side_data, which refers back to its frame: both would wait for the collector.
-    data = import_av().sidedata.sidedata.SideDataContainer(frame).get("DISPLAYMATRIX")
-    if data is None:
-        return pixels
-    (a, b, _), (c, d, _), _ = np.frombuffer(data, dtype=np.int32)[:9].reshape(3, 3).tolist()
-    if max(abs(a), abs(d)) * 20 < min(abs(b), abs(c)):
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    elif max(abs(b), abs(c)) * 20 >= min(abs(a), abs(d)):
-        return pixels
-    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
 def open_video(source: VideoSource) -> tuple[Any, Any]:
     """Open a video.
 
@@ -190,14 +176,12 @@ def open_video(source: VideoSource) -> tuple[Any, Any]:
     """
     av = import_av()
     name = source if isinstance(source, str) else "file object"
-    # PyAV before 19 refuses titles that are not UTF-8; newer versions have no such option.
-    options = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
         if isinstance(source, str):
             # "file:" and the white list: names that look like URLs are files too.
-            container = av.open(f"file:{source}", options={"protocol_whitelist": "file"}, **options)
+            container = open_container(f"file:{source}", options={"protocol_whitelist": "file"})
         else:
-            container = av.open(FileView(source), **options)
+            container = open_container(FileView(source))
     except av.FFmpegError as error:
         raise ValueError(
             f"{name}: not a video file that can be read ({error.strerror}); accepted are "
@@ -206,20 +190,33 @@ def open_video(source: VideoSource) -> tuple[Any, Any]:
     file_format = container.format.name
     brand = container.metadata.get("major_brand", "").strip()
     not_video = file_format in _NON_VIDEO_FORMATS or file_format.endswith("_pipe")
-    if not_video or brand in _STILL_IMAGE_BRANDS:
-        streams = []
-    else:
-        streams = [stream for stream in container.streams.video if _is_decodable_video(stream)]
-    if not streams:
+    stream = None
+    if not not_video and brand not in _STILL_IMAGE_BRANDS:
+        stream = select_video_stream(container)
+    if stream is None:
         container.close()
         raise ValueError(
             f"{name}: a file of kind {brand or file_format!r} without a video stream that can be "
             f"decoded; accepted are {RGB_LAYOUTS}"
         )
-    stream = max(streams, key=_rank_stream)
     # Starting threads takes longer than most reads, and data loaders have worker processes.
     stream.codec_context.thread_count = 1
     return container, stream
+
+
+def open_container(file: Any, **arguments: Any) -> Any:
+    """Return `av.open(file, **arguments)`, which may have titles that are not UTF-8."""
+    av = import_av()
+    # PyAV before 19 refuses such titles; newer versions have no such option.
+    if int(av.__version__.split(".")[0]) < 19:
+        arguments["metadata_errors"] = "ignore"
+    return av.open(file, **arguments)
+
+
+def select_video_stream(container: Any) -> Any | None:
+    """Return the video stream that FFmpeg would take, None if none can be decoded."""
+    streams = [stream for stream in container.streams.video if _is_decodable_video(stream)]
+    return max(streams, key=_rank_stream, default=None)
 
 
 def _is_decodable_video(stream: Any) -> bool:
@@ -240,6 +237,6 @@ def import_av() -> Any:
         import av
     except ImportError as error:
         raise ImportError(
-            "reading video files needs PyAV: install the package `av` (pip install av)"
+            "video files need PyAV: install the package `av` (pip install av)"
         ) from error
     return av

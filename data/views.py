@@ -29,11 +29,9 @@ class View(FrameSource):
 
     def _show(self, indices: list[int], places: NDArray[np.int64]) -> Iterator[tuple[int, Tensor]]:
         """Yield each index with the source's frame at its ascending place; each is read once."""
-        indices_of: dict[int, list[int]] = {}
-        for index, place in zip(indices, places.tolist(), strict=True):
-            indices_of.setdefault(place, []).append(index)
-        for place, frame in self._source._frames(list(indices_of)):
-            for index in indices_of[place]:
+        for place, frame in self._source._frames(np.unique(places).tolist()):
+            first, last = np.searchsorted(places, (place, place + 1))
+            for index in indices[first:last]:
                 yield index, frame
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.options import positive_integer
+from data.windows import Windows
 from engine.feature_files import RowFile
 from engine.output_folder import OutputFolder
 from engine.video_rows import DenseOptions, VideoRows
@@ -107,7 +108,8 @@ class FeatureWriter:
 
         for_actionformer = options.file_format == "actionformer"
         features = run_snippets(self._model, blocks, rows.snippets, self._crops, options.batch_size)
-        for part in _gather_rows(features, rows):
+        windows = Windows(rows.items, rows.row_starts, np.arange(rows.row_length))
+        for part in windows.gather(features, options.batch_size):
             averaged = part.mean(1) if rows.ids is None or options.mean else part
             append("feats" if for_actionformer else "features", averaged.cpu().numpy())
             if options.logits:
@@ -156,20 +158,3 @@ class FeatureWriter:
             "stride": None if dense.rate else stride,
             "window": dense.window,
         }
-
-
-def _gather_rows(features: Iterable[Tensor], rows: VideoRows) -> Iterator[Tensor]:
-    """Yield rows (n, K, D) in order, from features (m, D) that come in order."""
-    starts, length = rows.row_starts, rows.row_length
-    complete = np.maximum.accumulate(rows.items[starts + length - 1])
-    needed = np.minimum.accumulate(rows.items[starts][::-1])[::-1]
-    held, offset, done = torch.empty(0), 0, 0
-    for part in features:
-        held = torch.cat([held, part]) if len(held) else part
-        ready = int(np.searchsorted(complete, offset + len(held)))
-        if ready > done:
-            items = rows.items[starts[done:ready, None] + np.arange(length)]
-            yield held[torch.from_numpy(items - offset).to(held.device)]
-            done = ready
-            keep = int(needed[done]) if done < len(starts) else offset + len(held)
-            held, offset = held[keep - offset :], keep

@@ -38,14 +38,14 @@ class Backbone(nn.Module):
 
         def __getattr__(self, name: str) -> Any: ...
 
+        # Not defined here, for it would hide a module of this name, such as MobileNetV2's.
+        def features(self, x: Tensor) -> Tensor:
+            """Return what the classifier's half takes, of images (N, C, H, W)."""
+
     @classmethod
     def imagenet_url(cls, architecture: str) -> str:
         """Return the URL of ImageNet weights, which ends in `-SHA256PREFIX.pth`."""
         return str(torchvision.models.get_model_weights(architecture)["IMAGENET1K_V1"].url)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return what the classifier's half takes, of images (N, C, H, W)."""
-        raise NotImplementedError
 
     def logits(self, features: Tensor) -> Tensor:
         """Return class scores (N, classes) of `features`."""

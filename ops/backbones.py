@@ -25,6 +25,7 @@ from ops.backbone import Backbone
 from ops.bn_inception import BNInception
 from ops.inception_v3 import InceptionV3
 from ops.loading import init_empty, load_weights
+from ops.mobilenet_v2 import MobileNetV2
 from ops.resnet import ResNet
 from ops.vgg import VGG
 from weights.download import fetch
@@ -40,7 +41,7 @@ __all__ = [
 
 _FAMILIES: dict[str, type[Backbone]] = {
     name: family
-    for family in (BNInception, ResNet, VGG, InceptionV3)
+    for family in (BNInception, ResNet, VGG, InceptionV3, MobileNetV2)
     for name in family.architectures
 }
 BACKBONES = tuple(_FAMILIES)

@@ -16,6 +16,7 @@ from checkpoints.architecture import (
 )
 from checkpoints.errors import CheckpointError
 from ops.backbones import BACKBONES
+from tsm import TSM
 from tsn import TSN
 
 
@@ -79,6 +80,14 @@ def test_every_how_many_blocks_shift(shifted: range, every: int) -> None:
         "temporal_pool": False,
         "non_local": False,
     }
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_shifts_of_mobilenet_v2(every: int) -> None:
+    with torch.device("meta"):
+        model = TSM(5, 2, "RGB", "mobilenetv2", shift_every=every, pretrained=None)
+    found = infer_shift(model.state_dict())
+    assert (found["shift_place"], found["shift_every"]) == ("blockres", every)
 
 
 @pytest.mark.parametrize("shifted", [(1, 3), (0, 1), (0, 2, 3)])

@@ -1,48 +1,44 @@
 """Checkpoints of mmaction2 load and agree with it."""
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from helpers.original_format import assert_same, write
-from helpers.other_projects import REFERENCE, packages, small, their_names
-from reference.fill import tensor_for, tensor_input
+from helpers.other_projects import (
+    RECORDED,
+    packages,
+    recorded_contents,
+    recorded_outputs,
+    small,
+    their_names,
+)
+from reference.fill import tensor_input
 from torch import Tensor
 
+from checkpoints.architecture import MOBILENET_SHORTCUTS
 from checkpoints.checkpoint import parse_checkpoint
 from checkpoints.errors import CheckpointError, UnknownSegmentsError
 from data.preprocessing import TORCHVISION
 from model_loader import load_checkpoint
+from tsm import TSM
 from tsn import TSN
-
-RECORDED: dict[str, dict[str, Any]] = {
-    name: recorded
-    for name, recorded in json.loads((REFERENCE / "more_checkpoints.json").read_text()).items()
-    if name.startswith("mmaction2")
-}
 
 
 @pytest.mark.essential
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize("name", [name for name in RECORDED if name.startswith("mmaction2")])
 def test_outputs_of_mmaction2(name: str, tmp_path: Path) -> None:
     recorded = RECORDED[name]
-    state = {
-        key: tensor_for(key, tuple(shape), getattr(torch, dtype))
-        for key, (shape, dtype) in recorded["state_dict"].items()
-    }
-    path = write({"meta": {"epoch": 50}, "state_dict": state}, tmp_path / "file", legacy=False)
+    contents = {"meta": {"epoch": 50}, "state_dict": recorded_contents(name)["state_dict"]}
+    path = write(contents, tmp_path / "file", legacy=False)
     model = load_checkpoint(path, num_segments=recorded["num_segments"])
     path.unlink()
     assert (model.variant, model.arch) == (recorded["family"], recorded["base_model"])
     with torch.no_grad():
         ours = model(tensor_input((1, model.num_segments * 3, 224, 224), seed=5)).numpy()
-    with np.load(REFERENCE / "more_checkpoints.npz") as outputs:
-        expected = outputs[name]
-    assert float(np.abs(ours - expected).max() / np.abs(expected).max()) < 1e-4
+    expected = recorded_outputs(name)
+    assert abs(ours - expected).max() / abs(expected).max() < 1e-4
 
 
 def mmaction_names(model: TSN) -> dict[str, Tensor]:
@@ -61,6 +57,42 @@ def mmaction_names(model: TSN) -> dict[str, Tensor]:
             name = re.sub(pattern, theirs, name)
         renamed[name] = tensor
     return renamed
+
+
+def mmaction_mobilenet_names(model: TSN, shifted: str) -> dict[str, Tensor]:
+    """Weights of a model on MobileNetV2 under the names of mmaction2."""
+    renamed = {}
+    for name, tensor in model.state_dict().items():
+        name = re.sub(r"^new_fc\.", "cls_head.fc_cls.", name)
+        name = re.sub(r"^base_model\.features\.0\.0\.", "backbone.conv1.conv.", name)
+        name = re.sub(r"^base_model\.features\.0\.1\.", "backbone.conv1.bn.", name)
+        name = re.sub(r"^base_model\.features\.18\.0\.", "backbone.conv2.conv.", name)
+        name = re.sub(r"^base_model\.features\.18\.1\.", "backbone.conv2.bn.", name)
+        if match := re.match(r"^base_model\.features\.(\d+)\.conv\.(\d)\.(?:net\.)?(.*)", name):
+            number, layer = int(match[1]), int(match[2])
+            stage = sum(number > first for first in (0, 1, 3, 6, 10, 13, 16))
+            block = number - (1, 2, 4, 7, 11, 14, 17)[stage - 1]
+            kind = "bn" if layer % 3 else "conv"
+            if layer < 2 and isinstance(model, TSM) and number in MOBILENET_SHORTCUTS:
+                kind = shifted.format(kind) if kind == "conv" or shifted[0] == "n" else kind
+            name = f"backbone.layer{stage}.{block}.conv.{layer // 3}.{kind}.{match[3]}"
+        renamed[name] = tensor
+    return renamed
+
+
+@pytest.mark.parametrize("kind", ["TSN", "TSM"])
+@pytest.mark.parametrize("shifted", ["net.{}", "{}.net"], ids=["around", "inside"])
+def test_mobilenet_v2(tmp_path: Path, kind: str, shifted: str) -> None:
+    """A shift wraps a convolution with its batch norm, or the convolution as in ResNets."""
+    model = small(kind, base_model="mobilenetv2")
+    state = mmaction_mobilenet_names(model, shifted)
+    assert "backbone.layer1.0.conv.1.bn.weight" in state
+    assert "backbone.layer7.0.conv.2.conv.weight" in state
+    assert (f"backbone.layer2.1.conv.0.{shifted.format('conv')}.weight" in state) == (kind == "TSM")
+    path = write({"meta": {}, "state_dict": state}, tmp_path / "file")
+    loaded = load_checkpoint(path, num_segments=4)
+    assert_same(loaded, model)
+    assert "took the backbone as mobilenetv2 by its weights" in loaded.load_report
 
 
 KINDS = ["TSN", "TRN", "multi-scale TRN", "TSM"]
@@ -110,13 +142,18 @@ def test_a_training_file_is_refused_by_name(tmp_path: Path) -> None:
     ("names", "message"),
     [
         (
-            ["backbone.conv1.conv.weight", "backbone.layer1.0.conv.0.conv.weight"],
-            "a MobileNetV2 of mmaction2: this backbone is not built here",
+            ["backbone.conv1.conv.weight", "backbone.layer1.1.conv.0.conv.weight"],
+            "on a ResNet or MobileNetV2, got backbone.layer1.1.conv.0.conv.weight$",
         ),
         (
             ["cls_head.fc_cls.weight", "backbone.patch_embed.proj.weight"],
-            "not of a TSN, TSM or TRN on a ResNet, got backbone.patch_embed",
+            "not of a TSN, TSM or TRN on a ResNet or MobileNetV2, got backbone.patch_embed",
         ),
+        (
+            ["backbone.layer1.0.conv1.conv.weight", "backbone.layer1.0.se.weight"],
+            "on a ResNet or MobileNetV2, got backbone.layer1.0.se.weight$",
+        ),
+        (["cls_head.fc_cls.weight"], "MobileNetV2, got new_fc.weight"),
     ],
 )
 def test_other_backbones_are_named(names: list[str], message: str) -> None:

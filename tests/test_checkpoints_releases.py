@@ -11,9 +11,9 @@ from helpers.original_format import assert_same, make, write
 from helpers.other_projects import (
     OWN,
     RECORDED,
-    REFERENCE,
     RELEASES,
     recorded_contents,
+    recorded_outputs,
     release,
     small,
     their_names,
@@ -33,7 +33,9 @@ TOLERANCE = 1e-4
 
 
 @pytest.mark.essential
-@pytest.mark.parametrize("name", RECORDED)
+@pytest.mark.parametrize(
+    "name", [name for name in RECORDED if not name.startswith(("mmaction2", "mit_online"))]
+)
 def test_outputs_of_the_other_projects(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,14 +56,12 @@ def test_outputs_of_the_other_projects(
         assert ours.shape == expected.shape
         return float(np.abs(ours.numpy() - expected).max() / np.abs(expected).max())
 
-    with np.load(REFERENCE / "foreign.npz") as outputs_recorded:
-        expected = dict(outputs_recorded)
     if isinstance(model, MTRN):
-        assert difference(expected[f"{name}.expected"]) < TOLERANCE
+        assert difference(recorded_outputs(f"{name}.expected")) < TOLERANCE
         # Recorded with the first relations of every scale in the place of drawn ones.
         monkeypatch.setattr(torch, "randperm", torch.arange)
         model.relation_sampling = "random"
-    assert difference(expected[name]) < TOLERANCE
+    assert difference(recorded_outputs(name)) < TOLERANCE
 
 
 @pytest.mark.essential
@@ -118,6 +118,15 @@ def test_weights_alone(tmp_path: Path, kind: str, prefix: str) -> None:
     loaded = load_checkpoint(path, num_segments=4)
     assert_same(loaded, model)
     assert "took the backbone as resnet18 by its weights" in loaded.load_report
+
+
+@pytest.mark.parametrize("kind", ["TSN", "TRN", "TSM", "TSM in every second block"])
+def test_weights_alone_on_mobilenet_v2(tmp_path: Path, kind: str) -> None:
+    model = small(kind, base_model="mobilenetv2")
+    path = write(their_names(model.state_dict()), tmp_path / "file")
+    loaded = load_checkpoint(path, num_segments=4)
+    assert_same(loaded, model)
+    assert "took the backbone as mobilenetv2 by its weights" in loaded.load_report
 
 
 @pytest.mark.parametrize("last", ["fc", "last_linear", "classifier"])
@@ -188,18 +197,7 @@ def resnet_names(prefix: str) -> list[str]:
     return [f"{prefix}conv1.weight", *(f"{block}.weight" for block in blocks)]
 
 
-MOBILENET = ["features.0.0.weight", "features.1.conv.0.weight", "features.18.0.weight"]
-
 LAYOUTS: dict[str, tuple[list[str], str]] = {
-    "MIT TSM on MobileNetV2": (
-        [
-            *(f"module.base_model.{name}" for name in MOBILENET),
-            "module.base_model.features.3.conv.0.net.weight",
-            "module.new_fc.weight",
-        ],
-        r"such as base_model\.features\.1\.conv\.0\.weight.* a MobileNetV2, .* not built here",
-    ),
-    "MIT's online TSM": ([*MOBILENET, "classifier.weight"], "a MobileNetV2, .* not built here"),
     "TRN on Moments": (
         [
             "module.base_model.Conv2d_1a_3x3.conv.weight",

@@ -126,12 +126,13 @@ def test_replicas_really_use_their_own_weights(kind: type[TSN], base_model: str)
         (TSM, "resnet18"),
         pytest.param(TSN, "vgg11_bn", marks=pytest.mark.slow),
         (TSN, "inceptionv3"),
+        (TSM, "mobilenetv2"),
     ],
 )
 def test_replicas_of_other_backbones_use_their_own_weights(
     kind: type[TSN], base_model: str
 ) -> None:
-    options = {"non_local": True, "temporal_pool": True} if kind is TSM else {}
+    options = {"non_local": True, "temporal_pool": True} if base_model == "resnet18" else {}
     if kind is TSM:
         model = randomised(TSM(5, 2, "RGB", base_model, pretrained=None, **options))
     else:

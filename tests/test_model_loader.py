@@ -118,6 +118,8 @@ def test_a_round_trip(tmp_path: Path, model_type: str) -> None:
         ("tsm", {"base_model": "BNInception"}),
         ("tsm", {"shift_direction": "past"}),
         ("tsm", {"shift_direction": "past", "base_model": "BNInception"}),
+        ("tsm", {"base_model": "mobilenetv2", "shift_place": "blockres", "shift_every": 2}),
+        ("tsn", {"base_model": "mobilenetv2"}),
     ],
 )
 def test_options_survive_a_round_trip(tmp_path: Path, model_type: str, options: dict) -> None:

@@ -28,6 +28,7 @@ T = 4
         (MTRN, {}),
         (TSM, {}),
         (TSM, {"shift_direction": "past"}),
+        (TSM, {"shift_direction": "past", "base_model": "mobilenetv2"}),
         pytest.param(
             TSM, {"shift_place": "block", "base_model": "BNInception"}, marks=pytest.mark.slow
         ),

@@ -32,7 +32,9 @@ LISTED = [
     *(f"vgg{depth}" for depth in (11, 13, 16, 19)),
     *(f"vgg{depth}_bn" for depth in (11, 13, 16, 19)),
     "inceptionv3",
+    "mobilenetv2",
 ]
+OF_PRETRAINEDMODELS = [name for name in LISTED if name != "mobilenetv2"]
 OTHERS = [
     name
     for name in pretrainedmodels.model_names
@@ -95,7 +97,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.essential
-@pytest.mark.parametrize("name", LISTED)
+@pytest.mark.parametrize("name", OF_PRETRAINEDMODELS)
 def test_state_dict_is_pretrainedmodels(name: str) -> None:
     ours = on_meta(name)[0].state_dict()
     with torch.device("meta"):
@@ -138,6 +140,7 @@ def theirs_empty(name: str) -> nn.Module:
         *((f"resnet{depth}", 2048) for depth in (50, 101, 152)),
         ("BNInception", 1024),
         ("inceptionv3", 2048),
+        ("mobilenetv2", 1280),
     ],
 )
 def test_width_at_the_classifier_and_input_specification(name: str, width: int) -> None:
@@ -153,7 +156,7 @@ def test_width_at_the_classifier_and_input_specification(name: str, width: int) 
         assert preprocessing == (BGR_255 if name == "BNInception" else RGB_01)
 
 
-@pytest.mark.parametrize("name", ["BNInception", "resnet18", "inceptionv3"])
+@pytest.mark.parametrize("name", ["BNInception", "resnet18", "inceptionv3", "mobilenetv2"])
 def test_other_input_sizes(name: str) -> None:
     backbone, _ = on_meta(name)
     for height, width in ((112, 112), (150, 203), (96, 161)):
@@ -243,6 +246,7 @@ def test_resnext_networks_share_nothing() -> None:
         ("vgg11", "_features.0"),
         ("vgg11_bn", "_features.0"),
         ("inceptionv3", "Conv2d_1a_3x3.conv"),
+        ("mobilenetv2", "features.0.0"),
         ("se_resnet50", "layer0.conv1"),
         ("dpn68", "features.conv1_1.conv"),
     ],
@@ -308,6 +312,19 @@ def test_vgg_under_our_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours["_features.26.running_var"].equal(state["features.26.running_var"])
     assert ours["linear0.weight"].equal(state["classifier.0.weight"])
     assert ours["linear1.bias"].equal(state["classifier.3.bias"])
+    assert preprocessing == RGB_01
+
+
+@torch.no_grad()
+def test_mobilenet_v2_from_the_cache(hub_cache: Path) -> None:
+    state = torchvision_state("mobilenet_v2")
+    put(hub_cache, "mobilenet_v2-b0353104.pth", state)
+    ours, preprocessing = make_backbone("MobileNetV2", imagenet=True)
+    theirs = torchvision.models.mobilenet_v2().eval()
+    theirs.load_state_dict(state)
+    x = torch.randn(1, 3, 64, 64)
+    assert_close(ours.eval().features(x), theirs.features(x))
+    assert not ours.last_linear.weight.equal(state["classifier.1.weight"])
     assert preprocessing == RGB_01
 
 
@@ -391,7 +408,8 @@ def test_the_hash_in_the_name_is_checked(name: str, monkeypatch: pytest.MonkeyPa
     assert url.endswith(f"-{prefix}.pth")
     assert len(prefix) >= 8
     bn_inception = pretrainedmodels.pretrained_settings["bninception"]["imagenet"]["url"]
-    torchvision_name = "inception_v3" if name == "inceptionv3" else name
+    torchvision_names = {"inceptionv3": "inception_v3", "mobilenetv2": "mobilenet_v2"}
+    torchvision_name = torchvision_names.get(name, name)
     if name == "BNInception":
         assert url == bn_inception
     else:

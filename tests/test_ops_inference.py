@@ -62,6 +62,7 @@ def test_all_kinds_of_models(model_type: str, modality: str) -> None:
         (TSN, "vgg11_bn", 64),
         pytest.param(TSN, "vgg11", 64, marks=pytest.mark.slow),  # nothing to fold, much to fill
         (TSN, "inceptionv3", 96),
+        (TSM, "mobilenetv2", 64),
     ],
 )
 def test_all_kinds_of_backbones(kind: type[TSN], base_model: str, size: int) -> None:

@@ -1,12 +1,21 @@
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from pictures import ClassifiedClip, contact_sheet, draw_predictions, new_figure, save_figure
+import pictures
+from pictures import (
+    ClassifiedClip,
+    contact_sheet,
+    draw_labels,
+    draw_predictions,
+    new_figure,
+    save_figure,
+)
 from predictor import Label, Prediction
 
 GREY = [225] * 3
@@ -87,3 +96,94 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         save_figure(new_figure(1, 1), tmp_path / "a.nonsense")
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == before
+
+
+WHITE = torch.full((3, 256, 456), 255, dtype=torch.uint8)
+
+
+@pytest.fixture
+def texts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[float, ...]]]:
+    """What was written into frames, and where: left, top, right, bottom."""
+    written: list[tuple[str, tuple[float, ...]]] = []
+
+    def write(draw: Any, place: Any, text: str, fill: Any, font: Any, anchor: str) -> None:
+        written.append((text, draw.textbbox(place, text, font, anchor)))
+        original(draw, place, text, fill, font, anchor)
+
+    original = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", write)
+    return written
+
+
+def test_labels_cover_the_bottom_of_a_frame(texts: list[Any]) -> None:
+    image = WHITE.clone()
+    drawn = draw_labels(image, TWO_TASKS)
+    assert (image == 255).all()
+    assert drawn.dtype == torch.uint8
+    assert drawn.shape == image.shape
+    rows = (drawn[0, :, 0] < 255).nonzero().flatten().tolist()
+    assert rows == list(range(rows[0], 256))
+    assert 180 < rows[0] < 210
+    expected = [f"{kind} {i}" for kind in ("verb", "noun", "action") for i in range(3)]
+    assert [text for text, _ in texts if "%" not in text] == expected
+    assert [text for text, _ in texts if "%" in text] == ["100 %", "50 %", "25 %"] * 3
+
+
+def test_bars_are_as_long_as_probabilities() -> None:
+    prediction = Prediction(classes=labels("class"))
+    drawn = draw_labels(torch.zeros_like(WHITE), prediction, lines=4)
+    bars = (drawn[2] > drawn[0]).sum(dim=1)  # pixels of blue in each row
+    lengths = [length for length in bars.unique_consecutive().tolist() if length > 0]
+    longest = [max(lengths[i:]) for i in range(len(lengths))]
+    assert max(longest) > 440
+    for share in (1, 0.5, 0.25, 0.125):
+        assert min(abs(length - share * max(longest)) for length in lengths) <= 2
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (200, 3), (10, 20), (64, 64), (112, 64), (456, 256), (256, 456), (1080, 1920)]
+)
+def test_labels_stay_in_frames_of_any_size(size: tuple[int, int], texts: list[Any]) -> None:
+    h, w = size
+    names = ["übergießen", "нарезать лук", "two\nlines", "x" * 500, "日本"]
+    every = tuple(Label(name, (0,), 1.0) for name in names)
+    image = torch.randint(256, (3, h, w), dtype=torch.uint8)
+    drawn = draw_labels(image, Prediction(every, every, every), lines=5)
+    assert drawn.shape == image.shape
+    if min(size) >= 64:
+        assert (drawn[:, : h // 2 - 8] == image[:, : h // 2 - 8]).all()  # half of it at most
+        assert all(left >= 0 and right <= w for _, (left, _, right, _) in texts)
+        for percent, name in zip(texts[::2], texts[1::2], strict=True):
+            assert name[1][2] < percent[1][0]
+    if w == 1920:
+        assert {text for text, _ in texts} >= {"two lines", "нарезать лук"}
+        assert any(text.startswith("xxxx") and text.endswith("x…") for text, _ in texts)
+
+
+def test_text_grows_with_the_frame(texts: list[Any]) -> None:
+    heights = []
+    for scale in (1, 4, 8):
+        texts.clear()
+        draw_labels(torch.zeros(3, 270 * scale, 480 * scale, dtype=torch.uint8), TWO_TASKS)
+        _, (_, top, _, bottom) = next(entry for entry in texts if entry[0] == "verb 0")
+        heights.append((bottom - top) / scale)
+    assert heights == pytest.approx([heights[0]] * 3, rel=0.2)
+
+
+def test_without_labels_the_frame_is_copied() -> None:
+    drawn = draw_labels(WHITE, Prediction())
+    assert torch.equal(drawn, WHITE)
+    drawn.zero_()
+    assert (WHITE == 255).all()
+
+
+def test_frames_and_lines_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in (WHITE.float(), WHITE[:2], WHITE[None]):
+        with pytest.raises(ValueError, match=r"image must be uint8 \(3, H, W\), got torch\."):
+            draw_labels(wrong, TWO_TASKS)
+    with pytest.raises(ValueError, match="lines must be a positive integer, got 0"):
+        draw_labels(WHITE, TWO_TASKS, lines=0)
+    pictures._load_font.cache_clear()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install matplotlib"):
+        draw_labels(WHITE, TWO_TASKS)

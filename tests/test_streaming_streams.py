@@ -211,7 +211,7 @@ def test_a_model_of_torch_hub_in_a_stream_of_a_clone() -> None:
 )
 def test_models_that_look_ahead_are_refused(options: dict[str, Any]) -> None:
     model = TSM((5, 7), 4, "RGB", "resnet18", pretrained=None, **options)
-    with refused("shift_direction='both'", *options, "streaming.window_logits"):
+    with refused("shift_direction='both'", *options, "long_videos.window_logits"):
         Stream(model)
 
 

@@ -17,7 +17,7 @@ _MODELS = {
     *("data", "checkpoints", "weights", "epic", "ops", "transforms", "presets"),
     *("tsn", "trn", "tsm"),
 }
-_USERS = {*_MODELS, "model_loader", "predictor", "snippets", "streaming"}
+_USERS = {*_MODELS, "model_loader", "predictor", "snippets", "long_videos", "streaming"}
 _PROGRAMS = {*_USERS, "engine", "pictures", "evaluation_pictures", "timeline_pictures"}
 RULES: dict[str, set[str]] = {
     "data": set(),
@@ -33,7 +33,8 @@ RULES: dict[str, set[str]] = {
     "model_loader": _MODELS,
     "predictor": _MODELS,
     "snippets": _MODELS,
-    "streaming": {*_MODELS, "snippets"},
+    "long_videos": {*_MODELS, "snippets"},
+    "streaming": _MODELS,
     "engine": _USERS,
     "pictures": _USERS,
     "evaluation_pictures": {"pictures"},

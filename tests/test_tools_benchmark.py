@@ -4,6 +4,7 @@ import json
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -27,7 +28,8 @@ def no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
 def options(folder: Path, **others: object) -> Namespace:
     defaults = {"device": torch.device("cpu"), "models": ["TSN"], "backbones": ["resnet18"]}
     sizes = {"segments": 2, "frame_size": (300, 260), "batches": [1], "precisions": ["float32"]}
-    return Namespace(**{**defaults, **sizes, "compile": False, "folder": folder, **others})
+    rest = {"compile": False, "video": None, "folder": folder}
+    return Namespace(**{**defaults, **sizes, **rest, **others})
 
 
 def preprocessing_only(backbone: str) -> TSN:
@@ -44,7 +46,7 @@ def test_ways_are_interleaved() -> None:
     assert all(set(calls) == {"a", "b"} for calls in rounds)
 
 
-def test_speed_is_the_median_ratio_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speeds_are_the_ratios_of_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """So a slow minute that befalls both does not count."""
     seconds = iter([3.0, 1.0, 30.0, 10.0, 8.0, 2.0])  # of a and b in turn
 
@@ -55,8 +57,9 @@ def test_speed_is_the_median_ratio_of_the_rounds(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("torch.utils.benchmark.Timer", FixedTimer)
     ways = {"a": lambda: None, "b": lambda: None}
     baseline, other = benchmark.measure("part", "task", ways, rounds=3)
-    assert (baseline.metadata, other.metadata) == ({"speed": 1}, {"speed": 3})
+    assert (baseline.metadata, other.metadata) == ({"speeds": [1, 1, 1]}, {"speeds": [3, 3, 4]})
     assert (other.times, other.median) == ([1, 10, 2], 2)
+    assert benchmark._describe(other) == "b x 3.00 (3.00 to 4.00)"
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "BNInception"])
@@ -115,6 +118,11 @@ PARTS: dict[Callable[..., object], dict[str, list[str]]] = {
         for batch in (1, 2)
     },
     benchmark.video: {"decode a clip": ["library"], "ten crops, TSN resnet18": ["library"]},
+    benchmark.streaming: {
+        "windows at hop 1, TSN resnet18": ["library"],
+        "windows at hop 1, MTRN resnet18": ["library"],
+        "frame by frame, TSM resnet18": ["library"],
+    },
 }
 """Part -> its tasks -> their ways beside the baseline."""
 
@@ -146,6 +154,7 @@ def test_every_part_can_be_measured(
 def test_published_pairs_alone_are_measured(tmp_path: Path) -> None:
     given = options(tmp_path, models=["TSM"], backbones=["BNInception"])
     assert not list(benchmark.models(given))
+    assert not list(benchmark.streaming(given))
 
 
 def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,8 +169,12 @@ def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert (rows[0]["part"], rows[0]["task"]) == ("transforms", "one crop, resnet18")
     assert all(len(row["times"]) >= 2 and row["median"] > 0 for row in rows)
     printed = capsys.readouterr().out
-    images, tensor = (row["speed"] for row in rows[1:3])
-    assert f"one crop, resnet18: Pillow images x {images:.2f}, tensor x {tensor:.2f}\n" in printed
+    assert all(row["speed"] == median(row["speeds"]) for row in rows)
+    images, tensor = (
+        f"{row['speed']:.2f} ({min(row['speeds']):.2f} to {max(row['speeds']):.2f})"
+        for row in rows[1:3]
+    )
+    assert f"one crop, resnet18: Pillow images x {images}, tensor x {tensor}\n" in printed
     assert "baseline  |  Pillow images  |  tensor" in printed
 
 

@@ -38,11 +38,13 @@ from data.sampling import segment_indices
 from data.synthetic import make_video
 from data.video import load_clip
 from data.video_file import VideoFile
+from long_videos import window_logits
 from model_loader import load_checkpoint, save_checkpoint
 from ops.inference import optimize_for_inference
 from ops.relation import MAX_SEGMENTS
 from predictor import Predictor
 from presets import evaluation_transform, training_transform
+from streaming import Stream
 from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
@@ -61,10 +63,13 @@ _MIN_SECONDS = 0.2
 
 _LEGEND = """\
 Ways of one task are interleaved: every round measures each of them. "x 1.5" is one and a half times
-as fast as the baseline, the median over the rounds. Compare ratios rather than times, within a run
-rather than between two, while nothing else runs. "unoptimised" models are used as they were built,
-"optimised" ones come from optimize_for_inference; "backbone only" is the stock network without
-heads, its batch norms folded by PyTorch. Whatever ends the program, what was measured is written.
+as fast as the baseline, the median over the rounds; in brackets are the slowest and the fastest.
+Compare ratios rather than times, within a run rather than between two, while nothing else runs.
+"unoptimised" models are used as they were built, "optimised" ones come from optimize_for_inference;
+"backbone only" is the stock network without heads, its batch norms folded by PyTorch. "windows at
+hop 1" are of T frames, from each frame on: clip by clip (baseline), and by window_logits. "frame by
+frame" is "backbone only" on each frame (baseline), and a Stream of an optimised uni-directional
+TSM. Both include decoding the video. Whatever ends the program, what was measured is written.
 """
 
 Ways = dict[str, Callable[[], object]]
@@ -81,8 +86,8 @@ def measure(part: str, task: str, ways: Ways, *, rounds: int) -> list["Measureme
         rounds: how often each is measured.
 
     Returns:
-        A measurement for each way, of all rounds; `metadata` holds `speed`, how many times as fast
-        as the baseline it is: the median over the rounds.
+        A measurement for each way, of all rounds; `metadata` holds `speeds`: how many times as fast
+        as the baseline it was in each round.
     """
     from torch.utils.benchmark import Measurement, Timer
 
@@ -104,15 +109,22 @@ def measure(part: str, task: str, ways: Ways, *, rounds: int) -> list["Measureme
     results = []
     for column in zip(*measured, strict=True):
         (result,) = Measurement.merge(column)
-        ratios = (row[0].median / own.median for row, own in zip(measured, column, strict=True))
-        result.metadata = {"speed": median(ratios)}
+        ratios = [row[0].median / own.median for row, own in zip(measured, column, strict=True)]
+        result.metadata = {"speeds": ratios}
         results.append(result)
     return results
 
 
-def _speed(result: "Measurement") -> float:
+def _speeds(result: "Measurement") -> list[float]:
     assert result.metadata is not None
-    return float(result.metadata["speed"])
+    return cast(list[float], result.metadata["speeds"])
+
+
+def _describe(result: "Measurement") -> str:
+    """Return the way and its speed: the median and, in brackets, the slowest and fastest round."""
+    speeds = _speeds(result)
+    spread = f"({min(speeds):.2f} to {max(speeds):.2f})"
+    return f"{result.task_spec.description} x {median(speeds):.2f} {spread}"
 
 
 # What is measured
@@ -156,9 +168,7 @@ def transforms(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
 
 def models(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
     """Yield ways to turn the input of a model into logits."""
-    for name, backbone in product(options.models, options.backbones):
-        if (name, backbone) == ("TSM", "BNInception"):
-            continue  # no weights are published
+    for name, backbone in _published_pairs(options):
         model = _model(name, backbone, options)
         networks: dict[str, tuple[Callable[[Tensor], object], torch.dtype]] = {
             "baseline": (_baseline(model), torch.float32),
@@ -169,8 +179,7 @@ def models(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
             for way in ("optimised", "compiled") if options.compile else ("optimised",):
                 network = optimize_for_inference(model, dtype=dtype, compile=way == "compiled")
                 networks[f"{way}, {precision}"] = network, dtype
-        folded: nn.Module = fuse(_stock_backbone(backbone)).requires_grad_(False)
-        folded.to(options.device).to(memory_format=torch.channels_last)
+        folded = _folded_backbone(backbone, options.device)
         for batch in options.batches:
             side, channels = model.input_size, 3 * options.segments
             clips = torch.randn(batch, channels, side, side, device=options.device)
@@ -185,37 +194,79 @@ def models(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
 
 def video(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
     """Yield ways to read the frames of a clip from a video file, and to classify them."""
-    path = options.video or make_video(Path(options.folder) / "clip.mp4")
-
-    def opened() -> VideoFile:
-        """Open the file anew: of a path, a second call would find it open."""
-        return VideoFile(path)
+    path = _video_path(options)
 
     def ways(model: TSN) -> Ways:
         network, predictor = _baseline(model), Predictor(model, crop_count=10)
         return {
             "baseline": lambda: _predict(model, network, path),
-            "library": lambda: predictor(opened()),
+            "library": lambda: predictor(VideoFile(path)),
         }
 
     yield (
         "decode a clip",
         {
             "baseline": lambda: _decode(path, options.segments),
-            "library": lambda: load_clip(opened(), num_segments=options.segments),
+            "library": lambda: load_clip(VideoFile(path), num_segments=options.segments),
         },
     )
     for backbone in options.backbones:
         yield f"ten crops, TSN {backbone}", ways(_model("TSN", backbone, options))
 
 
-_PARTS = {"loading": loading, "transforms": transforms, "models": models, "video": video}
+def streaming(options: argparse.Namespace) -> Iterator[tuple[str, Ways]]:
+    """Yield ways to classify all windows of a video file, and all its frames as a stream."""
+    path = _video_path(options)
+
+    def windows(model: TSN) -> Ways:
+        predictor = Predictor(model)
+        return {
+            "baseline": lambda: _predict_clips(predictor, VideoFile(path)),
+            "library": lambda: list(window_logits(predictor.model, VideoFile(path), hop=1)),
+        }
+
+    def frames(backbone: str) -> Ways:
+        model = _model("TSM", backbone, options, shift_direction="past")
+        stream = Stream(optimize_for_inference(model))
+        alone = _folded_backbone(backbone, options.device)
+        return {
+            "baseline": lambda: _run_frames(model, lambda frame: alone(frame[None]), path),
+            "library": lambda: _run_frames(model, stream, path),
+        }
+
+    for name, backbone in _published_pairs(options):
+        yield f"windows at hop 1, {name} {backbone}", windows(_model(name, backbone, options))
+    for backbone in options.backbones:
+        if backbone != "BNInception":
+            yield f"frame by frame, TSM {backbone}", frames(backbone)
 
 
-def _model(name: str, backbone: str, options: argparse.Namespace) -> TSN:
+_PARTS = {
+    "loading": loading,
+    "transforms": transforms,
+    "models": models,
+    "video": video,
+    "streaming": streaming,
+}
+
+
+def _published_pairs(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    """Yield models and backbones; of TSM with BN-Inception, no weights are published."""
+    for pair in product(options.models, options.backbones):
+        if pair != ("TSM", "BNInception"):
+            yield pair
+
+
+def _model(name: str, backbone: str, options: argparse.Namespace, **others: Any) -> TSN:
     """Build a model with random weights, in evaluation mode on the device."""
-    model = _MODELS[name](_CLASSES, options.segments, "RGB", base_model=backbone, pretrained=None)
-    return model.eval().to(options.device)
+    others = {"base_model": backbone, "pretrained": None, **others}
+    return _MODELS[name](_CLASSES, options.segments, "RGB", **others).eval().to(options.device)
+
+
+def _video_path(options: argparse.Namespace) -> Path:
+    """Return the video file; each call opens it anew, since an open one is read faster."""
+    path = options.video or make_video(Path(options.folder) / "clip.mp4")
+    return cast(Path, path)
 
 
 @torch.inference_mode()
@@ -237,6 +288,11 @@ def _stock_backbone(name: str) -> nn.Module:
         network = torchvision.models.get_model(name)
         network.fc = nn.Identity()
     return cast(nn.Module, network.eval())
+
+
+def _folded_backbone(name: str, device: torch.device) -> nn.Module:
+    folded: nn.Module = fuse(_stock_backbone(name)).requires_grad_(False)
+    return folded.to(device).to(memory_format=torch.channels_last)
 
 
 def _load(backbone: str, path: Path) -> None:
@@ -340,6 +396,21 @@ def _predict(model: TSN, network: Callable[[Tensor], Any], path: Path) -> list[T
     return [scores.mean(0).softmax(-1).cpu() for scores in network(clips)]
 
 
+def _predict_clips(predictor: Predictor, source: VideoFile) -> None:
+    """Classify T frames from each frame on, clip by clip."""
+    t = predictor.model.num_segments
+    for start in range(len(source) - t + 1):
+        predictor.probabilities([predictor.load(source, start=start, stop=start + t)])
+
+
+@torch.inference_mode()
+def _run_frames(model: TSN, network: Callable[[Tensor], object], path: Path) -> None:
+    """Decode a video, and run a network on each frame as it comes."""
+    transform = model.evaluation_transform()
+    for frame in VideoFile(path).blocks(1):
+        network(transform(frame.to(next(model.parameters()).device)))
+
+
 # The program
 
 
@@ -368,7 +439,8 @@ def write(results: list["Measurement"], options: argparse.Namespace) -> None:
             "part": result.task_spec.label,
             "task": result.task_spec.sub_label,
             "way": result.task_spec.description,
-            "speed": _speed(result),
+            "speed": median(_speeds(result)),
+            "speeds": _speeds(result),
             "median": result.median,
             "iqr": result.iqr,
             "times": result.times,
@@ -400,8 +472,7 @@ def main(arguments: list[str] | None = None) -> int:
                 for task, ways in _PARTS[part](options):
                     measured = measure(part, task, ways, rounds=options.rounds)
                     results += measured
-                    speeds = [f"{m.task_spec.description} x {_speed(m):.2f}" for m in measured[1:]]
-                    print(f"{part}, {task}: {', '.join(speeds)}", flush=True)
+                    print(f"{part}, {task}: {', '.join(map(_describe, measured[1:]))}", flush=True)
     finally:
         if options.json:
             write(results, options)

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from reference.fill import tensor_for
 from torch import Tensor
@@ -209,8 +210,22 @@ def changed(tree: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
-RECORDED: dict[str, dict[str, Any]] = json.loads((REFERENCE / "foreign.json").read_text())
+_FILES = ("foreign", "more_checkpoints")
+RECORDED: dict[str, dict[str, Any]] = {
+    name: recorded
+    for file in _FILES
+    for name, recorded in json.loads((REFERENCE / f"{file}.json").read_text()).items()
+}
 """Checkpoints of other projects: names and shapes as in the files."""
+
+
+def recorded_outputs(name: str) -> np.ndarray:
+    """What another project's network made of a checkpoint of `RECORDED`."""
+    for file in _FILES:
+        with np.load(REFERENCE / f"{file}.npz") as outputs:
+            if name in outputs:
+                return outputs[name]
+    raise KeyError(name)
 
 
 def recorded_contents(name: str) -> dict[str, Any]:

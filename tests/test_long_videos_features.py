@@ -10,7 +10,7 @@ from helpers.small_models import assert_close
 from torch import Tensor
 
 from data.frames import FrameSource
-from streaming import frame_features
+from long_videos import frame_features
 from tsn import TSN
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

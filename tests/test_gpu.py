@@ -1,0 +1,141 @@
+"""On a GPU: what it computes is what the CPU computes. Run with -m gpu."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.counting import NoiseFrames, tiny
+from helpers.evaluation_data import arguments, write_evaluation_data
+from helpers.model_variants import MODELS, assert_near, baseline, clips, each, model_of, run
+
+from engine.feature_files import read_features
+from epic.scores import read_scores
+from long_videos import frame_features
+from model_loader import load_checkpoint, save_checkpoint
+from ops.inference import optimize_for_inference
+from predictor import Predictor
+from tools import evaluate, extract_features
+from tsn import TSN
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Convolutions in float32; by default PyTorch lets GPUs round their inputs to TF32."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    yield
+    torch._dynamo.reset()
+
+
+def on_gpu(model: TSN) -> TSN:
+    """A copy there; `model` may be shared by tests."""
+    return deepcopy(model).cuda()
+
+
+@each(name for name in MODELS if "random" not in name)  # a GPU draws other relations
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_models_agree_with_the_cpu(name: str, dtype: torch.dtype) -> None:
+    model = on_gpu(model_of(name)).to(dtype)
+    inputs = clips(name).cuda().to(dtype)
+    expected = tuple(task.cuda() for task in baseline(name))
+    assert_near(run(model, inputs), expected, dtype)
+    assert_near(run(optimize_for_inference(model), inputs), expected, dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["MTRN", "TSM-past"])
+def test_compiled_copies(name: str) -> None:
+    fast = optimize_for_inference(on_gpu(model_of(name)), compile=True)
+    expected = tuple(task.cuda() for task in baseline(name))
+    assert_near(run(fast, clips(name).cuda()), expected, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["TSN", "MTRN", "TSM", "TSM-past"])
+def test_gradients_agree_with_the_cpu(name: str) -> None:
+    gradients = []
+    for device in ("cpu", "cuda"):
+        model = deepcopy(model_of(name)).to(device, torch.float64)
+        outputs = run(model, clips(name).to(device, torch.float64))
+        torch.stack([task.square().mean() for task in outputs]).sum().backward()
+        gradients.append([p.grad.cpu() for p in model.parameters() if p.grad is not None])
+    for expected, ours in zip(*gradients, strict=True):
+        assert (ours - expected).abs().max() <= 1e-9 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_mixed_precision_has_the_same_gradient(dtype: torch.dtype) -> None:
+    gradients = []
+    for enabled in (False, True):
+        model = on_gpu(model_of("TSM"))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        scale = enabled and dtype == torch.float16
+        scaler = torch.amp.GradScaler("cuda", init_scale=1.0, enabled=scale)
+        with torch.autocast("cuda", dtype, enabled=enabled):
+            verbs, nouns = model(clips("TSM").cuda())
+            loss = verbs.float().logsumexp(1).mean() + nouns.float().logsumexp(1).mean()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        each_gradient = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        gradients.append(torch.cat(each_gradient))
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("crop_count", [1, 10])
+def test_predictor(crop_count: int) -> None:
+    model = tiny("MTRN")
+    frames = NoiseFrames(20).read(range(20))
+    expected = Predictor(model, crop_count=crop_count).probabilities([frames, frames[5:]])
+    found = Predictor(on_gpu(model), crop_count=crop_count).probabilities([frames, frames[5:]])
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_checkpoints_of_models_on_a_gpu_load_on_the_cpu(tmp_path: Path) -> None:
+    model = tiny("TSM")
+    loaded = load_checkpoint(save_checkpoint(on_gpu(model), tmp_path / "model.pth.tar"))
+    expected = model.state_dict()
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.device.type == "cpu"
+        assert tensor.equal(expected[name])
+
+
+@pytest.mark.parametrize("variant", ["TSN", "TSM"])
+def test_frame_features(variant: str) -> None:
+    model, source = tiny(variant), NoiseFrames(21)
+    expected = torch.cat([part for _, part in frame_features(model, source)])
+    found = torch.cat([part for _, part in frame_features(on_gpu(model), source)]).cpu()
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_evaluation(tmp_path: Path) -> None:
+    """Clips come in page-locked memory from other processes."""
+    data = write_evaluation_data(tmp_path / "data")
+    scores: dict[str, Any] = {}
+    for device in ("cpu", "cuda"):
+        options: dict[str, Any] = {"device": device, "workers": 2, "crops": 3}
+        assert evaluate.main(arguments(data, tmp_path / device, **options)) == 0
+        scores[device] = read_scores(tmp_path / device / "rgb" / "scores.pt")
+    assert scores["cuda"]["ids"] == scores["cpu"]["ids"]
+    for task in ("verb", "noun"):
+        np.testing.assert_allclose(scores["cuda"][task], scores["cpu"][task], rtol=1e-3, atol=1e-4)
+
+
+def test_extraction(tmp_path: Path) -> None:
+    data = write_evaluation_data(tmp_path / "data")
+    arrays = {}
+    for device in ("cpu", "cuda"):
+        out = tmp_path / device
+        command = [data / "rgb.pth.tar", data / "frames", "--out", out, "--device", device]
+        assert extract_features.main([*map(str, command), "--workers", "2"]) == 0
+        arrays[device] = read_features(out / "P01_11.safetensors")[0]["features"]
+    scale = np.abs(arrays["cpu"]).max()
+    np.testing.assert_allclose(arrays["cuda"] / scale, arrays["cpu"] / scale, rtol=0, atol=1e-4)
