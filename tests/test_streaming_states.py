@@ -108,6 +108,14 @@ def test_a_state_has_what_a_shift_remembers() -> None:
         assert values.untyped_storage().nbytes() == values.nbytes
 
 
+@pytest.mark.parametrize(("kind", "numbers"), [("resnet50", 702_464), ("mobilenetv2", 27_048)])
+def test_a_state_is_as_small_as_published(kind: str, numbers: int) -> None:
+    """By the authors, of one stream at 224 x 224 (`frames_seen` is not part of it)."""
+    stream = Stream(past(kind))
+    stream(torch.zeros(3, 224, 224))
+    assert sum(values.numel() for values in stream.state_dict().values()) - 1 == numbers
+
+
 def test_states_are_copies() -> None:
     stream = Stream(past())
     stream(frames_for(past(), 3))
