@@ -11,6 +11,7 @@ import torch
 from helpers.counting import NoiseFrames, tiny
 from helpers.evaluation_data import arguments, write_evaluation_data
 from helpers.model_variants import MODELS, assert_near, baseline, clips, each, model_of, run
+from helpers.streams import FRAMES, as_tuple, frames_for, in_chunks, make, past
 
 from engine.feature_files import read_features
 from epic.scores import read_scores
@@ -18,6 +19,7 @@ from long_videos import frame_features
 from model_loader import load_checkpoint, save_checkpoint
 from ops.inference import optimize_for_inference
 from predictor import Predictor
+from streaming import Stream
 from tools import evaluate, extract_features
 from tsn import TSN
 
@@ -57,6 +59,27 @@ def test_compiled_copies(name: str) -> None:
     fast = optimize_for_inference(on_gpu(model_of(name)), compile=True)
     expected = tuple(task.cuda() for task in baseline(name))
     assert_near(run(fast, clips(name).cuda()), expected, torch.float32)
+
+
+@pytest.mark.parametrize("variant", ["TSM", "TSN", "MTRN"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_streams_agree_with_the_cpu(variant: str, dtype: torch.dtype) -> None:
+    model, frames = make(variant), frames_for(make(variant), 2, FRAMES)
+    expected = tuple(task.cuda() for task in as_tuple(Stream(model, 2, window=3)(frames)))
+    fast = optimize_for_inference(on_gpu(model), dtype=dtype)
+    scores = in_chunks(Stream(fast, 2, window=3), frames.cuda().to(dtype))
+    assert_near(scores, expected, dtype)
+
+
+def test_a_stream_goes_on_on_the_other_device() -> None:
+    model, frames = past(), frames_for(past(), 2, FRAMES)
+    there, here = Stream(on_gpu(model), 2), Stream(model, 2)
+    expected = as_tuple(Stream(model, 2)(frames))
+    there(frames[:, :5].cuda())
+    here.load_state_dict(there.state_dict())
+    assert_near(as_tuple(here(frames[:, 5:])), tuple(t[:, 5:] for t in expected), torch.float32)
+    there.reset(1)
+    there.load_state_dict(here.state_dict(0), 1)
 
 
 @pytest.mark.parametrize("name", ["TSN", "MTRN", "TSM", "TSM-past"])
