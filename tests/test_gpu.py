@@ -11,7 +11,17 @@ import torch
 from helpers.counting import NoiseFrames, tiny
 from helpers.evaluation_data import arguments, write_evaluation_data
 from helpers.model_variants import MODELS, assert_near, baseline, clips, each, model_of, run
-from helpers.streams import FRAMES, SHIFTS, batched, frames_for, in_chunks, past, per_frame
+from helpers.streams import (
+    FRAMES,
+    SHIFTS,
+    as_tuple,
+    batched,
+    frames_for,
+    in_chunks,
+    make,
+    past,
+    per_frame,
+)
 
 from data.synthetic import make_video
 from engine.feature_files import read_features
@@ -60,6 +70,27 @@ def test_compiled_copies(name: str) -> None:
     fast = optimize_for_inference(on_gpu(model_of(name)), compile=True)
     expected = tuple(task.cuda() for task in baseline(name))
     assert_near(run(fast, clips(name).cuda()), expected, torch.float32)
+
+
+@pytest.mark.parametrize("variant", ["TSM", "TSN", "MTRN"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_streams_agree_with_the_cpu(variant: str, dtype: torch.dtype) -> None:
+    model, frames = make(variant), frames_for(make(variant), 2, FRAMES)
+    expected = tuple(task.cuda() for task in as_tuple(Stream(model, 2, window=3)(frames)))
+    fast = optimize_for_inference(on_gpu(model), dtype=dtype)
+    scores = in_chunks(Stream(fast, 2, window=3), frames.cuda().to(dtype))
+    assert_near(scores, expected, dtype)
+
+
+def test_a_stream_goes_on_on_the_other_device() -> None:
+    model, frames = past(), frames_for(past(), 2, FRAMES)
+    there, here = Stream(on_gpu(model), 2), Stream(model, 2)
+    expected = as_tuple(Stream(model, 2)(frames))
+    there(frames[:, :5].cuda())
+    here.load_state_dict(there.state_dict())
+    assert_near(as_tuple(here(frames[:, 5:])), tuple(t[:, 5:] for t in expected), torch.float32)
+    there.reset(1)
+    there.load_state_dict(here.state_dict(0), 1)
 
 
 @pytest.mark.parametrize("name", ["TSN", "MTRN", "TSM", "TSM-past"])
@@ -129,18 +160,14 @@ def test_windows(variant: str) -> None:
 
 @pytest.mark.parametrize("kind", SHIFTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_streams(kind: str, dtype: torch.dtype) -> None:
-    """Whatever the chunks, and after the state has been on the CPU."""
+def test_a_shift_over_a_stream_is_that_of_the_batched_network(
+    kind: str, dtype: torch.dtype
+) -> None:
     model = past(kind)
     frames = frames_for(model, FRAMES)
     expected = per_frame(batched(kind), frames)
     stream = Stream(optimize_for_inference(on_gpu(model), dtype=dtype))
-    first = in_chunks(stream, frames[:5].cuda().to(dtype))
-    state = {name: tensor.cpu() for name, tensor in stream.state_dict().items()}
-    stream.reset()
-    stream.load_state_dict(state)
-    rest = in_chunks(stream, frames[5:].cuda().to(dtype))
-    found = tuple(torch.cat(parts) for parts in zip(first, rest, strict=True))
+    found = in_chunks(stream, frames.cuda().to(dtype))
     assert_near(found, tuple(task.cuda() for task in expected), dtype)
 
 
