@@ -14,7 +14,8 @@ from data.frames import FrameSource
 from data.sampling import segment_indices
 from engine.label_snippets import TimedSnippet
 from engine.smoothing import Scores
-from streaming import Stream, window_logits
+from long_videos import window_logits
+from streaming import Stream
 from tsn import TSN, Logits
 
 __all__ = [
