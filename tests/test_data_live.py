@@ -277,6 +277,7 @@ finally:
         ("file:///tmp/a.mp4", False),
         ("clip.mp4", False),
         (Path("clip.mp4"), False),
+        ("null\0", False),
         (b"bytes", False),
         (torch.zeros(1), False),
     ],
