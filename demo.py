@@ -20,8 +20,8 @@ from typing import Any
 from checkpoints.errors import UnknownSegmentsError
 from data.synthetic import make_flow, make_video
 from data.video import FrameSource, open_frames
-from epic.classes import ClassNames, fetch_class_names, read_class_names
-from epic.datasets import DATASETS, OF_PUBLISHED_WEIGHTS, find_dataset
+from epic.classes import choose_class_names
+from epic.datasets import DATASETS, OF_PUBLISHED_WEIGHTS
 from model_loader import get_config, load_checkpoint
 from pictures import ClassifiedClip, draw_predictions
 from predictor import Predictor
@@ -143,7 +143,12 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
         raise ValueError(f"--batch-size must be at least 1, got {arguments.batch_size}")
     models = _models(arguments)
     first = next(iter(models.values()))  # all have the same classes, and see the same frames
-    names = _class_names(arguments, first.num_class)
+    names = choose_class_names(
+        first.num_class,
+        arguments.verb_classes,
+        arguments.noun_classes,
+        fetch=arguments.fetch_classes,
+    )
     clip, title = arguments.clip, arguments.clip
     if clip is None:
         clip = make_flow(folder) if first.modality == "Flow" else make_video(folder / "clip.mp4")
@@ -181,32 +186,6 @@ def _run(arguments: argparse.Namespace, folder: Path) -> None:
         caution = ""
     draw_predictions(clips, arguments.output, caution=caution)
     print(f"\nPicture: {arguments.output}")
-
-
-def _class_names(
-    arguments: argparse.Namespace, num_class: int | tuple[int, int]
-) -> ClassNames | None:
-    """Read the class names that the command line asks for; None if it asks for none."""
-    files = (arguments.verb_classes, arguments.noun_classes)
-    if not arguments.fetch_classes and not any(files):
-        return None
-    if not isinstance(num_class, tuple):
-        raise ValueError(
-            f"class names are of verbs and nouns, but this model has one task with {num_class} "
-            f"classes: leave --verb-classes, --noun-classes and --fetch-classes out"
-        )
-    if not arguments.fetch_classes:
-        if not all(files):
-            raise ValueError("--verb-classes and --noun-classes are needed together")
-        return read_class_names(*files)
-    if any(files):
-        raise ValueError("--fetch-classes and --verb-classes/--noun-classes exclude each other")
-    if dataset := find_dataset(num_class):
-        return fetch_class_names(dataset)
-    raise ValueError(
-        f"--fetch-classes knows no dataset with {num_class} classes: pass --verb-classes and "
-        f"--noun-classes"
-    )
 
 
 def _models(arguments: argparse.Namespace) -> dict[str, TSN]:

@@ -104,6 +104,7 @@ class Predictor:
         model: the model in use, the given one or its optimised copy.
         transform: the evaluation preset, which turns the frames of `load` into the model's input.
         crop_count: as given.
+        class_names: the names of each task's classes: verbs and nouns, or those of the one task.
 
     Raises:
         ValueError: if the model or an option is none of these, or the class names do not fit it.
@@ -132,7 +133,7 @@ class Predictor:
         self.transform = evaluation_transform(model, crop_count)
         self.crop_count = crop_count
         names = model.class_names if class_names is None else class_names
-        self._names = _get_task_names(names, model.num_class)
+        self.class_names = _get_task_names(names, model.num_class)
 
     def load(
         self,
@@ -212,7 +213,7 @@ class Predictor:
         """
         top_k = positive_integer("top_k", top_k)
         return [
-            self._make_prediction(tasks, top_k)
+            self.to_prediction(tasks, top_k=top_k)
             for tasks in zip(*self.probabilities(clips), strict=True)
         ]
 
@@ -258,6 +259,24 @@ class Predictor:
             for scores in zip(*tasks, strict=True)
         )
 
+    def to_prediction(self, probabilities: Sequence[Tensor], *, top_k: int = 5) -> Prediction:
+        """Name the most probable classes of a clip.
+
+        Args:
+            probabilities: float (classes,) on the CPU, a tensor for each task.
+            top_k: how many classes to return.
+        """
+        best = [
+            _top_labels(task, [names], top_k)
+            for task, names in zip(probabilities, self.class_names, strict=True)
+        ]
+        if len(best) == 1:
+            return Prediction(classes=best[0])
+        verbs, nouns = probabilities
+        # In float64, where products of small probabilities do not vanish.
+        actions = _top_labels(torch.outer(verbs.double(), nouns.double()), self.class_names, top_k)
+        return Prediction(verbs=best[0], nouns=best[1], actions=actions)
+
     def _load_unless_loaded(self, clip: Any) -> Tensor:
         if isinstance(clip, Tensor) and clip.ndim == 4:
             frames = self.model.num_segments * self.model.frames_per_snippet
@@ -271,19 +290,6 @@ class Predictor:
         mean = scores.float().reshape(clips, -1, scores.shape[-1]).mean(dim=1)
         # Without `before_softmax` the scores are probabilities already.
         return (mean.softmax(dim=-1) if self.model.before_softmax else mean).cpu()
-
-    def _make_prediction(self, tasks: Sequence[Tensor], top_k: int) -> Prediction:
-        """Name the best classes, given the probabilities (classes,) of each task."""
-        best = [
-            _top_labels(task, [names], top_k)
-            for task, names in zip(tasks, self._names, strict=True)
-        ]
-        if len(tasks) == 1:
-            return Prediction(classes=best[0])
-        verbs, nouns = tasks
-        # In float64, where products of small probabilities do not vanish.
-        actions = _top_labels(torch.outer(verbs.double(), nouns.double()), self._names, top_k)
-        return Prediction(verbs=best[0], nouns=best[1], actions=actions)
 
 
 def _top_labels(

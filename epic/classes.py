@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data.options import one_of
-from epic.datasets import DATASETS, OF_PUBLISHED_WEIGHTS, find_official_file
+from epic.datasets import DATASETS, OF_PUBLISHED_WEIGHTS, find_dataset, find_official_file
 from epic.tables import read_table
 
 __all__ = [
     "ClassNames",
+    "choose_class_names",
     "fetch_class_names",
     "read_class_instances",
     "read_class_names",
@@ -130,6 +131,43 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
         ) from error
     _logger.info("class names of %s from %s (licensed CC BY-NC 4.0)", dataset, folder)
     return names
+
+
+def choose_class_names(
+    num_class: int | tuple[int, int], verb_csv: Path | None, noun_csv: Path | None, *, fetch: bool
+) -> ClassNames | None:
+    """Return the class names that a command line asks for; None if it asks for none.
+
+    Args:
+        num_class: the model's.
+        verb_csv: `--verb-classes`.
+        noun_csv: `--noun-classes`.
+        fetch: `--fetch-classes`.
+
+    Raises:
+        ValueError: if these do not go together, or a file does not hold class names.
+        FileNotFoundError: one of the files does not exist.
+        weights.download.DownloadError: a file could not be fetched.
+    """
+    if not (fetch or verb_csv or noun_csv):
+        return None
+    if not isinstance(num_class, tuple):
+        raise ValueError(
+            f"class names are of verbs and nouns, but this model has one task with {num_class} "
+            f"classes: leave --verb-classes, --noun-classes and --fetch-classes out"
+        )
+    if not fetch:
+        if not (verb_csv and noun_csv):
+            raise ValueError("--verb-classes and --noun-classes are needed together")
+        return read_class_names(verb_csv, noun_csv)
+    if verb_csv or noun_csv:
+        raise ValueError("--fetch-classes and --verb-classes/--noun-classes exclude each other")
+    if dataset := find_dataset(num_class):
+        return fetch_class_names(dataset)
+    raise ValueError(
+        f"--fetch-classes knows no dataset with {num_class} classes: pass --verb-classes and "
+        f"--noun-classes"
+    )
 
 
 def _read_instances(task: str, path: Path) -> dict[str, int]:

@@ -99,8 +99,8 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how a run over many clips computes."""
+def add_run_options(parser: argparse.ArgumentParser, *, workers: bool = True) -> None:
+    """Add what says how a run computes; `workers`, if clips are read by other processes."""
     run = parser.add_argument_group("run")
     run.add_argument("--device", help="such as cpu or cuda (default: a GPU if there is one)")
     run.add_argument(
@@ -114,11 +114,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="threads of each process, of which results on the CPU depend in their last digits "
         "(default: its share of the cores)",
     )  # fmt: skip
-    run.add_argument(
-        "--workers", metavar="N", type=int,
-        help="processes that read clips, for each process that computes (default: its share of the "
-        "cores, at most 8)",
-    )  # fmt: skip
+    if workers:
+        run.add_argument(
+            "--workers", metavar="N", type=int,
+            help="processes that read clips, for each process that computes (default: its share of "
+            "the cores, at most 8)",
+        )  # fmt: skip
 
 
 def choose_workers(workers: int | None, processes: Processes) -> int:
@@ -184,18 +185,28 @@ def print_list(heading: str, lines: Iterable[object]) -> None:
     print(heading, first_few(lines, _MAX_LISTED, separator), sep=separator, file=sys.stderr)
 
 
-def run_program(name: str, run: Callable[[], int]) -> int:
-    """Return the exit status of a resumable run, and print what stops it in one message.
+def run_program(
+    name: str,
+    run: Callable[[], int],
+    *,
+    interrupted: str = "the same command goes on where this one stopped",
+) -> int:
+    """Return the exit status of a run, and print what stops it in one message.
 
     Of the processes that torchrun started, the first one speaks for all; a file that another cannot
     read or write may lie on its machine alone.
+
+    Args:
+        name: of the program.
+        run: returns its exit status.
+        interrupted: what there is after Ctrl-C.
     """
     rank = int(os.environ.get("RANK", 0))
     speaks = rank == 0
     try:
         return run()
     except KeyboardInterrupt:
-        status, message = 130, "interrupted; the same command goes on where this one stopped"
+        status, message = 130, f"interrupted; {interrupted}"
     except (ValueError, ImportError) as error:
         status, message = 1, f"error: {error}"
     except OSError as error:
