@@ -168,6 +168,11 @@ def test_one_task_has_names_of_its_own(data: Path, tmp_path: Path) -> None:
     row = read_csv(out)[0]
     assert row.keys() == {"start", "stop", "class", "class_probability"}
     assert row["class"] in ("wave", "clap", "sit down")
+    model.class_names = ["stand", "walk", "run"]
+    save_checkpoint(model, tmp_path / "one")
+    out = tmp_path / "own.csv"
+    assert main(command(tmp_path, data / "plain.mp4", "one", "--output", out)) == 0
+    assert read_csv(out)[0]["class"] in model.class_names
 
 
 @pytest.mark.parametrize(
