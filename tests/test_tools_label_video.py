@@ -275,7 +275,7 @@ def test_ctrl_c_is_the_end_of_a_live_source(
     outputs = {name: tmp_path / name for name in ("rows.csv", "rows.json", "line.png", "out.mp4")}
     process = start(
         command(
-            data, sender, model, "--timeout", 60,
+            data, sender, model, "--timeout", 60, "--rate", 10,
             "--output", outputs["rows.csv"], "--output", outputs["rows.json"],
             "--timeline", outputs["line.png"], "--render", outputs["out.mp4"],
         )
