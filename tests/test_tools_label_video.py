@@ -292,7 +292,7 @@ def test_ctrl_c_is_the_end_of_a_live_source(
     segments = json.loads(outputs["rows.json"].read_text())["results"][str(sender)]
     assert segments[-1]["segment"][1] == float(rows[-1]["stop"])
     assert outputs["line.png"].stat().st_size > 1000
-    assert len(open_frames(outputs["out.mp4"])) > 10
+    assert len(open_frames(outputs["out.mp4"])) > 1
     assert files(tmp_path) == {*outputs, "pipe"}
 
 
