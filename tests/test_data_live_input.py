@@ -131,6 +131,26 @@ def test_sound_alone(tmp_path: Path) -> None:
         LiveFrames(path)
 
 
+def test_sound_that_goes_on_without_the_picture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "data.live")
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        pictures, sound = container.add_stream("mjpeg", rate=25), container.add_stream("pcm_s16le")
+        pictures.width, pictures.height, pictures.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        for number in range(10):
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(picture(number))))
+        container.mux(pictures.encode())
+        for second in range(1, 4):
+            samples = av.AudioFrame(format="s16", layout="stereo", samples=4800)
+            samples.sample_rate, samples.pts = 48000, 48000 * second
+            container.mux(sound.encode(samples))
+    with LiveFrames(path, timeout=1e-6) as frames:
+        assert numbers(frames) == list(range(10))
+    assert "ended after 10 frames: no data for 1e-06 seconds" in caplog.text
+
+
 def test_without_pyav(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ImportError, match="pip install av"):

@@ -84,7 +84,11 @@ def test_baseline_training_crops_are_alike(backbone: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "backbone"),
-    [*((name, "resnet18") for name in MODELS), ("TSN", "BNInception"), ("TSM", "resnet50")],
+    [
+        *((name, "resnet18") for name in MODELS),
+        *(("TSM", backbone) for backbone in ("resnet50", "mobilenetv2")),
+        ("TSN", "BNInception"),
+    ],
 )
 def test_baseline_models_are_the_same(tmp_path: Path, name: str, backbone: str) -> None:
     model = benchmark._model(name, backbone, options(tmp_path))
@@ -94,7 +98,7 @@ def test_baseline_models_are_the_same(tmp_path: Path, name: str, backbone: str) 
 
 
 def test_backbones_are_somebody_elses_and_folded(tmp_path: Path) -> None:
-    for backbone in ("resnet18", "BNInception"):
+    for backbone in ("resnet18", "BNInception", "mobilenetv2"):
         ((_, ways),) = benchmark.models(options(tmp_path, backbones=[backbone]))
         network = ways["backbone only"].args[0]
         kinds = {type(module) for module in network.modules()}

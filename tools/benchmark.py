@@ -32,6 +32,7 @@ import torchvision
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
+from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from data.sampling import segment_indices
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _MODELS: dict[str, type[TSN]] = {"TSN": TSN, "TRN": TRN, "MTRN": MTRN, "TSM": TSM}
-_BACKBONES = ("BNInception", *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)))
+_BACKBONES = ("BNInception", "mobilenetv2", *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)))
 _CLASSES = (125, 352)  # EPIC-KITCHENS-55
 _MIN_SECONDS = 0.2
 """Time that each way is measured for in each round; a slow one runs once."""
@@ -264,7 +265,7 @@ def _model(name: str, backbone: str, options: argparse.Namespace, **others: Any)
 
 
 def _video_path(options: argparse.Namespace) -> Path:
-    """Return the video file; each call opens it anew, since an open one is read faster."""
+    """Return the video file, which ways open anew: a source that was read before is faster."""
     path = options.video or make_video(Path(options.folder) / "clip.mp4")
     return cast(Path, path)
 
@@ -285,8 +286,9 @@ def _stock_backbone(name: str) -> nn.Module:
         network: Any = pretrainedmodels.bninception(num_classes=1000, pretrained=None)
         network.last_linear = nn.Identity()
     else:
-        network = torchvision.models.get_model(name)
-        network.fc = nn.Identity()
+        theirs = {"mobilenetv2": "mobilenet_v2"}.get(name, name)
+        network = torchvision.models.get_model(theirs)
+        setattr(network, "fc" if name.startswith("resnet") else "classifier", nn.Identity())
     return cast(nn.Module, network.eval())
 
 
@@ -314,11 +316,14 @@ def _baseline(model: TSN) -> Callable[[Tensor], Any]:
     network = _stock_backbone(model.arch)
     if isinstance(model, TSM):
         for module in network.modules():
+            shift = partial(_shift, num_segments=model.num_segments)
             if isinstance(module, BasicBlock | Bottleneck):
-                shift = partial(_shift, num_segments=model.num_segments)
                 module.conv1.register_forward_pre_hook(shift)
-    weights = model.base_model.state_dict()
-    network.load_state_dict({name.replace(".net.", "."): w for name, w in weights.items()})
+            elif isinstance(module, InvertedResidual) and module.use_res_connect:
+                module.conv[0].register_forward_pre_hook(shift)
+    # In the same order under other names.
+    weights = model.base_model.state_dict().values()
+    network.load_state_dict(dict(zip(network.state_dict(), weights, strict=True)))
     network.to(next(model.parameters()).device)
     return lambda clips: model.logits(network(_frames(clips)))
 

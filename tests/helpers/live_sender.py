@@ -26,6 +26,11 @@ class Sender:
     process: subprocess.Popen[str]
     target: str
 
+    def go_on(self) -> None:
+        """End the pause that the option `pause` asked for."""
+        assert self.process.stdin
+        print(file=self.process.stdin, flush=True)
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -37,12 +42,13 @@ def sending(
 ) -> Iterator[Sender]:
     """Send a video in its own time to a path, a UDP URL, or the first client of an HTTP server.
 
-    Options: `speed` (1 is the video's own), `count` (packets to send), `linger` (seconds to stay
-    silent in the end).
+    Options: `speed` (1 is the video's own), `pause` (packets to send before a pause), `linger`
+    (seconds to stay silent in the end).
     """
     arguments = [f"--{name}={value}" for name, value in options.items()]
     process = subprocess.Popen(
         [sys.executable, __file__, video, target, file_format, *arguments],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -79,7 +85,7 @@ def main() -> None:
     parser.add_argument("target")
     parser.add_argument("format")
     parser.add_argument("--speed", type=float, default=1)
-    parser.add_argument("--count", type=int)
+    parser.add_argument("--pause", type=int)
     parser.add_argument("--linger", type=float, default=0)
     args = parser.parse_args()
     if args.target == "http":
@@ -96,8 +102,8 @@ def main() -> None:
         stream = output.add_stream_from_template(source.streams.video[0])
         packets = (packet for packet in source.demux(video=0) if packet.size)
         for number, packet in enumerate(_paced(packets, args.speed)):
-            if number == args.count:
-                break
+            if number == args.pause:
+                sys.stdin.readline()
             packet.stream = stream
             output.mux(packet)
         time.sleep(args.linger)

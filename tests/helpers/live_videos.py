@@ -34,6 +34,12 @@ def numbers(frames: Iterable[LiveFrame]) -> list[int]:
     return [number_in(frame.image) for frame in frames]
 
 
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the library logged; FFmpeg's own messages come with some versions of PyAV."""
+    records = [record for record in caplog.records if record.name == "data.live"]
+    return [f"{record.levelname} {record.getMessage()}" for record in records]
+
+
 @contextlib.contextmanager
 def copying(*sources: Path, pipe: Path, linger: int = 0) -> Iterator[subprocess.Popen[bytes]]:
     """Write files into a pipe, in a process that keeps it open for some seconds more."""
