@@ -280,7 +280,7 @@ def test_ctrl_c_is_the_end_of_a_live_source(
     outputs = {name: tmp_path / name for name in ("rows.csv", "rows.json", "line.png", "out.mp4")}
     process = start(
         command(
-            data, sender, model, "--timeout", 60,
+            data, sender, model, "--timeout", 60, "--rate", 10,
             "--output", outputs["rows.csv"], "--output", outputs["rows.json"],
             "--timeline", outputs["line.png"], "--render", outputs["out.mp4"],
         )
@@ -297,7 +297,7 @@ def test_ctrl_c_is_the_end_of_a_live_source(
     segments = json.loads(outputs["rows.json"].read_text())["results"][str(sender)]
     assert segments[-1]["segment"][1] == float(rows[-1]["stop"])
     assert outputs["line.png"].stat().st_size > 1000
-    assert len(open_frames(outputs["out.mp4"])) > 10
+    assert len(open_frames(outputs["out.mp4"])) > 1
     assert files(tmp_path) == {*outputs, "pipe"}
 
 
