@@ -64,8 +64,8 @@ class LiveFrames:
         rate: frames per second at most, chosen by their times; all of them if None.
         timeout: seconds without data after which a source counts as broken, or as finished if it
             is a file that grows; also for the first frames to come.
-        drop: whether frames are dropped; by default from devices and URLs. A URL of a recording
-            comes as fast as it is read: set False there.
+        drop: whether frames are dropped; by default from devices and URLs, except recordings,
+            which have a duration and come as fast as they are read.
         follow: whether the source is a file that is still being written.
         options: FFmpeg's, such as {"video_size": "640x480", "framerate": "30"} for devices or
             {"rtsp_transport": "tcp"}.
@@ -74,7 +74,8 @@ class LiveFrames:
         name: the source, for messages: a URL without user and password.
 
     Raises:
-        OSError: if the source cannot be opened; TimeoutError if nothing comes.
+        OSError: if the source cannot be opened; TimeoutError if nothing comes; while iterating, if
+            the source ends before its first frame.
         ValueError: for other values of the arguments, or a source without a video that FFmpeg can
             decode as it comes.
         ImportError: if PyAV is not installed.
@@ -93,7 +94,6 @@ class LiveFrames:
         for argument, value in (("rate", rate), ("timeout", timeout)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{argument} must be a positive number, got {value!r}")
-        drop = kind_of(source) in ("device", "URL") if drop is None else drop
         arguments = {"timeout": timeout, "follow": follow, "options": options or {}}
         self._reader = _Reader(source, arguments, rate, drop)
         weakref.finalize(self, self._reader.request_stop)  # where close() is forgotten
@@ -101,7 +101,7 @@ class LiveFrames:
             self._reader.start()
             self.name = self._reader.wait_until_open()
         except BaseException:
-            self.close()
+            self._reader.request_stop()  # and no wait: a read of the network would go on
             raise
 
     @property
@@ -139,7 +139,7 @@ class _Reader(threading.Thread):
     """The thread that opens, reads and decodes a source, and the frames that wait to be taken."""
 
     def __init__(
-        self, source: object, arguments: dict[str, Any], rate: float | None, drop: bool
+        self, source: object, arguments: dict[str, Any], rate: float | None, drop: bool | None
     ) -> None:
         # As a daemon it cannot keep alive a program that forgets to close it.
         super().__init__(name="LiveFrames", daemon=True)
@@ -149,17 +149,17 @@ class _Reader(threading.Thread):
         self._rate, self._drop = rate, drop
         self._changed = threading.Condition()
         self._frames: deque[LiveFrame] = deque()
-        self._name: str | None = None
+        self._source_name: str | None = None
         self._error: Exception | None = None
         self._ended = False
 
     def wait_until_open(self) -> str:
         """Return the source's name once it is open; raise what opening raised."""
         with self._changed:
-            self._changed.wait_for(lambda: self._name is not None or self._ended)
-            if self._name is None and self._error is not None:
+            self._changed.wait_for(lambda: self._source_name is not None or self._ended)
+            if self._source_name is None and self._error is not None:
                 raise self._error
-            return str(self._name)
+            return str(self._source_name)
 
     def take(self) -> LiveFrame:
         """Wait for the next frame; raise StopIteration at the end, or what reading raised."""
@@ -191,8 +191,10 @@ class _Reader(threading.Thread):
         try:
             source = LiveInput(**self._arguments)
             try:
+                if self._drop is None:
+                    self._drop = source.endless
                 with self._changed:
-                    self._name = source.name
+                    self._source_name = source.name
                     self._changed.notify_all()
                 self._read(source)
             finally:
@@ -222,6 +224,8 @@ class _Reader(threading.Thread):
                 if count and not warned:  # a stream joined in the middle begins with damage
                     logger.warning("%s: skipping damaged data (%s)", source.name, error.strerror)
                     warned = True
+        if not count and not self._stop_event.is_set():
+            raise OSError(f"{source.name}: no frame could be decoded: {source.ended}")
         level = logging.WARNING if source.broken else logging.INFO
         logger.log(level, "%s: ended after %d frames: %s", source.name, count, source.ended)
 

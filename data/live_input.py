@@ -48,8 +48,9 @@ class LiveInput:
     Attributes:
         name: the source, for messages: a URL without user and password.
         stream: the video stream, of PyAV.
+        endless: whether it has no end of its own: a device, or a URL that tells no duration.
         ended: why there are no more packets.
-        broken: whether that is an error: pipes and files have an end, devices and URLs none.
+        broken: whether that is an error, as for what is endless.
 
     Raises:
         OSError: if the source cannot be opened; TimeoutError if nothing comes.
@@ -84,6 +85,7 @@ class LiveInput:
                 raise ValueError(
                     f"{self.name}: has no video stream that can be decoded, but {kinds}"
                 )
+            self.endless = self._kind in ("device", "URL") and not self._container.duration
             self._device = _find_descriptor(self._source) if self._kind == "device" else None
             self._opened = opened.pop_all()
 
@@ -96,7 +98,7 @@ class LiveInput:
         av = import_av()
         packets = demux(self._container)  # of all streams: between any two, reading can stop
         last, silent = time.monotonic(), False
-        self.ended, self.broken = "end of data", self._kind in ("device", "URL")
+        self.ended, self.broken = "end of data", self.endless
         try:
             while self._wait_for_device():
                 packet = next(packets, None)

@@ -35,6 +35,7 @@ _ENCODERS = {
 
 _TICK = Fraction(1, 60_000)  # seconds: exact for usual rates; MPEG-4 admits no less than 1/65535
 _MIN_DISTANCE = 60  # ticks between frames: Matroska rounds times to 1 ms
+_MAX_DISTANCE = 3600  # seconds: MP4 counts the ticks between a few frames with 32 bits
 
 
 class VideoWriter:
@@ -101,8 +102,9 @@ class VideoWriter:
         Args:
             image: uint8 RGB (3, H, W), of the size of the first frame. Where H or W is odd, the
                 video repeats the last row or column, since H.264 needs even sizes.
-            seconds: when it is shown, from 0, not before the last frame. Frames less than 1 ms
-                apart are moved apart. None: one frame later than the last by `rate`.
+            seconds: when it is shown, from 0, not before the last frame and at most an hour after
+                it. Frames less than 1 ms apart are moved apart. None: one frame later than the last
+                by `rate`.
 
         Raises:
             ValueError: if the image, its size or its time is none of these, or the file is closed.
@@ -124,10 +126,11 @@ class VideoWriter:
             )
         if seconds is None:
             seconds = self._next_seconds
-        if not self._last_seconds <= seconds < float("inf"):
+        latest = self._last_seconds + _MAX_DISTANCE
+        if not self._last_seconds <= seconds <= latest:
             raise ValueError(
-                f"seconds must be at least {self._last_seconds}, the time of the frame before, got "
-                f"{seconds}"
+                f"seconds must be from {self._last_seconds}, the time of the frame before, to "
+                f"{latest}, got {seconds}"
             )
         self._last_seconds, self._next_seconds = seconds, seconds + float(1 / self._rate)
         self._last_tick = max(round(seconds / _TICK), self._last_tick + _MIN_DISTANCE)

@@ -1,9 +1,8 @@
-"""Ctrl-C as the ordinary end of something that has none of its own, such as a camera."""
+"""Ctrl-C, and SIGTERM, as the ordinary end of what has none of its own, such as a camera."""
 
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from threading import Event
 from types import FrameType
 from typing import TypeVar
 
@@ -14,10 +13,10 @@ Item = TypeVar("Item")
 
 @contextmanager
 def until_interrupted(items: Iterable[Item]) -> Iterator[Iterator[Item]]:
-    """Give items that end at the first Ctrl-C, which breaks off nothing but the wait for one.
+    """Give items that end at the first Ctrl-C or SIGTERM, which breaks off only the wait for one.
 
-    What is done with an item is done to its end. A second Ctrl-C is a KeyboardInterrupt, as ever.
-    Only the main thread may use it.
+    What is done with an item is done to its end. A second signal has its usual effect: Ctrl-C is a
+    KeyboardInterrupt. Only the main thread may use it.
 
     Example:
         >>> with until_interrupted(range(3)) as numbers:
@@ -27,34 +26,43 @@ def until_interrupted(items: Iterable[Item]) -> Iterator[Iterator[Item]]:
     Args:
         items: whatever comes.
     """
-    interrupted, waits = Event(), Event()
+    interrupted = waits = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        signal.signal(signal.SIGINT, previous)
-        if waits.is_set():
+        nonlocal interrupted
+        interrupted = True
+        restore()
+        if waits:
             raise KeyboardInterrupt
 
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
     def take() -> Iterator[Item]:
+        nonlocal waits
         source = iter(items)
         while True:
             try:
-                waits.set()  # before the look at what may have come until now
-                if interrupted.is_set():
+                waits = True  # before the look at what may have come until now
+                if interrupted:
                     return
                 item = next(source)
             except StopIteration:
                 return
             except KeyboardInterrupt:
-                if interrupted.is_set():
+                if interrupted:
                     return
                 raise
             finally:
-                waits.clear()
+                waits = False
             yield item
 
-    previous = signal.signal(signal.SIGINT, interrupt)
+    # SIGTERM is how service managers and `timeout` end a program.
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, interrupt)
     try:
         yield take()
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()

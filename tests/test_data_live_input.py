@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from helpers.live_videos import copying, no_thread_left, numbers, video_fixture  # noqa: F401
-from helpers.videos import COUNT, HEIGHT, WIDTH, av, picture
+from helpers.videos import COUNT, HEIGHT, WIDTH, X264, av, encode, picture
 
 from data import live_input
 from data.decoder import open_container
@@ -118,6 +118,15 @@ def test_a_pipe_without_a_video(pipe: Path) -> None:
         pytest.raises(ValueError, match=r"a pipe without .* \(MP4 only if it is fragmented\): Inv"),
     ):
         LiveFrames(pipe)
+
+
+def test_a_video_without_a_frame(tmp_path: Path, pipe: Path) -> None:
+    # The index is at the end, too far to go back in a pipe.
+    path = encode(tmp_path / "a.mp4", "libx264", options={**X264, "g": "1", "qp": "0"}, count=300)
+    with copying(path, pipe=pipe), LiveFrames(pipe) as frames:
+        with pytest.raises(OSError, match=r"pipe: no frame could be decoded: it broke off \(Inv"):
+            next(frames)
+        assert list(frames) == []
 
 
 def test_sound_alone(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Live sources that other processes send over the network to this machine."""
 
+import logging
+import os
+import signal
 import socket
 import threading
 import time
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.http_server import HttpServer, http_server_fixture  # noqa: F401 -- fixture
 from helpers.live_sender import sending
 from helpers.live_videos import (  # noqa: F401 -- fixtures
     LOW_DELAY,
@@ -79,6 +83,28 @@ def test_a_source_faster_than_its_reader_drops_frames_and_stays_live(tmp_path: P
     assert found[-1] == 249
     assert frames.dropped > 100
     assert len(found) + frames.dropped == 250
+
+
+def test_a_recording_waits_for_a_slow_reader(
+    http_server: HttpServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "data.live")
+    path = encode(tmp_path / "a.mkv", "libx264", options=LOW_DELAY)
+    http_server.replies["/a.mkv"] = path.read_bytes()
+    url = http_server.url("/a.mkv")
+    with LiveFrames(url) as frames:
+        time.sleep(0.3)
+        assert numbers(frames) == list(range(COUNT))
+    assert frames.dropped == 0
+    assert messages(caplog) == [f"INFO {url}: ended after {COUNT} frames: end of data"]
+
+
+def test_control_c_while_the_network_is_opened(silent_port: int) -> None:
+    threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        LiveFrames(f"http://127.0.0.1:{silent_port}/camera", timeout=3)
+    (reader,) = [thread for thread in threading.enumerate() if thread.name == "LiveFrames"]
+    reader.join()  # the read goes on to its timeout, for which nobody waited
 
 
 def test_closing_while_the_network_is_silent(video: Path) -> None:

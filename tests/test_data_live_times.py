@@ -43,6 +43,8 @@ def seconds_of(clock: StandInClock, timestamps: list[float | None], elapsed: flo
         ([3.0, 3.1, 0.0, 0.1], [0.0, 0.1, 0.6, 0.7]),  # it jumps back
         ([3.0, 3.0, 3.0, 3.2], [0.0, 0.5, 1.0, 1.2]),  # it stands still
         ([3.0, None, 3.2], [0.0, 0.5, 1.0]),
+        ([3.0, 63.4, 63.5], [0.0, 60.4, 60.5]),  # a gap of the video
+        ([3.0, 70000.0, 70000.1, 3.3, 3.4], [0.0, 0.5, 0.6, 1.1, 1.2]),  # it jumps ahead
     ],
 )
 def test_the_clock_counts_where_timestamps_do_not_ascend(

@@ -174,6 +174,15 @@ def test_destinations_that_cannot_be_written(
     assert [path.name for path in tmp_path.iterdir()] == ["folder.mp4"]
 
 
+@pytest.mark.parametrize("ending", [".mp4", ".mov", ".mkv"])
+def test_frames_an_hour_apart(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"out{ending}"
+    with VideoWriter(path, rate=25) as writer:
+        for hour in range(6):
+            writer.write(numbered(hour), 3600 * hour)
+    assert VideoFile(path).times == pytest.approx([3600 * hour for hour in range(6)])
+
+
 def test_frames_that_do_not_fit(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "out.mp4", rate=25) as writer:
         for wrong in (torch.zeros(3, 8, 8), numbered(0)[:2], numbered(0)[None], numbered(0)[:, :0]):
@@ -182,8 +191,8 @@ def test_frames_that_do_not_fit(tmp_path: Path) -> None:
         writer.write(numbered(0), 2.0)
         with pytest.raises(ValueError, match=r"size of the first, 64 x 48 .*, got 48 x 64"):
             writer.write(numbered(0).mT)
-        for seconds in (1.9, -1, float("nan"), float("inf")):
-            with pytest.raises(ValueError, match=r"seconds must be at least 2.0, .*, got"):
+        for seconds in (1.9, -1, 3602.1, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match=r"seconds must be from 2.0, .* to 3602.0, got"):
                 writer.write(numbered(0), seconds)
         writer.write(numbered(1))
     with pytest.raises(ValueError, match="is closed"):

@@ -8,23 +8,27 @@ import pytest
 
 from engine.interruption import until_interrupted
 
+SIGNALS = signal.SIGINT, signal.SIGTERM
+
 
 def interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def test_what_is_being_done_is_done_to_its_end() -> None:
-    before, done = signal.getsignal(signal.SIGINT), []
-    with until_interrupted(range(10)) as numbers:
-        for number in numbers:
-            if number == 2:
-                interrupt()
-            done.append(number)
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_is_being_done_is_done_to_its_end(number: signal.Signals) -> None:
+    before, done = [signal.getsignal(each) for each in SIGNALS], []
+    with until_interrupted(range(10)) as items:
+        for item in items:
+            if item == 2:
+                signal.raise_signal(number)
+            done.append(item)
     assert done == [0, 1, 2]
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
-def test_waiting_is_broken_off() -> None:
+@pytest.mark.parametrize("number", SIGNALS)
+def test_waiting_is_broken_off(number: signal.Signals) -> None:
     def wait() -> Iterator[int]:
         yield 0
         threading.Timer(0.05, interrupt_main).start()
@@ -35,7 +39,7 @@ def test_waiting_is_broken_off() -> None:
     assert main is not None
 
     def interrupt_main() -> None:
-        signal.pthread_kill(main, signal.SIGINT)
+        signal.pthread_kill(main, number)
 
     with until_interrupted(wait()) as numbers:
         assert list(numbers) == [0]

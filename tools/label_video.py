@@ -8,7 +8,7 @@
 Rows lie side by side in time. Of a file, a model sees windows of frames, and a row is what lies
 around the middle of one; a TSM with shift_direction="past" sees one frame after the other. Live
 sources (V4L2 devices, URLs, named pipes, "-" for standard input, files that grow with --follow) are
-labelled until they break off, or until Ctrl-C, which is their ordinary end.
+labelled until they break off, or until Ctrl-C or SIGTERM, which are their ordinary end.
 
 Exit status: 0; 1 after an error; 130 after Ctrl-C while a file is labelled, whose rows so far stay.
 """
