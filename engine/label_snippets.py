@@ -22,13 +22,16 @@ __all__ = ["TimedSnippet", "choose_frames", "file_snippets", "frame_borders", "l
 
 
 class TimedSnippet(NamedTuple):
-    """A snippet, and how far what it shows reaches.
+    """A snippet, and the time for which what it shows counts.
 
     Attributes:
-        stop: seconds from the first frame of the video to the next snippet.
+        start: seconds from the first frame of the video.
+        stop: likewise; of a live source, whose next snippet has not come yet, what its rate lets
+            expect.
         inputs: float (crops, L'*C, H, W) on the model's device, L' `frames_per_snippet`.
     """
 
+    start: float
     stop: float
     inputs: Tensor
 
@@ -95,7 +98,8 @@ def file_snippets(
         held[place] = block[0]
         while done < len(starts) and places[done, -1] == place:
             snippet = torch.stack([held[needed] for needed in places[done].tolist()])
-            yield TimedSnippet(float(stops[done]), to_inputs(snippet))
+            start, stop = float(borders[starts[done]]), float(stops[done])
+            yield TimedSnippet(start, stop, to_inputs(snippet))
             done += 1
             for old in [old for old in held if done < len(starts) and old < places[done, 0]]:
                 del held[old]
@@ -121,7 +125,8 @@ def live_snippets(
         if is_due or length > 1:
             held.append(resize(frame.image, short_side))
         if is_due and len(held) == length:
-            yield TimedSnippet(frame.seconds + 1 / rate, to_inputs(torch.stack(list(held))))
+            inputs = to_inputs(torch.stack(list(held)))
+            yield TimedSnippet(frame.seconds, frame.seconds + 1 / rate, inputs)
 
 
 def _to_inputs(model: TSN, crop_count: int) -> Callable[[Tensor], Tensor]:
