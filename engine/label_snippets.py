@@ -49,7 +49,10 @@ def frame_borders(source: FrameSource, fps: float | None) -> NDArray[np.float64]
     if isinstance(source, VideoFile):
         times, fps = source.times, source.fps or 1.0
     elif fps is None:
-        raise ValueError(f"{source.name}: its images have no times, give their RGB frames a second")
+        raise ValueError(
+            f"{source.name}: its images have no times: give their RGB frames a second (fps; on the "
+            f"command line --fps)"
+        )
     else:
         numbers = np.arange(len(source)) if source.numbers is None else source.numbers
         times = (numbers - numbers[0]) / fps
