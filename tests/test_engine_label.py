@@ -238,7 +238,7 @@ def test_options_that_cannot_be(options: dict[str, object], message: str) -> Non
 
 
 def test_options_that_a_model_does_not_allow() -> None:
-    with pytest.raises(ValueError, match="window is for models where each frame is scored"):
+    with pytest.raises(ValueError, match="window is for models that see windows"):
         live_rows(tiny("TSN"), 20, window=4)
     with pytest.raises(ValueError, match="rate would take the 6 frames of a snippet apart"):
         file_rows(tiny("TSN", "RGBDiff"), 20, rate=4)
