@@ -1,5 +1,6 @@
 """Features along videos: those of each snippet alone, with each frame read once and seen once."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -138,6 +139,23 @@ def test_overlapping_snippets_of_a_batch_do_not_depend_on_it() -> None:
     _, one = collect(model, frames_for(model, 20), batch_size=1)
     _, many = collect(model, frames_for(model, 20), batch_size=16)
     assert_close(many, one)
+
+
+def test_a_model_in_training_is_evaluated_and_stays_as_it_is() -> None:
+    model = copy.deepcopy(tiny("TSN")).train()
+    before = copy.deepcopy(model.state_dict())
+    _, features = collect(model, NoiseFrames(6))
+    assert model.training
+    assert_close(features, collect(tiny("TSN"), NoiseFrames(6))[1])
+    assert all(values.equal(before[name]) for name, values in model.state_dict().items())
+
+
+def test_a_video_is_whatever_can_be_opened() -> None:
+    frames = NoiseFrames(6).read(list(range(6)))
+    _, features = collect(tiny("TSN"), frames)
+    assert_close(features, collect(tiny("TSN"), NoiseFrames(6))[1])
+    with pytest.raises(ValueError, match="noise"):
+        frame_features(tiny("TSN"), NoiseFrames(9, channels=2))
 
 
 @pytest.mark.parametrize(
