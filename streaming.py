@@ -65,12 +65,12 @@ class Stream:
                 f"model, give the module inside)"
             )
         _refuse_looking_ahead(model)
-        self.streams = positive_integer("streams", streams)
-        self.stride = positive_integer("stride", stride)
-        self.window = None if window is None else positive_integer("window", window)
-        self._history = History(self.streams)
-        self._model = streaming_copy(model, self._history, self.stride)
-        self._state = blank_state(self.streams)
+        self._streams = positive_integer("streams", streams)
+        self._stride = positive_integer("stride", stride)
+        self._window = None if window is None else positive_integer("window", window)
+        self._history = History(self._streams)
+        self._model = streaming_copy(model, self._history, self._stride)
+        self._state = blank_state(self._streams)
 
     @torch.no_grad()
     def __call__(self, frames: Tensor) -> Logits:
@@ -107,12 +107,12 @@ class Stream:
         """Return each task's scores (n, t, classes) of frames that follow `state`, and the next."""
         model, history, shape = self._model, self._history, clips.shape[:2]
         history.begin(state)
-        history.extend("input", clips, 0)  # remembers their size and dtype
+        history.extend("input", clips[:, :0], 0)  # their size and dtype
         features = model._backbone(clips, clips.shape[1])
         if model.variant in ("TRN", "MTRN"):
             reduced = model.new_fc(features).unflatten(0, shape)
             windows = history.windows(
-                "features", reduced, model.num_segments, self.stride, fill=reduced[:, :1]
+                "features", reduced, model.num_segments, self._stride, fill=reduced[:, :1]
             )
             # (n, t, D, T) -> (n*t, T, D)
             outputs = model.consensus(windows.transpose(2, 3).flatten(0, 1))
@@ -122,8 +122,8 @@ class Stream:
                 self._score_last(name, getattr(model, name)(features).unflatten(0, shape))
                 for name in model._head_names
             ]
-        if self.window is not None:
-            tasks = [history.mean("window", task, self.window, 1) for task in tasks]
+        if self._window is not None:
+            tasks = [history.mean("window", task, self._window, 1) for task in tasks]
         return tuple(tasks), history.finish(clips.shape[1])
 
     def _score_last(self, head: str, scores: Tensor) -> Tensor:
@@ -134,8 +134,10 @@ class Stream:
         if model.variant == "TSM" or model.consensus_type == "identity":
             return scores
         if model.consensus_type == "avg":
-            return history.mean(head, scores, model.num_segments, self.stride)
-        windows = history.windows(head, scores, model.num_segments, self.stride, fill=-float("inf"))
+            return history.mean(head, scores, model.num_segments, self._stride)
+        windows = history.windows(
+            head, scores, model.num_segments, self._stride, fill=-float("inf")
+        )
         return windows.amax(-1)
 
     def reset(self, index: int | None = None) -> None:
@@ -147,7 +149,7 @@ class Stream:
         Raises:
             ValueError: if there is no such stream.
         """
-        blank = blank_state(self.streams)
+        blank = blank_state(self._streams)
         if index is not None:
             state = put_stream(self._state, self._check_index(index))
             blank = state if state["frames_seen"].any() else blank
@@ -187,20 +189,20 @@ class Stream:
         """
         if index is not None:
             index = self._check_index(index)
-        check_state(state, self.streams if index is None else 1)
-        if not state["frames_seen"].any() and "input" not in state:
+        check_state(state, self._streams if index is None else 1)
+        if "input" not in state:
             check_shapes(state, blank_state(1))
+            if state["frames_seen"].any():
+                raise ValueError("state must have 'input' where frames were seen, got none")
             self.reset(index)
             return
-        if "input" not in state:
-            raise ValueError("state must have 'input', since frames were seen")
         own = self._state
-        whole = index is None or self.streams == 1
+        whole = index is None or self._streams == 1
         if "input" not in own or (whole and not _same_kind(own["input"], state["input"])):
             own = self._make_template(state["input"])
         check_shapes(state, own)
         if index is None:
-            self._state = {name: state[name].clone() for name in own}
+            self._state = {n: state[n].to(own[n].device, copy=True) for n in own}
         else:
             self._state = put_stream(own, index, state)
 
@@ -208,12 +210,12 @@ class Stream:
         """Return the state after frames like `last`, (n, 0, L*C, H, W), with zeros in it."""
         model = self._model
         zeros = torch.zeros(
-            (self.streams, 1, *last.shape[2:]),
+            (self._streams, 1, *last.shape[2:]),
             dtype=last.dtype,
             device=next(model.parameters()).device,
         )
         try:
-            _, state = self._step(blank_state(self.streams), self._to_clips(zeros))
+            _, state = self._step(blank_state(self._streams), self._to_clips(zeros))
         except ValueError as error:
             raise ValueError(f"state must be that of a Stream of this model: {error}") from error
         return {name: torch.zeros_like(values) for name, values in state.items()}
@@ -221,11 +223,11 @@ class Stream:
     def _to_clips(self, frames: Tensor) -> Tensor:
         model = self._model
         channels = MODALITIES[model.modality]
-        return to_streams(frames, self.streams, model.frames_per_snippet, channels)
+        return to_streams(frames, self._streams, model.frames_per_snippet, channels)
 
     def _check_index(self, index: int) -> int:
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < self.streams:
-            raise ValueError(f"index must be a stream, 0 to {self.streams - 1}, got {index!r}")
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < self._streams:
+            raise ValueError(f"index must be a stream, 0 to {self._streams - 1}, got {index!r}")
         return index
 
 

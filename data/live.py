@@ -27,7 +27,7 @@ __all__ = ["LiveFrame", "LiveFrames", "is_live"]
 logger = logging.getLogger(__name__)
 
 _BUFFER_SIZE = 4
-"""Frames that wait for their reader: enough for those that come in bursts, and soon old."""
+"""Frames that wait to be taken: some come in bursts, and of more the first would be too old."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class LiveFrame:
 class LiveFrames:
     """The frames of a live source, once, in order: an iterator, and a context manager.
 
-    A thread reads and decodes all the time. Where the source is faster than its reader, a device
-    or a network stream drops its oldest frames, so that the next one is a fraction of a second
-    old, and pipes and files wait. The iteration ends with the source, also where that breaks off:
-    the log of `data.live` says why, as a warning if it should not have.
+    A thread reads and decodes all the time. Who takes frames too slowly loses the oldest ones of a
+    device or network stream, and always gets one of the last few; pipes and files wait instead.
+    The iteration ends when the source ends or breaks off. The logger `data.live` says why: as a
+    warning, unless it is the end of a pipe or file.
 
-    A frame's time is its timestamp's; where there is none, or it does not come after the one
-    before, the time that has gone by. Frames have the size in which they come, which may change.
+    Frames have their own size, which may change, and the time of their timestamps. A frame whose
+    timestamp is missing, or not later than the last, gets the time that has gone by instead.
 
         >>> with LiveFrames("rtsp://192.168.1.20/stream", rate=10) as frames:  # doctest: +SKIP
         ...     for frame in frames:
@@ -93,7 +93,6 @@ class LiveFrames:
         for argument, value in (("rate", rate), ("timeout", timeout)):
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{argument} must be a positive number, got {value!r}")
-        import_av()
         drop = kind_of(source) in ("device", "URL") if drop is None else drop
         arguments = {"timeout": timeout, "follow": follow, "options": options or {}}
         self._reader = _Reader(source, arguments, rate, drop)

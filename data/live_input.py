@@ -29,7 +29,7 @@ def kind_of(source: str | os.PathLike[str]) -> Literal["device", "URL", "pipe", 
         return "URL"
     try:
         mode = os.stat(source).st_mode
-    except OSError:
+    except (OSError, ValueError):  # such as a null character
         return "device" if _VIDEO_DEVICE.fullmatch(source) else "file"
     return "device" if stat.S_ISCHR(mode) else "pipe" if stat.S_ISFIFO(mode) else "file"
 
@@ -49,7 +49,7 @@ class LiveInput:
         name: the source, for messages: a URL without user and password.
         stream: the video stream, of PyAV.
         ended: why there are no more packets.
-        broken: whether that is an error: a file may end, and a pipe, a camera may not.
+        broken: whether that is an error: pipes and files have an end, devices and URLs none.
 
     Raises:
         OSError: if the source cannot be opened; TimeoutError if nothing comes.
@@ -71,7 +71,9 @@ class LiveInput:
             raise ValueError(f"follow=True is for files that grow, and {source} is a {self._kind}")
         self._timeout, self._stop = timeout, stop
         self._file: WaitingFile | None = None
-        self.name = "standard input" if source == "-" else re.sub("//[^/]*@", "//", self._source)
+        self.name = (
+            "standard input" if self._source == "-" else re.sub("//[^/]*@", "//", self._source)
+        )
         self.ended, self.broken = "", False
         with ExitStack() as opened:  # closes what is open if the rest fails
             self._container = self._open(opened, follow, options)

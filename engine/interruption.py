@@ -37,9 +37,11 @@ def until_interrupted(items: Iterable[Item]) -> Iterator[Iterator[Item]]:
 
     def take() -> Iterator[Item]:
         source = iter(items)
-        while not interrupted.is_set():
+        while True:
             try:
-                waits.set()
+                waits.set()  # before the look at what may have come until now
+                if interrupted.is_set():
+                    return
                 item = next(source)
             except StopIteration:
                 return

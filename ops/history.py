@@ -58,10 +58,9 @@ class History:
             last = self._before[key].to(new.device)
         else:
             last = new.new_zeros(new.shape[0], length, *new.shape[2:])
-        fresh = self._before[SEEN] == 0
-        if fill is not None and fresh.any():
-            unseen = fresh.to(new.device).view(-1, *(1 for _ in new.shape[1:]))
-            last = torch.where(unseen, fill, last)
+        if fill is not None and not self._before[SEEN].all():
+            fresh = (self._before[SEEN] == 0).to(new.device)
+            last = torch.where(fresh.view(-1, *(1 for _ in new.shape[1:])), fill, last)
         joined = torch.cat((last, new), dim=1)
         # A copy, or the state would hold the memory of the whole chunk.
         self._after[key] = joined[:, joined.shape[1] - length :].clone(

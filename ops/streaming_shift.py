@@ -43,12 +43,12 @@ class StreamingShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply `net` to the shifted `x` (n*t, C, H, W), the next t frames of n streams."""
-        streams, fold = (self.history.streams, -1), x.shape[1] // self.shift_div
-        # (n*t, C, H, W) -> (n, t, fold, H, W)
-        moving = x.unflatten(0, streams)[:, :, :fold]
-        joined = self.history.extend(self.place, moving, self.stride)
         shifted = x.clone()  # keeps channels_last, as a concatenation would not
-        shifted.unflatten(0, streams)[:, :, :fold] = joined[:, : moving.shape[1]]
+        # (n*t, C, H, W) -> (n, t, C, H, W), views of both
+        shape, fold = (self.history.streams, -1, *x.shape[1:]), x.shape[1] // self.shift_div
+        moving = x.view(shape)[:, :, :fold]
+        joined = self.history.extend(self.place, moving, self.stride)
+        shifted.view(shape)[:, :, :fold] = joined[:, : moving.shape[1]]
         return cast(Tensor, self.net(shifted))
 
     def extra_repr(self) -> str:

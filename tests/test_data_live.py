@@ -85,11 +85,13 @@ def test_frames_of_a_pipe_wait_for_a_slow_reader(pipe: Path, video: Path) -> Non
 def test_frames_of_a_pipe_are_dropped_on_demand(pipe: Path, video: Path) -> None:
     with copying(video, pipe=pipe), LiveFrames(pipe, drop=True) as frames:
         first = next(frames)
-        while frames.dropped < 20:
-            time.sleep(0.01)
+        for _ in range(1000):
+            if frames.dropped < 20:
+                time.sleep(0.01)
         found = numbers([first, *frames])
     assert found == sorted(found)
     assert found[-1] == COUNT - 1
+    assert frames.dropped >= 20
     assert len(found) + frames.dropped == COUNT
 
 
@@ -159,6 +161,17 @@ def test_damaged_data_is_skipped_with_one_warning(
         assert numbers(frames) == [n for n in range(COUNT) if n not in (10, 20, 21)]
     (message,) = messages(caplog)
     assert message.startswith(f"WARNING {path}: skipping damaged data (")
+
+
+def test_other_errors_reach_the_reader(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> torch.Tensor:
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr("data.live.to_rgb", fail)
+    with LiveFrames(video) as frames:
+        with pytest.raises(MemoryError, match="no memory"):
+            next(frames)
+        assert is_closed(frames)
 
 
 # The end
@@ -264,6 +277,7 @@ finally:
         ("file:///tmp/a.mp4", False),
         ("clip.mp4", False),
         (Path("clip.mp4"), False),
+        ("null\0", False),
         (b"bytes", False),
         (torch.zeros(1), False),
     ],

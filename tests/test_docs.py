@@ -215,4 +215,4 @@ def test_changelog_and_citation_name_the_version() -> None:
     match = re.search(r'^version = "(.+)"', project, re.M)
     assert match
     assert f"## {match[1]}" in (REPOSITORY / "CHANGELOG.md").read_text()
-    assert f"version: {match[1]}" in (REPOSITORY / "CITATION.cff").read_text()
+    assert f"\nversion: {match[1]}\n" in (REPOSITORY / "CITATION.cff").read_text()

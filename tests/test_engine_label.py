@@ -16,8 +16,9 @@ from data.views import FrameRange, FrameSelection
 from engine.label import LabelOptions, label_file, label_live
 from engine.label_rows import ScoredRow
 from engine.label_snippets import choose_frames, frame_borders
+from long_videos import window_logits
 from predictor import Predictor
-from streaming import Stream, window_logits
+from streaming import Stream
 from tsn import TSN
 
 FPS = 10

@@ -11,14 +11,27 @@ import torch
 from helpers.counting import NoiseFrames, tiny
 from helpers.evaluation_data import arguments, write_evaluation_data
 from helpers.model_variants import MODELS, assert_near, baseline, clips, each, model_of, run
+from helpers.streams import (
+    FRAMES,
+    SHIFTS,
+    as_tuple,
+    batched,
+    frames_for,
+    in_chunks,
+    make,
+    past,
+    per_frame,
+)
 
+from data.synthetic import make_video
 from engine.feature_files import read_features
 from epic.scores import read_scores
-from long_videos import frame_features
+from long_videos import frame_features, window_logits
 from model_loader import load_checkpoint, save_checkpoint
 from ops.inference import optimize_for_inference
 from predictor import Predictor
-from tools import evaluate, extract_features
+from streaming import Stream
+from tools import evaluate, extract_features, label_video
 from tsn import TSN
 
 pytestmark = [
@@ -57,6 +70,27 @@ def test_compiled_copies(name: str) -> None:
     fast = optimize_for_inference(on_gpu(model_of(name)), compile=True)
     expected = tuple(task.cuda() for task in baseline(name))
     assert_near(run(fast, clips(name).cuda()), expected, torch.float32)
+
+
+@pytest.mark.parametrize("variant", ["TSM", "TSN", "MTRN"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_streams_agree_with_the_cpu(variant: str, dtype: torch.dtype) -> None:
+    model, frames = make(variant), frames_for(make(variant), 2, FRAMES)
+    expected = tuple(task.cuda() for task in as_tuple(Stream(model, 2, window=3)(frames)))
+    fast = optimize_for_inference(on_gpu(model), dtype=dtype)
+    scores = in_chunks(Stream(fast, 2, window=3), frames.cuda().to(dtype))
+    assert_near(scores, expected, dtype)
+
+
+def test_a_stream_goes_on_on_the_other_device() -> None:
+    model, frames = past(), frames_for(past(), 2, FRAMES)
+    there, here = Stream(on_gpu(model), 2), Stream(model, 2)
+    expected = as_tuple(Stream(model, 2)(frames))
+    there(frames[:, :5].cuda())
+    here.load_state_dict(there.state_dict())
+    assert_near(as_tuple(here(frames[:, 5:])), tuple(t[:, 5:] for t in expected), torch.float32)
+    there.reset(1)
+    there.load_state_dict(here.state_dict(0), 1)
 
 
 @pytest.mark.parametrize("name", ["TSN", "MTRN", "TSM", "TSM-past"])
@@ -114,6 +148,51 @@ def test_frame_features(variant: str) -> None:
     expected = torch.cat([part for _, part in frame_features(model, source)])
     found = torch.cat([part for _, part in frame_features(on_gpu(model), source)]).cpu()
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("variant", ["TSN", "MTRN", "TSM"])
+def test_windows(variant: str) -> None:
+    model, source = tiny(variant), NoiseFrames(21)
+    expected = torch.cat([verbs for _, (verbs, _) in window_logits(model, source, hop=2)])
+    found = torch.cat([verbs for _, (verbs, _) in window_logits(on_gpu(model), source, hop=2)])
+    assert (found.cpu() - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("kind", SHIFTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_a_shift_over_a_stream_is_that_of_the_batched_network(
+    kind: str, dtype: torch.dtype
+) -> None:
+    model = past(kind)
+    frames = frames_for(model, FRAMES)
+    expected = per_frame(batched(kind), frames)
+    stream = Stream(optimize_for_inference(on_gpu(model), dtype=dtype))
+    found = in_chunks(stream, frames.cuda().to(dtype))
+    assert_near(found, tuple(task.cuda() for task in expected), dtype)
+
+
+def test_a_stream_takes_no_more_memory_after_a_thousand_frames() -> None:
+    model = on_gpu(past())
+    stream, frame = Stream(model, window=12), frames_for(model, 1).cuda()
+    for _ in range(20):
+        stream(frame)
+    before = torch.cuda.memory_allocated()
+    for _ in range(1000):
+        stream(frame)
+    assert torch.cuda.memory_allocated() <= before
+
+
+@pytest.mark.parametrize("model", ["MTRN", "past"])
+def test_labels_of_a_video(model: str, tmp_path: Path) -> None:
+    save_checkpoint(past() if model == "past" else tiny(model), tmp_path / "model.pth.tar")
+    video = make_video(tmp_path / "clip.mp4", 30)
+    rows = {}
+    for device in ("cpu", "cuda"):
+        output = tmp_path / f"{device}.csv"
+        options = ["--checkpoint", tmp_path / "model.pth.tar", "--output", output]
+        assert label_video.main([*map(str, [video, *options]), "--device", device]) == 0
+        rows[device] = [line.split(",")[:3] for line in output.read_text().splitlines()]
+    assert rows["cuda"] == rows["cpu"]
 
 
 def test_evaluation(tmp_path: Path) -> None:

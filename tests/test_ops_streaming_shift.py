@@ -98,6 +98,14 @@ def test_neither_mode_is_the_others(training: bool) -> None:
     assert not any(module.training for module in ours.modules())
 
 
+def test_what_compiles_in_a_model_compiles_in_its_copy() -> None:
+    model = optimize_for_inference(past(), compile=True)
+    ours = streaming_copy(model, History(1))
+    compiled = [name for name, m in ours.named_modules() if m._compiled_call_impl is not None]
+    assert compiled == ["base_model"]
+    assert ours.base_model._compiled_call_impl is not model.base_model._compiled_call_impl
+
+
 def test_models_without_a_shift_compute_the_same() -> None:
     model, frames = tiny("TSN"), frames_of(4)
     ours = streaming_copy(model, History(1))

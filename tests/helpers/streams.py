@@ -18,6 +18,7 @@ SHIFTS: dict[str, dict[str, Any]] = {
     "resnet18 block": {"shift_place": "block"},
     "resnet50 every second": {"shift_every": 2, "shift_div": 4},
     "BNInception": {"shift_place": "block"},
+    "mobilenetv2": {},
 }
 """Every shiftable backbone, and place in it."""
 FRAMES = 11
