@@ -278,6 +278,20 @@ def test_a_stream_goes_on_when_its_model_gets_another_precision() -> None:
     assert_near(as_tuple(stream(frames[3:].bfloat16())), expected, torch.bfloat16)
 
 
+def test_a_state_fits_a_model_in_torch_compiles_wrapper() -> None:
+    model = copy.deepcopy(past())
+    frames = frames_for(model, 6)
+    stream = Stream(model)
+    stream(frames[:3])
+    state, expected = stream.state_dict(), as_tuple(stream(frames[3:]))
+    outside = torch.compile(model, backend="eager")
+    model.base_model = torch.compile(model.base_model, backend="eager")
+    for wrapped in (model, outside):
+        fresh = Stream(wrapped)
+        fresh.load_state_dict(state)
+        assert_close(as_tuple(fresh(frames[3:])), expected)
+
+
 def test_a_state_in_which_nothing_was_seen_takes_frames_of_any_size() -> None:
     pair, single = Stream(past(), streams=2), Stream(past())
     pair(frames_for(past(), 2, 3))
