@@ -106,7 +106,7 @@ class History:
         """
         windows = self.windows(place, new, size, stride)
         total = windows.sum(-1, dtype=torch.promote_types(new.dtype, torch.float32))
-        earlier = self._before[SEEN][:, None] + torch.arange(new.shape[1])
+        earlier = self._before[SEEN][:, None] + torch.arange(new.shape[1], device="cpu")
         counts = (earlier // stride + 1).clamp(max=size).to(new.device)
         return (total / counts[:, :, None]).to(new.dtype)
 
@@ -117,7 +117,7 @@ class History:
 
 def blank_state(streams: int) -> State:
     """Return the state of streams that have seen nothing."""
-    return {SEEN: torch.zeros(streams, dtype=torch.int64)}
+    return {SEEN: torch.zeros(streams, dtype=torch.int64, device="cpu")}
 
 
 def put_stream(state: State, index: int, part: Mapping[str, Tensor] | None = None) -> State:
