@@ -14,7 +14,7 @@ from data.options import positive_integer
 from data.sampling import segment_indices
 from data.video import Clip, open_frames
 from data.windows import Windows
-from ops.inference import evaluation_mode
+from ops.inference import check_model, evaluation_mode
 from snippets import dense_snippets, get_crops, read_crops, run_snippets, run_windows
 from tsn import TSN, Logits
 
@@ -51,8 +51,8 @@ def frame_features(
         snippet.
 
     Raises:
-        ValueError: for a source of another modality, or an option out of its range; while
-            iterating, for frames that cannot be read.
+        ValueError: for another kind of model, a source of another modality, or an option out of its
+            range; while iterating, for frames that cannot be read.
 
     Example:
         >>> video = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)  # or "video.mp4"
@@ -60,6 +60,7 @@ def frame_features(
         >>> [tuple(features.shape) for _, features in frame_features(model, video, stride=2)]
         [(16, 512), (4, 512)]
     """
+    check_model(model)
     stride, size = positive_integer("stride", stride), positive_integer("batch_size", batch_size)
     source = open_frames(source, model.modality)
     count = max(len(source) - model.frames_per_snippet + 1, 1)
@@ -104,9 +105,9 @@ def window_logits(
         averaged, as `Predictor` does.
 
     Raises:
-        ValueError: for a source of another modality, a window or hop that is no multiple of
-            `stride`, or another option out of its range; while iterating, for frames that cannot be
-            read.
+        ValueError: for another kind of model, a source of another modality, a window or hop that is
+            no multiple of `stride`, or another option out of its range; while iterating, for frames
+            that cannot be read.
 
     Example:
         >>> video = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)  # or "video.mp4"
@@ -115,6 +116,7 @@ def window_logits(
         ...     print(starts.tolist(), tuple(verbs.shape), tuple(nouns.shape))
         [0, 8, 16, 24] (4, 125) (4, 352)
     """
+    check_model(model)
     t, size = model.num_segments, positive_integer("batch_size", batch_size)
     stride = positive_integer("stride", stride)
     window = t * stride if window is None else positive_integer("window", window)

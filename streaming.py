@@ -12,6 +12,7 @@ from torch import Tensor
 from data.frames import is_integer
 from data.options import MODALITIES, positive_integer
 from ops.history import History, State, blank_state, check_shapes, check_state, put_stream
+from ops.inference import check_model
 from ops.inputs import to_streams
 from ops.streaming_shift import streaming_copy
 from tsn import TSN, Logits
@@ -59,12 +60,7 @@ class Stream:
     def __init__(
         self, model: TSN, streams: int = 1, stride: int = 1, window: int | None = None
     ) -> None:
-        # Not isinstance: torch.hub, a clone and the package have a class of this name each.
-        if not hasattr(model, "preprocessing"):
-            raise ValueError(
-                f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__} (of a wrapped "
-                f"model, give the module inside)"
-            )
+        check_model(model)
         _refuse_looking_ahead(model)
         self._streams = positive_integer("streams", streams)
         self._stride = positive_integer("stride", stride)

@@ -208,6 +208,12 @@ def test_runs_side_by_side_of_a_model_in_training_do_not_disturb_it_or_one_anoth
     assert all(values.equal(before[name]) for name, values in model.state_dict().items())
 
 
+def test_what_is_no_model_is_refused_at_once() -> None:
+    for model in (nn.DataParallel(tiny("TSN")), "TSN"):
+        with pytest.raises(ValueError, match=f"got {type(model).__name__} .*the module inside"):
+            window_logits(model, NoiseFrames(9))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
