@@ -4,26 +4,28 @@ Memory does not grow with the video.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data.frames import FrameSource
 from data.options import positive_integer
 from data.sampling import segment_indices
 from data.video import Clip, open_frames
 from data.windows import Windows
-from ops.inference import evaluation_mode
+from ops.inference import check_model, evaluation_mode
 from snippets import dense_snippets, get_crops, read_crops, run_snippets, run_windows
 from tsn import TSN, Logits
 
 __all__ = ["frame_features", "window_logits"]
 
+Output = TypeVar("Output", bound=Logits)
+
 
 def frame_features(
     model: TSN,
-    source: FrameSource,
+    source: Clip,
     *,
     stride: int = 1,
     hop: int | None = None,
@@ -36,8 +38,8 @@ def frame_features(
     snippet there is one, which repeats the last frame.
 
     Args:
-        model: any model in evaluation mode, best an optimised copy.
-        source: the video, as `data.video.open_frames` returns it.
+        model: any model, best an optimised copy; evaluates whatever its mode, which stays.
+        source: the video, as for `data.video.open_frames`.
         stride: frames from one snippet to the next.
         hop: for TSM, snippets from one window to the next, see `snippets.dense_snippets`.
         crop_count: 1, 3 or 10; features are averaged over the crops.
@@ -49,21 +51,22 @@ def frame_features(
         snippet.
 
     Raises:
-        ValueError: for an option out of its range; while iterating, for frames that cannot be read.
+        ValueError: for another kind of model, a source of another modality, or an option out of its
+            range; while iterating, for frames that cannot be read.
 
     Example:
-        >>> from data.video import open_frames
-        >>> source = open_frames(torch.zeros(40, 3, 256, 456, dtype=torch.uint8))  # or "clip.mp4"
-        >>> model = TSN((125, 352), 8, "RGB", base_model="resnet18", pretrained=None).eval()
-        >>> [tuple(features.shape) for _, features in frame_features(model, source, stride=2)]
+        >>> video = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)  # or "video.mp4"
+        >>> model = TSN((125, 352), 8, "RGB", base_model="resnet18", pretrained=None)
+        >>> [tuple(features.shape) for _, features in frame_features(model, video, stride=2)]
         [(16, 512), (4, 512)]
     """
+    check_model(model)
     stride, size = positive_integer("stride", stride), positive_integer("batch_size", batch_size)
+    source = open_frames(source, model.modality)
     count = max(len(source) - model.frames_per_snippet + 1, 1)
     snippets = dense_snippets(model, np.arange(0, count, stride), len(source), hop=hop)
     crops = get_crops(model, crop_count)
-    scale_size = model.preprocessing.scale_size
-    blocks = read_crops(source, snippets.frames, crops, scale_size, size)
+    blocks = read_crops(source, snippets.frames, crops, model.scale_size, size)
     features = run_snippets(model, blocks, snippets, crops, size)
     return _with_starts(features, torch.from_numpy(snippets.starts))
 
@@ -85,7 +88,7 @@ def window_logits(
     a TSM depend on one another, so it sees all T snippets of each window.
 
     Args:
-        model: any model; it is in evaluation mode while this runs.
+        model: any model; evaluates whatever its mode, which stays.
         source: the video, as for `data.video.open_frames`.
         window: frames that a window spans; T * stride if None. A shorter video is one window.
         stride: 1 for every frame; k for frames 0, k, 2k, ... as if the video had no others.
@@ -102,9 +105,9 @@ def window_logits(
         averaged, as `Predictor` does.
 
     Raises:
-        ValueError: for a source of another modality, a window or hop that is no multiple of
-            `stride`, or another option out of its range; while iterating, for frames that cannot be
-            read.
+        ValueError: for another kind of model, a source of another modality, a window or hop that is
+            no multiple of `stride`, or another option out of its range; while iterating, for frames
+            that cannot be read.
 
     Example:
         >>> video = torch.zeros(40, 3, 256, 456, dtype=torch.uint8)  # or "video.mp4"
@@ -113,6 +116,7 @@ def window_logits(
         ...     print(starts.tolist(), tuple(verbs.shape), tuple(nouns.shape))
         [0, 8, 16, 24] (4, 125) (4, 352)
     """
+    check_model(model)
     t, size = model.num_segments, positive_integer("batch_size", batch_size)
     stride = positive_integer("stride", stride)
     window = t * stride if window is None else positive_integer("window", window)
@@ -137,30 +141,26 @@ def window_logits(
     if model.variant != "TSM":
         # (n, 1, crops, D) of snippets -> (n, T, crops, D) of windows
         features = shared.gather((part[:, 0] for part in features), size)
-    return _run_heads(model, features, torch.from_numpy(stride * starts))
+    return _with_starts(_run_heads(model, features), torch.from_numpy(stride * starts))
 
 
 @torch.inference_mode()
-def _run_heads(
-    model: TSN, features: Iterable[Tensor], starts: Tensor
-) -> Iterator[tuple[Tensor, Logits]]:
-    """Yield starts and logits of windows from their features (n, T', crops, D)."""
+def _run_heads(model: TSN, features: Iterable[Tensor]) -> Iterator[Logits]:
+    """Yield logits of windows from their features (n, T', crops, D)."""
     dtype = next(model.parameters()).dtype
-    done = 0
-    with evaluation_mode(model):
-        for part in features:
-            n = len(part)
+    for part in features:
+        with evaluation_mode(model):
             # (n, T', crops, D) -> (n*crops*T', D)
             outputs = model.logits(part.transpose(1, 2).flatten(0, 2).to(dtype))
-            tasks = outputs if isinstance(outputs, tuple) else (outputs,)
-            # Over crops, with identity consensus over segments too: (n*crops, ..., C) -> (n, C)
-            means = tuple(s.float().reshape(n, -1, s.shape[-1]).mean(1) for s in tasks)
-            yield starts[done : done + n], means if isinstance(outputs, tuple) else means[0]
-            done += n
+        tasks = outputs if isinstance(outputs, tuple) else (outputs,)
+        # Over crops, with identity consensus over segments too: (n*crops, ..., C) -> (n, C)
+        means = tuple(s.float().reshape(len(part), -1, s.shape[-1]).mean(1) for s in tasks)
+        yield means if isinstance(outputs, tuple) else means[0]
 
 
-def _with_starts(features: Iterable[Tensor], starts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def _with_starts(outputs: Iterable[Output], starts: Tensor) -> Iterator[tuple[Tensor, Output]]:
     done = 0
-    for part in features:
-        yield starts[done : done + len(part)], part
-        done += len(part)
+    for part in outputs:
+        count = len(part[0] if isinstance(part, tuple) else part)
+        yield starts[done : done + count], part
+        done += count

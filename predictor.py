@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.options import ClassNames, check_class_names, positive_integer
 from data.video import load_clip, open_frames
-from ops.inference import evaluation_mode, optimize_for_inference
+from ops.inference import check_model, evaluation_mode, optimize_for_inference
 from presets import evaluation_transform
 from tsn import TSN
 
@@ -118,12 +118,7 @@ class Predictor:
         crop_count: int = 1,
         optimize: bool = True,
     ) -> None:
-        # Not isinstance: torch.hub, a clone and the package have a class of this name each.
-        if not hasattr(model, "preprocessing"):
-            raise ValueError(
-                f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__} (of a wrapped "
-                f"model, give the module inside)"
-            )
+        check_model(model)
         if not isinstance(optimize, bool):
             raise ValueError(
                 f"optimize must be True or False, got {optimize!r} (for another precision, give "

@@ -18,6 +18,7 @@ from data.frames import FrameSource
 from data.options import positive_integer
 from data.views import FrameSelection, ResizedFrames
 from data.windows import Windows
+from ops.inference import evaluation_mode
 from presets import CropsToInput
 from tsn import TSN
 
@@ -164,7 +165,8 @@ def run_windows(
     """Run a model's backbone on windows of snippets, whose frames may still be coming.
 
     Args:
-        model: in evaluation mode; computes on its device.
+        model: evaluates whatever its mode, which it has again when features are yielded. Computes
+            on its device.
         blocks: frames, as `read_crops` yields them.
         windows: over these frames, of T*L' frames each, one snippet after the other; of L' where
             snippets do not depend on one another.
@@ -181,9 +183,10 @@ def run_windows(
     for frames in windows.gather(on_device, max(batch_size // t, 1)):
         n = len(frames)
         outputs = []
-        for crop in frames.unbind(2):  # one after the other, in the memory of one
-            inputs = crops.to_input.convert([crop.flatten(0, 1)]).to(weights.dtype)
-            # (n*T*L'*C, H, W) -> (n, T, L'*C, H, W)
-            outputs.append(model.features(inputs.unflatten(0, (n, t, -1))).float())
+        with evaluation_mode(model):
+            for crop in frames.unbind(2):  # one after the other, in the memory of one
+                inputs = crops.to_input.convert([crop.flatten(0, 1)]).to(weights.dtype)
+                # (n*T*L'*C, H, W) -> (n, T, L'*C, H, W)
+                outputs.append(model.features(inputs.unflatten(0, (n, t, -1))).float())
         # (n*T', crops, D) -> (n, T', crops, D)
         yield torch.stack(outputs, dim=1).unflatten(0, (n, -1))

@@ -4,13 +4,15 @@ Sources: Lin et al., "TSM: Temporal Shift Module for Efficient Video Understandi
 (arXiv:1811.08383), online models; the papers of TSN and TRN for what joins the segments of a clip.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from data.frames import is_integer
 from data.options import MODALITIES, positive_integer
 from ops.history import History, State, blank_state, check_shapes, check_state, put_stream
+from ops.inference import check_model
 from ops.inputs import to_streams
 from ops.streaming_shift import streaming_copy
 from tsn import TSN, Logits
@@ -58,12 +60,7 @@ class Stream:
     def __init__(
         self, model: TSN, streams: int = 1, stride: int = 1, window: int | None = None
     ) -> None:
-        # Not isinstance: torch.hub, a clone and the package have a class of this name each.
-        if not hasattr(model, "preprocessing"):
-            raise ValueError(
-                f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__} (of a wrapped "
-                f"model, give the module inside)"
-            )
+        check_model(model)
         _refuse_looking_ahead(model)
         self._streams = positive_integer("streams", streams)
         self._stride = positive_integer("stride", stride)
@@ -79,7 +76,7 @@ class Stream:
         Args:
             frames: float, in the model's own preprocessing: (L*C, H, W), (t, L*C, H, W) or, with n
                 streams, (n, t, L*C, H, W). L is `frames_per_snippet`: a frame of a model with more
-                than one is a snippet. Size and dtype stay the same until `reset`.
+                than one is a snippet. Their size stays the same until `reset`.
 
         Returns:
             Logits (t, classes) of each frame, with two tasks a tuple of verbs' and nouns';
@@ -88,15 +85,14 @@ class Stream:
             have come; with consensus "identity" it scores each frame alone.
 
         Raises:
-            ValueError: for any other shape or dtype, no frames, or another size or dtype than
-                before.
+            ValueError: for any other shape or dtype, no frames, or another size than before.
         """
         clips = self._to_clips(frames)
         last = self._state.get("input")
-        if last is not None and not _same_kind(last, clips):
+        if last is not None and last.shape[2:] != clips.shape[2:]:
             raise ValueError(
-                f"frames must be as before, {last.dtype} {tuple(last.shape[2:])}, got "
-                f"{clips.dtype} {tuple(clips.shape[2:])}: reset() begins anew"
+                f"frames must be {tuple(last.shape[2:])} as before, got {tuple(clips.shape[2:])}: "
+                f"reset() begins anew"
             )
         tasks, self._state = self._step(self._state, clips)
         if frames.ndim < 5:
@@ -107,7 +103,7 @@ class Stream:
         """Return each task's scores (n, t, classes) of frames that follow `state`, and the next."""
         model, history, shape = self._model, self._history, clips.shape[:2]
         history.begin(state)
-        history.extend("input", clips[:, :0], 0)  # their size and dtype
+        history.extend("input", clips[:, :0], 0)  # their size
         features = model._backbone(clips, clips.shape[1])
         if model.variant in ("TRN", "MTRN"):
             reduced = model.new_fc(features).unflatten(0, shape)
@@ -163,8 +159,8 @@ class Stream:
 
         Returns:
             Tensors by name: "frames_seen", int64 (n,), and once frames have come "input" (n, 0,
-            L*C, H, W), whose shape and dtype are theirs, and for each place in the network the
-            values of the last frames, (n, frames, ...). n is 1 for one stream.
+            L*C, H, W), whose shape is theirs, and for each place in the network the values of the
+            last frames, (n, frames, ...). n is 1 for one stream.
 
         Raises:
             ValueError: if there is no such stream.
@@ -177,7 +173,7 @@ class Stream:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor], index: int | None = None) -> None:
-        """Go on where another stream of the same model and options was.
+        """Go on where another stream of the same model and options was, in any precision.
 
         Args:
             state: what `state_dict` returned, of all streams or of one.
@@ -190,30 +186,24 @@ class Stream:
         if index is not None:
             index = self._check_index(index)
         check_state(state, self._streams if index is None else 1)
-        if "input" not in state:
-            check_shapes(state, blank_state(1))
-            if state["frames_seen"].any():
-                raise ValueError("state must have 'input' where frames were seen, got none")
+        if not state["frames_seen"].any():
             self.reset(index)
             return
-        own = self._state
+        if "input" not in state:
+            raise ValueError("state must have 'input' where frames were seen, got none")
+        own, size = self._state, state["input"].shape[2:]
         whole = index is None or self._streams == 1
-        if "input" not in own or (whole and not _same_kind(own["input"], state["input"])):
-            own = self._make_template(state["input"])
+        if "input" not in own or (whole and own["input"].shape[2:] != size):
+            own = self._make_template(size)
         check_shapes(state, own)
         if index is None:
             self._state = {n: state[n].to(own[n].device, copy=True) for n in own}
         else:
             self._state = put_stream(own, index, state)
 
-    def _make_template(self, last: Tensor) -> State:
-        """Return the state after frames like `last`, (n, 0, L*C, H, W), with zeros in it."""
-        model = self._model
-        zeros = torch.zeros(
-            (self._streams, 1, *last.shape[2:]),
-            dtype=last.dtype,
-            device=next(model.parameters()).device,
-        )
+    def _make_template(self, size: Sequence[int]) -> State:
+        """Return the state after a frame of a size, (L*C, H, W), with zeros in it."""
+        zeros = next(self._model.parameters()).new_zeros(self._streams, 1, *size)
         try:
             _, state = self._step(blank_state(self._streams), self._to_clips(zeros))
         except ValueError as error:
@@ -226,13 +216,9 @@ class Stream:
         return to_streams(frames, self._streams, model.frames_per_snippet, channels)
 
     def _check_index(self, index: int) -> int:
-        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < self._streams:
+        if not is_integer(index) or not 0 <= index < self._streams:
             raise ValueError(f"index must be a stream, 0 to {self._streams - 1}, got {index!r}")
-        return index
-
-
-def _same_kind(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and one.shape[2:] == other.shape[2:]
+        return int(index)
 
 
 def _refuse_looking_ahead(model: TSN) -> None:

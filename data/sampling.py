@@ -79,7 +79,7 @@ def segment_indices(
         offsets = _segment_middles(n, t, length) + [int(tick * i) for i in range(t)]
     elif mode == "dense":
         spare = n - _DENSE_WINDOW
-        start = int(torch.randint(spare, (), generator=generator)) if spare > 0 else 0
+        start = int(torch.randint(spare, (), generator=generator, device="cpu")) if spare > 0 else 0
         offsets = _dense_offsets(n, t, start)
     elif mode == "dense-test":
         spare, last = max(n - _DENSE_WINDOW, 0), _DENSE_TEST_WINDOWS - 1
@@ -88,9 +88,9 @@ def segment_indices(
     else:
         raise ValueError(f"mode must be one of {', '.join(SAMPLING_MODES)}, got {mode!r}")
 
-    first_frames = torch.tensor(offsets, dtype=torch.int64).clamp_(min=0)
+    first_frames = torch.tensor(offsets, dtype=torch.int64, device="cpu").clamp_(min=0)
     # (segments, 1) + (L,) -> (segments, L)
-    return (first_frames[:, None] + torch.arange(length)).clamp_(max=n - 1)
+    return (first_frames[:, None] + torch.arange(length, device="cpu")).clamp_(max=n - 1)
 
 
 def _segment_middles(n: int, t: int, length: int) -> list[int]:
@@ -104,10 +104,11 @@ def _random_offsets(n: int, t: int, length: int, generator: torch.Generator | No
     choices = n - length + 1
     segment = choices // t
     if segment > 0:
-        draws = torch.randint(segment, (t,), generator=generator)
-        return (draws + torch.arange(t) * segment).tolist()
+        draws = torch.randint(segment, (t,), generator=generator, device="cpu")
+        return (draws + torch.arange(t, device="cpu") * segment).tolist()
     if n > t and choices > 0:
-        return torch.randint(choices, (t,), generator=generator).sort().values.tolist()
+        draws = torch.randint(choices, (t,), generator=generator, device="cpu")
+        return draws.sort().values.tolist()
     return [0] * t
 
 

@@ -167,8 +167,8 @@ def _stream(
     """Return rows of a stream, whose frames go through the backbone `chunk` at a time."""
     if options.window is not None:
         raise ValueError(
-            f"window must be None where each frame is scored as it comes (smoothing averages their "
-            f"scores), got {options.window}"
+            f"window is for models that see windows, and this one scores each frame as it comes: "
+            f"leave it out, got {options.window} (smoothing averages the scores of frames)"
         )
     rows = stream_rows(model, snippets, stride=options.stride or 1, chunk=chunk)
     return every_nth(_smooth(rows, options), options.hop or 1)

@@ -28,6 +28,10 @@ __all__ = [
 ]
 
 
+_MAX_PAUSE = 1.0
+"""Seconds for which the labels of a live frame count at most while no other one comes."""
+
+
 @dataclass(frozen=True)
 class ScoredRow:
     """The scores of a part of a video.
@@ -85,7 +89,9 @@ def window_rows(
 def stream_rows(
     model: TSN, snippets: Iterable[TimedSnippet], *, stride: int, chunk: int
 ) -> Iterator[ScoredRow]:
-    """Return a row for each snippet of a stream.
+    """Return a row for each snippet of a stream, when the next one has come.
+
+    It lasts until then; but where a live source pauses, or drops frames, at most `_MAX_PAUSE`.
 
     Args:
         model: in evaluation mode; one that `streaming.Stream` takes.
@@ -93,8 +99,9 @@ def stream_rows(
         stride: as for `streaming.Stream`.
         chunk: snippets that go through the backbone together.
     """
-    snippets, start = iter(snippets), 0.0
+    snippets = iter(snippets)
     stream: Stream | None = None
+    held: ScoredRow | None = None
     while part := list(islice(snippets, chunk)):
         inputs = torch.stack([snippet.inputs for snippet in part], dim=1)  # (crops, t, L'*C, H, W)
         if stream is None:
@@ -102,8 +109,12 @@ def stream_rows(
         # (crops, t, classes) -> (t, classes)
         tasks = [task.mean(0) for task in _to_tasks(stream(inputs))]
         for snippet, *scores in zip(part, *tasks, strict=True):
-            yield ScoredRow(start, snippet.stop, tuple(scores))
-            start = snippet.stop
+            if held:
+                longest = max(held.stop, held.start + _MAX_PAUSE)
+                yield replace(held, stop=min(snippet.start, longest))
+            held = ScoredRow(snippet.start if held else 0.0, snippet.stop, tuple(scores))
+    if held:
+        yield held
 
 
 @torch.inference_mode()
@@ -126,7 +137,8 @@ def live_window_rows(
     for count, snippet in enumerate(snippets, start=1):
         held.append(snippet)
         if count >= window and (count - window) % hop == 0:
-            stop = held[(window + hop) // 2 - 1].stop
+            middle = (window + hop) // 2
+            stop = held[middle].start if middle < window else held[-1].stop
             yield ScoredRow(start, stop, _classify(model, held, stride))
             start = stop
     if held and start < held[-1].stop:

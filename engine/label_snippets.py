@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -23,13 +24,16 @@ __all__ = ["TimedSnippet", "choose_frames", "file_snippets", "frame_borders", "l
 
 
 class TimedSnippet(NamedTuple):
-    """A snippet, and how far what it shows reaches.
+    """A snippet, and the time for which what it shows counts.
 
     Attributes:
-        stop: seconds from the first frame of the video to the next snippet.
+        start: seconds from the first frame of the video.
+        stop: likewise; of a live source, whose next snippet has not come yet, what its rate lets
+            expect.
         inputs: float (crops, L'*C, H, W) on the model's device, L' `frames_per_snippet`.
     """
 
+    start: float
     stop: float
     inputs: Tensor
 
@@ -47,7 +51,10 @@ def frame_borders(source: FrameSource, fps: float | None) -> NDArray[np.float64]
     if isinstance(source, VideoFile):
         times, fps = source.times, source.fps or 1.0
     elif fps is None:
-        raise ValueError(f"{source.name}: its images have no times, give their RGB frames a second")
+        raise ValueError(
+            f"{source.name}: its images have no times: give their RGB frames a second (fps; on the "
+            f"command line --fps)"
+        )
     else:
         numbers = np.arange(len(source)) if source.numbers is None else source.numbers
         times = (numbers - numbers[0]) / fps
@@ -85,12 +92,12 @@ def file_snippets(
     length, to_inputs = model.frames_per_snippet, _to_inputs(model, crop_count)
     starts = choose_frames(borders, rate)
     starts = starts[: max(int(np.searchsorted(starts, len(source) - length, side="right")), 1)]
-    stops = np.append(borders[starts[1:]], borders[-1])
+    edges = np.append(borders[starts], borders[-1]).tolist()
     offsets = np.arange(length).clip(max=len(source) - 1)  # a shorter video repeats its last frame
     frames, windows = Windows.over(len(source), starts, offsets)
     snippets = windows.gather(FrameSelection(source, frames).blocks(1), 1)
-    for stop, snippet in zip(stops.tolist(), snippets, strict=True):
-        yield TimedSnippet(stop, to_inputs(snippet[0]))
+    for (start, stop), snippet in zip(pairwise(edges), snippets, strict=True):
+        yield TimedSnippet(start, stop, to_inputs(snippet[0]))
 
 
 def live_snippets(
@@ -113,7 +120,8 @@ def live_snippets(
         if is_due or length > 1:
             held.append(resize(frame.image, short_side))
         if is_due and len(held) == length:
-            yield TimedSnippet(frame.seconds + 1 / rate, to_inputs(torch.stack(list(held))))
+            inputs = to_inputs(torch.stack(list(held)))
+            yield TimedSnippet(frame.seconds, frame.seconds + 1 / rate, inputs)
 
 
 def _to_inputs(model: TSN, crop_count: int) -> Callable[[Tensor], Tensor]:

@@ -130,7 +130,8 @@ class MergedRows(LabelWriter):
         """Take the next row."""
         labels = _best_labels(row.prediction)
         probabilities = [label.probability for label in labels.values()]
-        if self._held and _classes(labels) == _classes(self._labels):
+        is_equal = _classes(labels) == _classes(self._labels)
+        if self._held and is_equal and row.start <= self._held.stop:  # no pause between them
             self._held = replace(self._held, stop=row.stop)
             self._sums = [a + b for a, b in zip(self._sums, probabilities, strict=True)]
             self._count += 1

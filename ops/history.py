@@ -55,7 +55,7 @@ class History:
             calls += 1
             key = f"{place}.{calls}"
         if key in self._before:
-            last = self._before[key].to(new.device)
+            last = self._before[key].to(new)  # its device and dtype
         else:
             last = new.new_zeros(new.shape[0], length, *new.shape[2:])
         if fill is not None and not self._before[SEEN].all():
@@ -106,7 +106,7 @@ class History:
         """
         windows = self.windows(place, new, size, stride)
         total = windows.sum(-1, dtype=torch.promote_types(new.dtype, torch.float32))
-        earlier = self._before[SEEN][:, None] + torch.arange(new.shape[1])
+        earlier = self._before[SEEN][:, None] + torch.arange(new.shape[1], device="cpu")
         counts = (earlier // stride + 1).clamp(max=size).to(new.device)
         return (total / counts[:, :, None]).to(new.dtype)
 
@@ -117,7 +117,7 @@ class History:
 
 def blank_state(streams: int) -> State:
     """Return the state of streams that have seen nothing."""
-    return {SEEN: torch.zeros(streams, dtype=torch.int64)}
+    return {SEEN: torch.zeros(streams, dtype=torch.int64, device="cpu")}
 
 
 def put_stream(state: State, index: int, part: Mapping[str, Tensor] | None = None) -> State:
@@ -163,7 +163,7 @@ def check_shapes(state: Mapping[str, Tensor], template: State) -> None:
 
     Args:
         state: one that `check_state` accepts.
-        template: a state of any number of streams whose names, shapes and dtypes are right.
+        template: a state of any number of streams whose names and shapes are right.
 
     Raises:
         ValueError: with the first things that are wrong.
@@ -171,10 +171,9 @@ def check_shapes(state: Mapping[str, Tensor], template: State) -> None:
     faults = [f"{name} is missing" for name in template if name not in state]
     faults += [f"{name} is unknown" for name in state if name not in template]
     for name in [name for name in template if name in state]:
-        expected = (template[name].dtype, (len(state[SEEN]), *template[name].shape[1:]))
-        got = (state[name].dtype, tuple(state[name].shape))
+        expected, got = (len(state[SEEN]), *template[name].shape[1:]), tuple(state[name].shape)
         if got != expected:
-            faults.append(f"{name} must be {expected[0]} {expected[1]}, got {got[0]} {got[1]}")
+            faults.append(f"{name} must be {expected}, got {got}")
     if faults:
         raise ValueError(
             f"state must be that of a Stream of this model, with the same stride and window, over "

@@ -16,12 +16,26 @@ from ops.backbone import Backbone
 from ops.non_local import NonLocalBlock
 from ops.temporal_shift import TemporalShift
 
-__all__ = ["evaluation_mode", "optimize_for_inference"]
+__all__ = ["check_model", "evaluation_mode", "optimize_for_inference"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 _BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def check_model(model: object) -> None:
+    """Refuse what is none of the models here.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    # Not isinstance: torch.hub, a clone and the package have a class of this name each.
+    if not (isinstance(model, nn.Module) and hasattr(model, "inference_only")):
+        raise ValueError(
+            f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__} (of a wrapped "
+            f"model, give the module inside)"
+        )
 
 
 def optimize_for_inference(
@@ -52,8 +66,7 @@ def optimize_for_inference(
     Raises:
         ValueError: if the model is of another kind, or `dtype` is no floating-point dtype.
     """
-    if not (isinstance(model, nn.Module) and hasattr(model, "inference_only")):
-        raise ValueError(f"model must be a TSN, TRN, MTRN or TSM, got {type(model).__name__}")
+    check_model(model)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
     own_dtype = next(model.parameters()).dtype

@@ -78,12 +78,13 @@ def streaming_copy(model: Model, history: History, stride: int = 1) -> Model:
         module.training = False
         if original._compiled_call_impl is not None:  # which copying loses
             module.compile()
-    for place, module in list(copy.named_modules()):
-        for name, child in list(module.named_children()):
-            # Not isinstance: torch.hub, a clone and the package have a class of this name each.
-            if type(child).__name__ == "TemporalShift":
-                shift: Any = child
-                full_name = f"{place}.{name}"
-                streaming = StreamingShift(shift.net, shift.shift_div, history, full_name, stride)
-                setattr(module, name, streaming.eval())
+    for name, module in list(copy.named_modules()):
+        # Not isinstance: torch.hub, a clone and the package have a class of this name each.
+        if type(module).__name__ == "TemporalShift":
+            shift: Any = module
+            place = name.replace("_orig_mod.", "")  # of torch.compile's wrappers
+            streaming = StreamingShift(shift.net, shift.shift_div, history, place, stride).eval()
+            # Its hooks, which are in dictionaries, and its net.
+            vars(streaming).update({k: v for k, v in vars(shift).items() if isinstance(v, dict)})
+            copy.set_submodule(name, streaming)
     return copy

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.sampling import segment_indices
+from data.sampling import SAMPLING_MODES, segment_indices
 
 pytestmark = pytest.mark.essential
 
@@ -24,6 +24,15 @@ def test_test_mode_by_hand():
     assert indices[-1].tolist() == [24, 25, 26, 27, 28]
     assert first_frames(8, 8, 1) == list(range(8))
     assert first_frames(3, 8, 1) == [0, 0, 0, 1, 1, 2, 2, 2]
+
+
+@pytest.mark.parametrize("mode", SAMPLING_MODES)
+def test_indices_are_on_the_cpu_whatever_the_default_device(mode: str) -> None:
+    expected = segment_indices(100, 4, 2, mode=mode, generator=generator())
+    with torch.device("meta"):
+        assert segment_indices(100, 4, 2, mode=mode, generator=generator()).equal(expected)
+    with torch.device("meta"):  # more segments than places
+        assert segment_indices(9, 8, 2, mode=mode).device.type == "cpu"
 
 
 def test_short_clips_repeat_the_last_frame():

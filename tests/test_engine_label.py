@@ -126,11 +126,20 @@ def test_a_uni_directional_tsm_is_a_stream(modality: str, options: dict[str, int
 @pytest.mark.parametrize("options", [("TSM", "RGB", "past"), ("TSM", "RGBDiff", "past")])
 def test_a_live_source_has_the_scores_of_a_file(options: tuple[str, str, str], crops: int) -> None:
     model = tiny(*options[:2], shift_direction=options[2])
-    file, live = (rows(model, 40, crop_count=crops) for rows in (file_rows, live_rows))
+    file, live = (rows(model, 40, rate=4, crop_count=crops) for rows in (file_rows, live_rows))
     if options[1] == "RGB":
         assert_close(stacked(live), stacked(file))
-    # A live row lasts for a step, whatever comes: of snippets of 6 frames, the last ends at 3.7 s.
-    assert spans(live)[-1][1] >= 3.9
+        assert spans(live)[:-1] == spans(file)[:-1]
+    assert spans(live)[-1][1] == pytest.approx(spans(live)[-1][0] + 1 / 4)
+
+
+def test_rows_of_a_live_source_do_not_reach_over_what_nobody_saw() -> None:
+    """Their own frame is in them, also where others were dropped, or the source paused."""
+    model, image = tiny("TSN"), NoiseFrames(1).read([0])[0]
+    frames = [LiveFrame(seconds, image) for seconds in (0.0, 0.3, 0.5, 7.0, 7.6)]
+    rows = list(label_live(model, frames, LabelOptions(rate=5)))
+    found = [(row.start, row.stop) for row in rows]
+    assert found == [(0.0, 0.3), (0.3, 0.5), (0.5, 1.5), (7.0, 7.6), (7.6, pytest.approx(7.8))]
 
 
 @pytest.mark.parametrize("variant", ["TSN", "TRN", "MTRN"])
@@ -229,7 +238,7 @@ def test_options_that_cannot_be(options: dict[str, object], message: str) -> Non
 
 
 def test_options_that_a_model_does_not_allow() -> None:
-    with pytest.raises(ValueError, match="window must be None where each frame is scored"):
+    with pytest.raises(ValueError, match="window is for models that see windows"):
         live_rows(tiny("TSN"), 20, window=4)
     with pytest.raises(ValueError, match="rate would take the 6 frames of a snippet apart"):
         file_rows(tiny("TSN", "RGBDiff"), 20, rate=4)

@@ -95,15 +95,15 @@ def test_activity_net_gets_merged_actions(tmp_path: Path) -> None:
 def test_rows_are_merged_when_the_label_changes(tmp_path: Path) -> None:
     writer = MergedRows(RowWriter(tmp_path / "rows.jsonl"))
     counts = []
-    for each in [*ROWS, row(3, "take", 0.5)]:
+    for each in [*ROWS, row(3, "take", 0.5), row(5, "take", 0.25)]:
         writer.add(each)
         path = tmp_path / "rows.jsonl"
         counts.append(len(path.read_text().splitlines()) if path.exists() else 0)
     writer.finish()
-    assert counts == [0, 0, 1, 2]
+    assert counts == [0, 0, 1, 2, 3]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(each["start"], each["stop"], each["verb_probability"]) for each in rows] == [
-        (0, 2.0, 0.375), (2, 3.0, 0.75), (3, 4.0, 0.5)
+        (0, 2.0, 0.375), (2, 3.0, 0.75), (3, 4.0, 0.5), (5, 6.0, 0.25)
     ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Windows along videos: the logits of each as a clip, each frame read once and seen once."""
 
 import copy
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -192,6 +193,25 @@ def test_a_model_is_in_evaluation_mode_meanwhile_and_keeps_its_own() -> None:
     assert model.training
     assert not any(task.requires_grad for task in logits)
     assert_close(logits, collect(tiny("TSN"), source)[1])
+
+
+def test_runs_side_by_side_of_a_model_in_training_do_not_disturb_it_or_one_another() -> None:
+    model = copy.deepcopy(tiny("TSN")).train()
+    before = copy.deepcopy(model.state_dict())
+    _, expected = collect(tiny("TSN"), NoiseFrames(20))
+    short, long = (window_logits(model, NoiseFrames(count), batch_size=1) for count in (8, 20))
+    logits = []
+    for _, (_, part) in zip_longest(short, long):
+        assert model.training
+        logits.append(part[1])
+    assert_close(torch.cat(logits), expected[1])
+    assert all(values.equal(before[name]) for name, values in model.state_dict().items())
+
+
+def test_what_is_no_model_is_refused_at_once() -> None:
+    for model in (nn.DataParallel(tiny("TSN")), "TSN"):
+        with pytest.raises(ValueError, match=f"got {type(model).__name__} .*the module inside"):
+            window_logits(model, NoiseFrames(9))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -140,13 +140,12 @@ def test_all_that_does_not_fit_is_told() -> None:
     state = {
         **blank_state(1),
         "a": torch.zeros(1, 2, 3),
-        "b": torch.zeros(1, 4).half(),
+        "b": torch.zeros(1, 4).half(),  # of any precision
         "d": torch.zeros(1, 4),
     }
     with refused(
         "c is missing; d is unknown",
-        "a must be torch.float32 (1, 1, 3), got torch.float32 (1, 2, 3)",
-        "b must be torch.float32 (1, 4), got torch.float16 (1, 4)",
+        "a must be (1, 1, 3), got (1, 2, 3)",
     ):
         check_shapes(state, template)
     check_shapes({name: values[:1] for name, values in template.items()}, template)

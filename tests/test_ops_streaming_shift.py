@@ -79,10 +79,11 @@ def test_a_copy_follows_its_model() -> None:
             assert ours.state_dict()[name].equal(tensor)
     model.double()
     assert {tensor.dtype for tensor in ours.state_dict().values()} == {torch.float64, torch.int64}
-    seen: list[int] = []
-    model.base_model.register_forward_hook(lambda *_: seen.append(1))
+    seen: list[str] = []
+    for module in (model.base_model, model.base_model.layer1[0].conv1):
+        module.register_forward_hook(lambda module, *_: seen.append(type(module).__name__))
     ours._backbone(torch.zeros(1, 1, 3, 32, 32).double(), 1)
-    assert seen == [1]
+    assert seen == ["StreamingShift", "ResNet"]
 
 
 @pytest.mark.parametrize("training", [False, True])

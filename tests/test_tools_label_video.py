@@ -189,7 +189,7 @@ def test_one_task_has_names_of_its_own(data: Path, tmp_path: Path) -> None:
         ("plain.mp4", "TSN", ["--smooth", "median:3"], "smoothing must be mean:N or exponential"),
         ("plain.mp4", "TSN", ["--top-k", "0"], "--top-k must be a positive integer"),
         ("plain.mp4", "RGBDiff", ["--rate", "5"], "take the 3 frames of a snippet apart"),
-        ("plain.mp4", "past", ["--window", "5"], "window must be None where each frame is scored"),
+        ("plain.mp4", "past", ["--window", "5"], "window is for models that see windows"),
         ("plain.mp4", "TSN", ["--verb-classes", "verb.csv"], "are needed together"),
         ("plain.mp4", "TSN", ["--fetch-classes"], "knows no dataset with (5, 7) classes"),
         ("plain.mp4", "TSN", ["--device", "abacus"], "device must be one of this machine"),
@@ -198,7 +198,7 @@ def test_one_task_has_names_of_its_own(data: Path, tmp_path: Path) -> None:
         ("http://127.0.0.1:9/x", "TSN", ["--duration", "-1"], "--duration must be a positive"),
         ("http://127.0.0.1:9/x", "Flow", [], "a live source has RGB frames"),
         ("plain.mp4", "TSM", ["--follow", "--hop", "9"], "hop must be at most the window, 4"),
-        ("plain.mp4", "TSN", ["--follow", "--window", "9"], "window must be None where"),
+        ("plain.mp4", "TSN", ["--follow", "--window", "9"], "window is for models that"),
     ],
 )
 def test_errors_are_one_message_and_leave_nothing(
