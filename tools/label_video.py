@@ -199,7 +199,7 @@ class _Watched:
                 return
             self.count += 1
             yield frame
-            # By now the labels of this frame are known, if there are any.
+            # By now the rows that could be known are written.
             self._outputs.add_thumbnail(frame.seconds, frame.image)
             if self._renderer:
                 self._renderer.draw(frame)
