@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from data.live import LiveFrame
 from data.live_times import LiveTimes
 from data.video_file import VideoFile
 from data.views import FrameSelection
+from data.windows import Windows
 from snippets import get_crops
 from tsn import TSN
 
@@ -90,22 +92,12 @@ def file_snippets(
     length, to_inputs = model.frames_per_snippet, _to_inputs(model, crop_count)
     starts = choose_frames(borders, rate)
     starts = starts[: max(int(np.searchsorted(starts, len(source) - length, side="right")), 1)]
-    indices = (starts[:, None] + np.arange(length)).clip(max=len(source) - 1)
-    stops = np.append(borders[starts[1:]], borders[-1])
-    frames, places = np.unique(indices, return_inverse=True)
-    places = places.reshape(indices.shape)
-    held: dict[int, Tensor] = {}
-    done = 0
-    blocks = FrameSelection(source, frames).blocks(1)
-    for place, block in enumerate(blocks):
-        held[place] = block[0]
-        while done < len(starts) and places[done, -1] == place:
-            snippet = torch.stack([held[needed] for needed in places[done].tolist()])
-            start, stop = float(borders[starts[done]]), float(stops[done])
-            yield TimedSnippet(start, stop, to_inputs(snippet))
-            done += 1
-            for old in [old for old in held if done < len(starts) and old < places[done, 0]]:
-                del held[old]
+    edges = np.append(borders[starts], borders[-1]).tolist()
+    offsets = np.arange(length).clip(max=len(source) - 1)  # a shorter video repeats its last frame
+    frames, windows = Windows.over(len(source), starts, offsets)
+    snippets = windows.gather(FrameSelection(source, frames).blocks(1), 1)
+    for (start, stop), snippet in zip(pairwise(edges), snippets, strict=True):
+        yield TimedSnippet(start, stop, to_inputs(snippet[0]))
 
 
 def live_snippets(

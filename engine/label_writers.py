@@ -2,9 +2,10 @@
 
 import csv
 import json
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from checkpoints.files import atomic_write
 from predictor import Label, Prediction, TimedPrediction
@@ -15,17 +16,18 @@ _FIELDS = {"verb": "verbs", "noun": "nouns", "action": "actions", "class": "clas
 """Column -> the field of a `Prediction`."""
 
 
-class LabelWriter(Protocol):
+class LabelWriter(ABC):
     """What takes labels as they come."""
 
+    @abstractmethod
     def add(self, row: TimedPrediction) -> None:
         """Take the next row, which begins where the one before ended."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 - many have nothing to do
         """Write what is known at the end alone."""
 
 
-class RowWriter:
+class RowWriter(LabelWriter):
     """A file with the best classes of each row, written at once, so that others can follow.
 
     It is made when the first row comes.
@@ -63,7 +65,7 @@ class RowWriter:
             self._file.close()
 
 
-class TablePrinter:
+class TablePrinter(LabelWriter):
     """A line on stdout for each row, for people."""
 
     def add(self, row: TimedPrediction) -> None:
@@ -72,11 +74,8 @@ class TablePrinter:
         texts = [f"{label.name} {label.probability:.1%}" for label in labels[::-1]]
         print(f"{row.start:9.2f} {row.stop:9.2f} s  {', '.join(texts)}", flush=True)
 
-    def finish(self) -> None:
-        """Do nothing: all rows are printed."""
 
-
-class ActivityNetWriter:
+class ActivityNetWriter(LabelWriter):
     """Results as ActivityNet's programs read them, a segment for each row, whole or not at all.
 
     Args:
@@ -113,7 +112,7 @@ class ActivityNetWriter:
             file.write(json.dumps(contents, ensure_ascii=False, indent=1).encode())
 
 
-class MergedRows:
+class MergedRows(LabelWriter):
     """Neighbours with the same best classes as one row, with their mean probabilities.
 
     Args:

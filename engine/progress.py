@@ -14,7 +14,7 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 def show_progress(
     items: Iterable[Item],
-    total: int,
+    total: float,
     *,
     unit: str,
     done: int = 0,
@@ -25,7 +25,7 @@ def show_progress(
 
     Args:
         items: what is done one after the other.
-        total: number of items, those that were done before among them.
+        total: number of items (of units, with `amount`), those done before among them.
         unit: what an item is, in the plural.
         done: number of items that were done before.
         amount: how many units an item is, where it is not one.
@@ -43,7 +43,7 @@ def show_progress(
 
 
 def _bar(
-    items: Iterable[Item], total: int, unit: str, done: float, amount: Callable[[Item], float]
+    items: Iterable[Item], total: float, unit: str, done: float, amount: Callable[[Item], float]
 ) -> Iterator[Item]:
     try:
         from tqdm import tqdm
@@ -51,7 +51,7 @@ def _bar(
         raise ModuleNotFoundError(
             "the progress bar needs the package tqdm: pip install tqdm"
         ) from error
-    with tqdm(total=total, initial=done, unit=f" {unit}", dynamic_ncols=True) as bar:
+    with tqdm(total=round(total, 2), initial=done, unit=f" {unit}", dynamic_ncols=True) as bar:
         for item in items:
             yield item  # comes back when the item is done
             done += amount(item)
@@ -59,7 +59,7 @@ def _bar(
 
 
 def _lines(
-    items: Iterable[Item], total: int, unit: str, done: float, amount: Callable[[Item], float]
+    items: Iterable[Item], total: float, unit: str, done: float, amount: Callable[[Item], float]
 ) -> Iterator[Item]:
     began = printed = time.monotonic()
     before = done
@@ -73,7 +73,8 @@ def _lines(
             rate = max(done - before, 1e-9) / max(now - began, 1e-9)
             left = max(total - done, 0) / rate
             print(
-                f"{round(done, 2):g} of {total} {unit}, {rate:.3g} a second, {left:.0f} s left",
+                f"{round(done, 2)} of {round(total, 2)} {unit}, "
+                f"{rate:.3g} a second, {left:.0f} s left",
                 file=sys.stderr,
                 flush=True,
             )

@@ -18,6 +18,16 @@ def test_a_log_gets_lines_with_rate_and_remaining_time(
     ]
 
 
+def test_fractions_come_to_an_end(capsys: pytest.CaptureFixture[str]) -> None:
+    list(show_progress([1.5, 0.512], 2.012, unit="seconds", amount=lambda length: length))
+    assert capsys.readouterr().err.startswith("2.01 of 2.01 seconds, ")
+
+
+def test_large_numbers_are_written_out(capsys: pytest.CaptureFixture[str]) -> None:
+    list(show_progress("a", 1234567, unit="frames", done=1234566))
+    assert capsys.readouterr().err.startswith("1234567 of 1234567 frames, ")
+
+
 def test_hidden_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(show_progress("abc", 3, unit="segments", hidden=True)) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""

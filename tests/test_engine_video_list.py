@@ -55,3 +55,12 @@ def test_names_of_plain_clips_are_their_paths(tmp_path: Path) -> None:
         more = [*segments, Segment("x", path)]
         with pytest.raises(ValueError, match=message):
             list_videos_of_segments(dataset, more)
+
+
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
+def test_rates_that_cannot_be(tmp_path: Path, fps: float) -> None:
+    write_rgb(tmp_path / "rgb")
+    with pytest.raises(ValueError, match="fps must be a positive number"):
+        list_videos([tmp_path / "rgb"], "RGB", fps)
+    with pytest.raises(ValueError, match="flow_stride must be a positive integer"):
+        list_videos([tmp_path / "rgb"], "RGB", None, 0)

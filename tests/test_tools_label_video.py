@@ -81,7 +81,7 @@ def test_a_video_has_all_outputs(
     assert main(command(data, data / "plain.mp4", model, *options)) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "2 of 2 seconds of video" in printed.err
+    assert "2.0 of 2.0 seconds of video" in printed.err
     assert files(tmp_path) == names
     rows = read_csv(tmp_path / "rows.csv")
     check_spans(rows, SECONDS)
@@ -194,6 +194,8 @@ def test_one_task_has_names_of_its_own(data: Path, tmp_path: Path) -> None:
         ("plain.mp4", "TSN", ["--fetch-classes"], "knows no dataset with (5, 7) classes"),
         ("plain.mp4", "TSN", ["--device", "abacus"], "device must be one of this machine"),
         ("http://127.0.0.1:9/x", "TSN", ["--timeout", "5"], "127.0.0.1:9"),
+        ("http://127.0.0.1:9/x", "TSN", ["--timeout", "0"], "timeout must be a positive number"),
+        ("http://127.0.0.1:9/x", "TSN", ["--duration", "-1"], "--duration must be a positive"),
         ("http://127.0.0.1:9/x", "Flow", [], "a live source has RGB frames"),
         ("plain.mp4", "TSM", ["--follow", "--hop", "9"], "hop must be at most the window, 4"),
         ("plain.mp4", "TSN", ["--follow", "--window", "9"], "window is for models that"),
@@ -227,6 +229,46 @@ def test_outputs_that_cannot_be_are_told_together(
     assert main(command(data, data / "plain.mp4", "TSN", *options)) == 1
     assert "got '.gif'" in capsys.readouterr().err
     assert files(tmp_path) == {"old.csv"}
+
+
+def test_folders_that_cannot_be_written_and_files_given_twice(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disc").mkdir()
+    access = os.access  # root may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, how: path.name != "disc" and access(path, how))
+    options = ("--output", tmp_path / "a.csv", "--output", tmp_path / "disc" / ".." / "a.csv",
+               "--timeline", tmp_path / "disc" / "line.png")  # fmt: skip
+    assert main(command(data, data / "plain.mp4", "TSN", *options)) == 1
+    error = capsys.readouterr().err
+    assert f"--timeline: the folder is read-only: {tmp_path / 'disc'}" in error
+    assert "--output: each file must be given once" in error
+
+
+def test_a_picture_that_fails_costs_no_other_file(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("tools.label_outputs.Timeline.draw", fail)
+    options = [tmp_path / name for name in ("rows.json", "out.mp4", "line.png")]
+    given = zip(("--output", "--render", "--timeline"), options, strict=True)
+    arguments = [part for pair in given for part in pair]
+    assert main(command(data, data / "plain.mp4", "TSN", *arguments)) == 1
+    assert "disk full" in capsys.readouterr().err
+    assert files(tmp_path) == {"rows.json", "out.mp4"}
+    assert len(open_frames(tmp_path / "out.mp4")) == COUNT
+
+
+def test_without_matplotlib_there_is_an_error_before_the_work(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    options = ("--output", tmp_path / "rows.csv", "--timeline", tmp_path / "line.png")
+    assert main(command(data, data / "plain.mp4", "TSN", *options)) == 1
+    assert "pip install matplotlib" in capsys.readouterr().err
+    assert not files(tmp_path)
 
 
 def test_options_of_live_sources_are_for_them(
@@ -273,9 +315,9 @@ def wait_for_rows(path: Path, count: int, process: subprocess.Popen[str]) -> Non
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("model", ["past", "TSM"])
+@pytest.mark.parametrize(("model", "number"), [("past", signal.SIGINT), ("TSM", signal.SIGTERM)])
 def test_ctrl_c_is_the_end_of_a_live_source(
-    data: Path, tmp_path: Path, sender: Path, model: str
+    data: Path, tmp_path: Path, sender: Path, model: str, number: signal.Signals
 ) -> None:
     outputs = {name: tmp_path / name for name in ("rows.csv", "rows.json", "line.png", "out.mp4")}
     process = start(
@@ -286,11 +328,11 @@ def test_ctrl_c_is_the_end_of_a_live_source(
         )
     )  # fmt: skip
     wait_for_rows(outputs["rows.csv"], 3, process)  # with the header
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
-    assert "0 were dropped" in errors
+    assert "frames were seen and 0 dropped" in errors
     assert ("looks at frames before and after" in errors) == (model == "TSM")
     rows = read_csv(outputs["rows.csv"])
     check_spans(rows, float(rows[-1]["stop"]))
@@ -306,7 +348,7 @@ def test_a_source_that_breaks_off_has_been_labelled(
 ) -> None:
     out = tmp_path / "rows.jsonl"
     assert main(command(data, sender, "TSN", "--timeout", 1, "--output", out)) == 0
-    assert "frames came and 0 were dropped" in capsys.readouterr().err
+    assert "frames were seen and 0 dropped" in capsys.readouterr().err
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     check_spans(rows, float(rows[-1]["stop"]))
     assert len(rows) >= 3

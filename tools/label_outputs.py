@@ -1,6 +1,7 @@
 """What `label_video.py` writes: rows, ActivityNet's JSON, a timeline, a video with its labels."""
 
 import argparse
+import os
 from itertools import chain
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from engine.label_writers import (
     RowWriter,
     TablePrinter,
 )
-from pictures import draw_labels
+from pictures import draw_labels, new_figure
 from predictor import Prediction, Predictor, TimedPrediction
 from timeline_pictures import Timeline
 
@@ -50,9 +51,11 @@ def check_outputs(options: argparse.Namespace) -> None:
             faults.append(f"{flag} must end in one of {', '.join(endings)}, got {path}")
         elif not path.parent.is_dir():
             faults.append(f"{flag}: no such folder: {path.parent}")
+        elif not os.access(path.parent, os.W_OK):
+            faults.append(f"{flag}: the folder is read-only: {path.parent}")
         elif path.exists():
             faults.append(f"{flag}: {path} exists: remove it, or give another name")
-    if len(set(options.output)) < len(options.output):
+    if len({path.resolve() for path in options.output}) < len(options.output):
         faults.append("--output: each file must be given once")
     if faults:
         raise ValueError("; ".join(faults))
@@ -84,6 +87,8 @@ class LabelOutputs:
         if renderer:
             self._writers.append(renderer)
         self._picture: Path | None = options.timeline
+        if self._picture:
+            new_figure(1, 1)  # an error now rather than after hours
         names = predictor.class_names
         titles = ("verbs", "nouns") if len(names) == 2 else ("classes",)
         self._timeline = Timeline(dict(zip(titles, names, strict=True)))
@@ -115,9 +120,12 @@ class LabelOutputs:
                 self.add_thumbnail(float(borders[place]), image)
 
     def finish(self) -> None:
-        """Write what can be written at the end alone."""
+        """Write the rest of the rows."""
         for writer in self._writers:
             writer.finish()
+
+    def draw(self) -> None:
+        """Draw the timeline, if it is wanted: best when all else is written, whatever happens."""
         if self._picture and self.row_count:
             self._timeline.draw(self._picture, title=self._video)
 
@@ -128,7 +136,7 @@ def _open_writer(path: Path, video: str, merge: bool) -> LabelWriter:
     return MergedRows(RowWriter(path)) if merge else RowWriter(path)
 
 
-class FileRenderer:
+class FileRenderer(LabelWriter):
     """A video file read once more, and written with its labels.
 
     Args:
@@ -158,11 +166,8 @@ class FileRenderer:
             self._writer.write(image, seconds)
         self._done = stop
 
-    def finish(self) -> None:
-        """Do nothing: rows reach to the end of the video."""
 
-
-class LiveRenderer:
+class LiveRenderer(LabelWriter):
     """Frames of a live source, written with the latest labels.
 
     Args:
@@ -188,9 +193,6 @@ class LiveRenderer:
         if any(vars(self._latest).values()):
             image = draw_labels(image, self._latest, lines=self._lines)
         self._writer.write(image, frame.seconds)
-
-    def finish(self) -> None:
-        """Do nothing: frames are written as they come."""
 
 
 def _to_rgb(image: Tensor) -> Tensor:

@@ -71,13 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's last flush
                 return 1
 
-    kept = "rows so far are kept, and .json, the picture and the video are not written"
+    kept = "rows so far are kept; .json, picture and video only if they are complete"
     return run_program(parser.prog, run, interrupted=kept)
 
 
 def _run(options: argparse.Namespace, live: bool, device: torch.device) -> int:
     check_outputs(options)
     positive_integer("--top-k", options.top_k)
+    if options.duration is not None and not options.duration > 0:
+        raise ValueError(f"--duration must be a positive number, got {options.duration}")
     wanted = LabelOptions(
         options.rate, options.stride, options.window, options.hop, options.crops,
         options.batch_size, options.smooth,
@@ -120,12 +122,13 @@ def _label_file(options: argparse.Namespace, predictor: Predictor, wanted: Label
         outputs = LabelOutputs(options, predictor, videos[0].id, renderer)
         to_terminal = not options.output and sys.stdout.isatty()
         for row in show_progress(
-            rows, math.ceil(borders[-1]), unit="seconds of video",
+            rows, float(borders[-1]), unit="seconds of video",
             amount=lambda row: row.stop - row.start, hidden=to_terminal,
         ):  # fmt: skip
             outputs.add(row)
-        outputs.add_thumbnails(source, borders)
         outputs.finish()
+    outputs.add_thumbnails(source, borders)
+    outputs.draw()
     return 0
 
 
@@ -150,7 +153,7 @@ def _label_live(options: argparse.Namespace, predictor: Predictor, wanted: Label
             LiveFrames(
                 options.source,
                 rate=None if wants_all else wanted.live_rate(model),
-                timeout=options.timeout or 10.0,
+                timeout=10.0 if options.timeout is None else options.timeout,
                 follow=options.follow,
                 options=dict(options.input_option or ()),
             )
@@ -167,8 +170,9 @@ def _label_live(options: argparse.Namespace, predictor: Predictor, wanted: Label
             outputs.add(row)
         passed = time.monotonic() - began
         outputs.finish()
+    outputs.draw()
     print(
-        f"{watched.count} frames came and {frames.dropped} were dropped, "
+        f"{watched.count} frames were seen and {frames.dropped} dropped, "
         f"{watched.count / max(passed, 1e-9):.3g} frames a second; {outputs.row_count} rows",
         file=sys.stderr,
     )
@@ -195,7 +199,7 @@ class _Watched:
                 return
             self.count += 1
             yield frame
-            # By now the labels of this frame are known, if there are any.
+            # By now the rows that could be known are written.
             self._outputs.add_thumbnail(frame.seconds, frame.image)
             if self._renderer:
                 self._renderer.draw(frame)
