@@ -78,7 +78,8 @@ class Timeline:
     def add(self, start: float, stop: float, probabilities: Sequence[Tensor]) -> None:
         """Add the probabilities of a part of the video.
 
-        Where parts overlap, as windows do, their mean is drawn; where none is, nothing.
+        Where parts overlap, their mean is drawn; where none is, nothing. What is marked as most
+        probable is so in one of the parts, that which lasts longest there.
 
         Args:
             start: seconds from the beginning of the video.
@@ -127,8 +128,7 @@ class Timeline:
         start, stop = self._averages.start, self._averages.stop
         if start > stop:
             raise ValueError("the timeline is empty: add the probabilities of a part first")
-        edges, covered, tasks = self._averages.columns()
-        winners = [np.where(covered > 0, task.argmax(axis=1), -1) for task in tasks]
+        edges, covered, tasks, winners = self._averages.columns()
         heights = [
             _THUMBNAIL_HEIGHT / 100 if self._thumbnails else 0.01,
             *(_ROW_HEIGHT * min(len(names), _MAX_ROWS + 1) for names in self._names),
@@ -142,7 +142,7 @@ class Timeline:
         top.set_title(title, loc="left", fontsize=11, parse_math=False)
         _draw_thumbnails(top, self._thumbnails, start, stop)
         largest = max(task.max() for task in tasks)
-        for axes, names, task, best in zip(middle, self._names, tasks, winners, strict=True):
+        for axes, names, task, best in zip(middle, self._names, tasks, winners.T, strict=True):
             image = _draw_heat_map(axes, names, task, best, covered, edges)
             image.set_clim(0, largest)
         figure.colorbar(image, ax=middle, aspect=40, pad=0.01, label="probability")
@@ -150,7 +150,7 @@ class Timeline:
             [middle[0].collections[-1]], ["most probable class"], loc="lower right",
             bbox_to_anchor=(1, 1), borderaxespad=0.2, frameon=False, fontsize=9,
         )  # fmt: skip
-        runs = _draw_strip(bottom, self._names, winners, covered, edges)
+        runs = _draw_strip(bottom, self._names, winners.T, covered, edges)
         strip_title = "best actions" if len(tasks) > 1 else "best classes"
         for axes, heading in zip([*middle, bottom], [*self._titles, strip_title], strict=True):
             axes.set_title(heading, loc="left", fontsize=9, color="dimgrey", parse_math=False)
@@ -218,7 +218,7 @@ def _draw_heat_map(
 def _draw_strip(
     axes: Any,
     names: Sequence[Sequence[str]],
-    winners: Sequence[NDArray[np.int64]],
+    winners: NDArray[np.int64],
     covered: _Columns,
     edges: _Columns,
 ) -> list[tuple[str, str, list[_Span]]]:
@@ -227,7 +227,7 @@ def _draw_strip(
     Returns:
         Name, colour and spans of each action.
     """
-    actions, places = np.unique(np.stack(winners), axis=1, return_inverse=True)
+    actions, places = np.unique(winners, axis=1, return_inverse=True)
     places = places.reshape(-1)  # NumPy 2.0 returns (1, columns)
     shares = np.bincount(places, covered) / covered.sum()
     order = np.argsort(-shares, kind="stable")[: np.count_nonzero(shares)].tolist()

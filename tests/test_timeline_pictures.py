@@ -136,6 +136,18 @@ def test_many_actions_share_a_colour_and_names_fit_their_bars(
     assert not any(box.count_overlaps(boxes) > 1 for box in boxes)  # with itself
 
 
+def test_between_two_parts_no_other_action_appears(figures: list[Any], tmp_path: Path) -> None:
+    timeline = Timeline({"verbs": VERBS[:3], "nouns": NOUNS})
+    for start, stop, values in ((0, 100.1, [0.5, 0.4, 0.1]), (100.1, 220, [0, 0.45, 0.55])):
+        timeline.add(start, stop, 2 * [torch.tensor(values)])
+    timeline.draw(tmp_path / "a.png", title="")
+    _, verbs, _, strip, _ = figures[0].axes
+    spans = [(x0, x1, int(y0)) for x0, y0, x1, _ in bars(verbs, timeline_pictures._WINNER)]
+    assert spans == [(0, 100, 1), (100, 220, 0)]
+    legend = [text.get_text() for text in strip.get_legend().get_texts()]
+    assert legend == ["verb 2 lid  55%", "verb 0 cup  45%"]
+
+
 def test_one_task_has_a_strip_of_classes(figures: list[Any], tmp_path: Path) -> None:
     timeline = Timeline({"classes": ["a", "b"]})
     timeline.add(5, 6.5, [peak(2, 1).half()])
