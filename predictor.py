@@ -6,6 +6,7 @@ challenges.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -262,15 +263,22 @@ class Predictor:
             top_k: how many classes to return.
         """
         best = [
-            _top_labels(task, [names], top_k)
+            _top_labels(task, names, top_k)
             for task, names in zip(probabilities, self.class_names, strict=True)
         ]
         if len(best) == 1:
             return Prediction(classes=best[0])
-        verbs, nouns = probabilities
-        # In float64, where products of small probabilities do not vanish.
-        actions = _top_labels(torch.outer(verbs.double(), nouns.double()), self.class_names, top_k)
-        return Prediction(verbs=best[0], nouns=best[1], actions=actions)
+        verbs, nouns = best
+        # No other verb or noun is in the best actions. Sorting is stable: of equal actions, the best
+        # verb's with the best noun comes first.
+        actions = sorted(
+            (
+                Label(f"{v.name} {n.name}", v.classes + n.classes, v.probability * n.probability)
+                for v, n in product(verbs, nouns)
+            ),
+            key=lambda action: -action.probability,
+        )
+        return Prediction(verbs=verbs, nouns=nouns, actions=tuple(actions[:top_k]))
 
     def _load_unless_loaded(self, clip: Any) -> Tensor:
         if isinstance(clip, Tensor) and clip.ndim == 4:
@@ -287,15 +295,12 @@ class Predictor:
         return (mean.softmax(dim=-1) if self.model.before_softmax else mean).cpu()
 
 
-def _top_labels(
-    probabilities: Tensor, names: Sequence[Sequence[str]], top_k: int
-) -> tuple[Label, ...]:
-    """Return the most probable classes; `names` holds those of each dimension."""
-    values, indices = probabilities.flatten().topk(min(top_k, probabilities.numel()))
-    ids = torch.stack(torch.unravel_index(indices, probabilities.shape), dim=-1)
+def _top_labels(probabilities: Tensor, names: Sequence[str], top_k: int) -> tuple[Label, ...]:
+    """Return the most probable classes, equal ones by id, unlike `topk`."""
+    values, ids = probabilities.sort(descending=True, stable=True)
     return tuple(
-        Label(" ".join(task[i] for task, i in zip(names, classes, strict=True)), (*classes,), value)
-        for value, classes in zip(values.tolist(), ids.tolist(), strict=True)
+        Label(names[i], (i,), value)
+        for value, i in zip(values[:top_k].tolist(), ids[:top_k].tolist(), strict=True)
     )
 
 

@@ -18,12 +18,10 @@ from pictures import check_image, new_figure, save_figure
 __all__ = ["Timeline"]
 
 _MAX_ROWS = 8
-_MAX_THUMBNAILS = 12
-_THUMBNAIL_HEIGHT = 90  # pixels, of 1/100 inch
+_THUMBNAIL_HEIGHT, _TEXT_WIDTH, _GAP = 90, 48, 4  # pixels, of 1/100 inch
 _MAX_NAME_LENGTH = 28
 
 _WIDTH = 13.0  # inches, as all lengths of figures are
-_TIME_WIDTH = 9.6  # about that of the time axis
 _ROW_HEIGHT, _TITLE_HEIGHT, _STRIP_HEIGHT, _LEGEND_HEIGHT = 0.21, 0.3, 0.42, 1.2
 
 # The colour-blind tell these apart (Okabe and Ito).
@@ -78,7 +76,8 @@ class Timeline:
     def add(self, start: float, stop: float, probabilities: Sequence[Tensor]) -> None:
         """Add the probabilities of a part of the video.
 
-        Where parts overlap, as windows do, their mean is drawn; where none is, nothing.
+        Where parts overlap, their mean is drawn; where none is, nothing. What is marked as most
+        probable is so in one of the parts, that which lasts longest there.
 
         Args:
             start: seconds from the beginning of the video.
@@ -127,30 +126,35 @@ class Timeline:
         start, stop = self._averages.start, self._averages.stop
         if start > stop:
             raise ValueError("the timeline is empty: add the probabilities of a part first")
-        edges, covered, tasks = self._averages.columns()
-        winners = [np.where(covered > 0, task.argmax(axis=1), -1) for task in tasks]
+        edges, covered, tasks, winners = self._averages.columns()
         heights = [
-            _THUMBNAIL_HEIGHT / 100 if self._thumbnails else 0.01,
+            _THUMBNAIL_HEIGHT / 100 if self._thumbnails.kept else 0.01,
             *(_ROW_HEIGHT * min(len(names), _MAX_ROWS + 1) for names in self._names),
             _STRIP_HEIGHT,
         ]
         titles = _TITLE_HEIGHT * (len(heights) + bool(caution))
         figure = new_figure(_WIDTH, sum(heights) + titles + _LEGEND_HEIGHT)
+        from matplotlib.ticker import MaxNLocator
+
         if caution:
             figure.suptitle(caution, color="firebrick", fontsize=11)
         top, *middle, bottom = figure.subplots(len(heights), height_ratios=heights)
         top.set_title(title, loc="left", fontsize=11, parse_math=False)
-        _draw_thumbnails(top, self._thumbnails, start, stop)
+        top.set_axis_off()
         largest = max(task.max() for task in tasks)
-        for axes, names, task, best in zip(middle, self._names, tasks, winners, strict=True):
+        levels = MaxNLocator(min(4, sum(map(len, self._names)))).tick_values(0, largest)
+        for axes, names, task, best in zip(middle, self._names, tasks, winners.T, strict=True):
             image = _draw_heat_map(axes, names, task, best, covered, edges)
-            image.set_clim(0, largest)
-        figure.colorbar(image, ax=middle, aspect=40, pad=0.01, label="probability")
+            image.set_clim(0, levels[-1])
+        figure.colorbar(
+            image, ax=middle, ticks=levels, aspect=sum(heights[1:-1]) / 0.12, pad=0.01,
+            label="probability",
+        )  # fmt: skip
         middle[0].legend(
             [middle[0].collections[-1]], ["most probable class"], loc="lower right",
             bbox_to_anchor=(1, 1), borderaxespad=0.2, frameon=False, fontsize=9,
         )  # fmt: skip
-        runs = _draw_strip(bottom, self._names, winners, covered, edges)
+        runs = _draw_strip(bottom, self._names, winners.T, covered, edges)
         strip_title = "best actions" if len(tasks) > 1 else "best classes"
         for axes, heading in zip([*middle, bottom], [*self._titles, strip_title], strict=True):
             axes.set_title(heading, loc="left", fontsize=9, color="dimgrey", parse_math=False)
@@ -160,23 +164,37 @@ class Timeline:
         figure.draw_without_rendering()  # lays the axes out
         figure.set_layout_engine("none")  # it takes as long as drawing
         _name_runs(bottom, runs)
+        _draw_thumbnails(top, self._thumbnails, start, stop)
         save_figure(figure, path)
 
 
 def _draw_thumbnails(axes: Any, thumbnails: Thumbnails, start: float, stop: float) -> None:
-    """Draw as many thumbnails as fit, each near its time."""
-    axes.set_axis_off()
-    if not thumbnails:
+    """Draw every n-th thumbnail above its time, n as small as they have room with.
+
+    The one of the beginning begins there, and that of the end ends there.
+    """
+    kept = [thumbnail for thumbnail in thumbnails.kept if start <= thumbnail[0] <= stop]
+    if not kept:
         return
-    images = thumbnails.select(min(_MAX_THUMBNAILS, len(thumbnails)), start, stop)
-    widest = max(image.shape[1] for _, image in images) / 100 + 0.05  # inches
-    count = max(1, min(len(images), int(_TIME_WIDTH / widest)))
-    for slot, (seconds, image) in enumerate(thumbnails.select(count, start, stop)):
-        inset = axes.inset_axes((slot / count, 0, 1 / count, 1))
+    # Widths and places are parts of the time axis.
+    places = (np.array([seconds for seconds, _ in kept]) - start) / (stop - start)
+    pixels = max(_TEXT_WIDTH, *(image.shape[1] for _, image in kept))
+    natural = (pixels + _GAP) / axes.bbox.width
+    for step in range(1, len(kept) + 1):
+        distance = np.diff(places[::step]).min(initial=1)
+        width = min(natural, distance / (1 + distance))  # the nearest ones touch, if need be
+        if width >= 0.75 * natural:
+            break
+    width -= _GAP / axes.bbox.width
+    axes.vlines(places[::step], -0.08, 0, color="dimgrey", clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    for (seconds, image), place in zip(kept[::step], places[::step], strict=True):
+        inset = axes.inset_axes((place * (1 - width), 0, width, 1), anchor="S")
         inset.imshow(image)
         inset.set_axis_off()
         inset.text(
-            0.03, 0.04, _format_time(seconds), transform=inset.transAxes, fontsize=7, color="white",
+            0.03, 0.04, _format_time(seconds, stop - start < 60), transform=inset.transAxes,
+            fontsize=7, color="white",
             bbox={"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 1.5},
         )  # fmt: skip
 
@@ -218,7 +236,7 @@ def _draw_heat_map(
 def _draw_strip(
     axes: Any,
     names: Sequence[Sequence[str]],
-    winners: Sequence[NDArray[np.int64]],
+    winners: NDArray[np.int64],
     covered: _Columns,
     edges: _Columns,
 ) -> list[tuple[str, str, list[_Span]]]:
@@ -227,7 +245,7 @@ def _draw_strip(
     Returns:
         Name, colour and spans of each action.
     """
-    actions, places = np.unique(np.stack(winners), axis=1, return_inverse=True)
+    actions, places = np.unique(winners, axis=1, return_inverse=True)
     places = places.reshape(-1)  # NumPy 2.0 returns (1, columns)
     shares = np.bincount(places, covered) / covered.sum()
     order = np.argsort(-shares, kind="stable")[: np.count_nonzero(shares)].tolist()
@@ -242,9 +260,9 @@ def _draw_strip(
     ]
     for _, color, bars in runs:
         axes.broken_barh(bars, (0, 1), color=color, linewidth=0)
-    labels = [f"{' '.join(texts[action])}  {shares[action]:.0%}" for action in colors]
+    labels = [f"{' '.join(texts[action])}  {_to_percent(shares[action])}" for action in colors]
     if others := order[len(colors) :]:
-        labels.append(f"{len(others)} others  {shares[others].sum():.0%}")
+        labels.append(f"{len(others)} others  {_to_percent(shares[others].sum())}")
     handles = [
         axes.broken_barh([], (0, 1), color=color)
         for color in [*colors.values(), _OTHERS][: len(labels)]
@@ -285,10 +303,14 @@ def _set_time_ticks(axes: Any, start: float, stop: float) -> None:
 
 def _format_time(seconds: float, tenths: bool = False) -> str:
     """Return minutes and seconds, and hours where there are any, such as "1:02:03"."""
-    minutes, rest = divmod(round(seconds, int(tenths)), 60)
+    minutes, rest = divmod(round(seconds, 1) if tenths else int(seconds), 60)
     hours, minutes = divmod(int(minutes), 60)
     text = f"{rest:04.1f}" if tenths else f"{rest:02.0f}"
     return f"{hours}:{minutes:02}:{text}" if hours else f"{minutes}:{text}"
+
+
+def _to_percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 else "<1%"
 
 
 def _runs(values: NDArray[np.int64], edges: _Columns) -> dict[int, list[_Span]]:

@@ -16,15 +16,15 @@ class Thumbnails:
     Args:
         height: of the thumbnails, in pixels.
         limit: how many are kept at most.
+
+    Attributes:
+        kept: seconds and uint8 RGB (height, W, 3) of each, in the order of their times.
     """
 
     def __init__(self, height: int, limit: int = 48) -> None:
         self._height, self._limit = height, limit
-        self._kept: list[tuple[float, NDArray[np.uint8]]] = []
+        self.kept: list[tuple[float, NDArray[np.uint8]]] = []
         self._distance = 0.0  # seconds between those kept, at least
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
     def add(self, seconds: float, image: Tensor) -> None:
         """Offer a frame; frames come in the order of their times.
@@ -33,24 +33,12 @@ class Thumbnails:
             seconds: from the beginning of the video.
             image: uint8 RGB (3, H, W).
         """
-        if self._kept and seconds < self._kept[-1][0] + self._distance:
+        if self.kept and seconds < self.kept[-1][0] + self._distance - 1e-6:  # rounding errors
             return
         _, h, w = image.shape
         width = min(max(1, round(self._height * w / h)), _MAX_ASPECT_RATIO * self._height)
         small = resize(image.cpu(), [self._height, width], antialias=True)
-        self._kept.append((seconds, small.permute(1, 2, 0).numpy()))
-        if len(self._kept) > self._limit:
-            self._kept = self._kept[::2]
-            self._distance = 2 * (self._kept[-1][0] - self._kept[0][0]) / self._limit
-
-    def select(
-        self, count: int, start: float, stop: float
-    ) -> list[tuple[float, NDArray[np.uint8]]]:
-        """Return the frames that are nearest to the middles of `count` equal parts of a time.
-
-        Returns:
-            Seconds, and uint8 RGB (height, W, 3).
-        """
-        times = np.array([seconds for seconds, _ in self._kept])
-        middles = start + (np.arange(count) + 0.5) / count * (stop - start)
-        return [self._kept[int(np.abs(times - middle).argmin())] for middle in middles]
+        self.kept.append((seconds, small.permute(1, 2, 0).numpy()))
+        if len(self.kept) > self._limit:
+            self.kept = self.kept[::2]
+            self._distance = 2 * (self.kept[-1][0] - self.kept[0][0]) / self._limit

@@ -124,6 +124,25 @@ def test_actions_are_the_best_products(model: TSN, frames: Tensor) -> None:
     assert not prediction.classes
 
 
+@pytest.mark.parametrize("top_k", [1, 5, 6, 50])
+def test_the_best_of_equal_actions_is_the_best_verb_with_the_best_noun(
+    model: TSN, top_k: int
+) -> None:
+    predictor = Predictor(model, NAMES)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        verbs, nouns = (torch.randint(1, 4, (n,), generator=random) / 1000 for n in (5, 7))
+        prediction = predictor.to_prediction([verbs, nouns], top_k=top_k)
+        best = prediction.actions[0]
+        assert best.classes == (int(verbs.argmax()), int(nouns.argmax()))  # the first of equals
+        assert best.name == f"{prediction.verbs[0].name} {prediction.nouns[0].name}"
+        products = torch.outer(verbs.double(), nouns.double())
+        expected = products.flatten().sort(descending=True).values[:top_k]
+        assert [label.probability for label in prediction.actions] == expected.tolist()
+        assert [products[label.classes] for label in prediction.actions] == expected.tolist()
+        assert len({label.classes for label in prediction.actions}) == len(expected)
+
+
 def test_one_task_has_classes_alone(frames: Tensor) -> None:
     model = small(4)
     (prediction,) = Predictor(model, ["a", "b", "c", "d"]).predict([frames], top_k=2)

@@ -2,6 +2,7 @@
 
 import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def test_classes_that_win_for_longest_have_rows(figures: list[Any], tmp_path: Pa
     assert probabilities[:, 100].tolist() == pytest.approx([0.8, 0.1, 0.1])
     gap = int(9 / 12 * probabilities.shape[1])
     assert probabilities[:, gap].tolist() == [-1] * 3
-    assert mesh.get_clim() == (0, pytest.approx(0.9))
+    assert mesh.get_clim() == (0, 1)
     assert colorbar.get_ylabel() == "probability"
     assert [axes.get_xlim() for axes in (verbs, nouns, strip)] == [(0, 12)] * 3
 
@@ -136,6 +137,18 @@ def test_many_actions_share_a_colour_and_names_fit_their_bars(
     assert not any(box.count_overlaps(boxes) > 1 for box in boxes)  # with itself
 
 
+def test_between_two_parts_no_other_action_appears(figures: list[Any], tmp_path: Path) -> None:
+    timeline = Timeline({"verbs": VERBS[:3], "nouns": NOUNS})
+    for start, stop, values in ((0, 100.1, [0.5, 0.4, 0.1]), (100.1, 220, [0, 0.45, 0.55])):
+        timeline.add(start, stop, 2 * [torch.tensor(values)])
+    timeline.draw(tmp_path / "a.png", title="")
+    _, verbs, _, strip, _ = figures[0].axes
+    spans = [(x0, x1, int(y0)) for x0, y0, x1, _ in bars(verbs, timeline_pictures._WINNER)]
+    assert spans == [(0, 100, 1), (100, 220, 0)]
+    legend = [text.get_text() for text in strip.get_legend().get_texts()]
+    assert legend == ["verb 2 lid  55%", "verb 0 cup  45%"]
+
+
 def test_one_task_has_a_strip_of_classes(figures: list[Any], tmp_path: Path) -> None:
     timeline = Timeline({"classes": ["a", "b"]})
     timeline.add(5, 6.5, [peak(2, 1).half()])
@@ -168,31 +181,59 @@ def test_times_read_well(
     assert strip.get_xlabel() == f"time ({unit})"
 
 
-@pytest.mark.parametrize(("size", "count"), [((64, 64), 9), ((64, 114), 5), ((96, 24), 12)])
-def test_thumbnails_run_along_the_top(
+@pytest.mark.parametrize(
+    ("size", "count"), [((256, 456), 6), ((256, 340), 6), ((64, 64), 12), ((320, 240), 11)]
+)
+def test_thumbnails_stand_above_even_times(
     size: tuple[int, int], count: int, figures: list[Any], tmp_path: Path
 ) -> None:
-    timeline = two_tasks([(0, 120, 0, 0)])
-    for seconds in range(120):
-        timeline.add_thumbnail(seconds, torch.full((3, *size), seconds, dtype=torch.uint8))
+    timeline = two_tasks([(0, 12, 0, 0), (12, 24, 1, 1)])
+    for number in range(12):  # as many as tools/label_video.py has of a file
+        timeline.add_thumbnail(2 * number, torch.full((3, *size), number, dtype=torch.uint8))
+    timeline.add_thumbnail(25, torch.zeros(3, *size, dtype=torch.uint8))  # after the end
     timeline.draw(tmp_path / "a.png", title="")
-    insets = figures[0].axes[0].child_axes
-    assert len(insets) >= count
-    for slot, axes in enumerate(insets):
-        middle = (slot + 0.5) / len(insets) * 120
-        (text,) = axes.texts
-        minutes, seconds = map(int, text.get_text().split(":"))
-        assert abs(60 * minutes + seconds - middle) <= 4
-        assert axes.images[0].get_array().max() == 60 * minutes + seconds
+    top = figures[0].axes[0]
+    numbers = [int(axes.images[0].get_array().max()) for axes in top.child_axes]
+    assert numbers == list(range(0, 12, 12 // count))[: len(numbers)]
+    assert len(numbers) >= count
+    boxes = [
+        axes.get_window_extent().transformed(top.transAxes.inverted()) for axes in top.child_axes
+    ]
+    for number, axes, box in zip(numbers, top.child_axes, boxes, strict=True):
+        assert box.x0 <= number / 12 <= box.x1
+        assert axes.texts[0].get_text() == f"0:{2 * number:04.1f}"
+    assert boxes[0].x0 == 0
+    assert boxes[-1].x1 <= 1
+    steps = [after.x0 - before.x1 for before, after in pairwise(boxes)]
+    assert min(steps) == pytest.approx(max(steps), abs=1e-3)
+    assert min(steps) > 0
 
 
-def test_few_thumbnails_are_all_drawn_once(figures: list[Any], tmp_path: Path) -> None:
-    timeline = two_tasks([(0, 120, 0, 0)])
-    for seconds in (10, 50, 90):
-        timeline.add_thumbnail(seconds, torch.zeros(3, 60, 80, dtype=torch.uint8))
+def test_thumbnails_of_a_live_source(figures: list[Any], tmp_path: Path) -> None:
+    timeline = two_tasks([(0, 1200, 0, 0)])
+    for seconds in range(1200):
+        timeline.add_thumbnail(seconds, torch.zeros(3, 96, 24, dtype=torch.uint8))
     timeline.draw(tmp_path / "a.png", title="")
-    insets = figures[0].axes[0].child_axes
-    assert [axes.texts[0].get_text() for axes in insets] == ["0:10", "0:50", "1:30"]
+    texts = [axes.texts[0] for axes in figures[0].axes[0].child_axes]
+    assert 15 < len(texts) < 25
+    assert len({text.get_text() for text in texts}) == len(texts)
+    edges = [(box.x0, box.x1) for box in (text.get_window_extent() for text in texts)]
+    assert all(before[1] < after[0] for before, after in pairwise(edges))
+
+
+@pytest.mark.parametrize("probability", [0.98, 0.55, 0.004])
+def test_the_colour_bar_ends_with_a_tick(
+    probability: float, figures: list[Any], tmp_path: Path
+) -> None:
+    timeline = Timeline({"classes": NOUNS})
+    timeline.add(0, 1, [torch.tensor([0, probability, 0])])
+    timeline.draw(tmp_path / "a.png", title="")
+    bar = figures[0].axes[-1]
+    ticks = bar.get_yticks()
+    assert ticks[0] == 0
+    assert ticks[-1] == bar.get_ylim()[1]
+    assert probability <= ticks[-1] <= 1.5 * probability
+    assert bar.get_window_extent().width > 10
 
 
 def test_any_names_are_drawn_and_pictures_are_reproducible(tmp_path: Path) -> None:
