@@ -163,12 +163,12 @@ def test_windows(variant: str) -> None:
 def test_a_shift_over_a_stream_is_that_of_the_batched_network(
     kind: str, dtype: torch.dtype
 ) -> None:
-    model = past(kind)
-    frames = frames_for(model, FRAMES)
-    expected = per_frame(batched(kind), frames)
-    stream = Stream(optimize_for_inference(on_gpu(model), dtype=dtype))
-    found = in_chunks(stream, frames.cuda().to(dtype))
-    assert_near(found, tuple(task.cuda() for task in expected), dtype)
+    """In the same precision: what 52 layers of a MobileNetV2 round differs more from float32."""
+    frames = frames_for(past(kind), FRAMES).cuda().to(dtype)
+    alone, whole = (
+        optimize_for_inference(on_gpu(model), dtype=dtype) for model in (past(kind), batched(kind))
+    )
+    assert_near(in_chunks(Stream(alone), frames), per_frame(whole, frames), dtype)
 
 
 def test_a_stream_takes_no_more_memory_after_a_thousand_frames() -> None:
