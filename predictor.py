@@ -274,8 +274,8 @@ class Predictor:
         if len(best) == 1:
             return Prediction(classes=best[0])
         verbs, nouns = best
-        # No other verb or noun is in the best actions. Sorting is stable: of equal actions, the best
-        # verb's with the best noun comes first.
+        # No other verb or noun is in the best actions. Sorting is stable: of equal actions, that of
+        # the best verb and the best noun comes first.
         actions = sorted(
             (
                 Label(f"{v.name} {n.name}", v.classes + n.classes, v.probability * n.probability)
