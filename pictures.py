@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ _BAR_COLORS = {
     "actions": (0, 118, 86),
     "classes": (0, 94, 148),
 }
-_COLUMN_SHARES = {"verbs": 3, "nouns": 4, "actions": 5, "classes": 3}
-_MIN_LABEL_WIDTH = 9  # on average, in font sizes
+_COLUMN_SHARES = {"verbs": 3, "nouns": 4, "actions": 6, "classes": 1}
+_MIN_LABEL_WIDTH = 12  # on average, in font sizes
 
 
 @dataclass(frozen=True)
@@ -154,13 +155,15 @@ def contact_sheet(frames: Tensor, num_segments: int) -> Tensor:
 def draw_labels(image: Tensor, prediction: Prediction, *, lines: int = 3) -> Tensor:
     """Draw the most probable classes over the bottom of a frame.
 
-    Verbs, nouns and actions stand side by side, in a narrow frame one below the other. The bar
-    behind a name is as long as its probability. Text grows with the frame.
+    Verbs, nouns and actions stand side by side, in a narrow frame one below the other; the tiniest
+    have no room for actions. The bar behind a name is as long as its probability, which is also
+    written where the name leaves room. Text grows with the frame.
 
     Args:
         image: uint8 RGB (3, H, W); it stays as it is.
         prediction: what to draw.
-        lines: how many classes of each kind at most, and no more than half of the frame holds.
+        lines: how many classes of each kind at most; fewer are drawn where all would cover more
+            than about a third of the frame.
 
     Returns:
         uint8 RGB (3, H, W) on the CPU.
@@ -191,34 +194,33 @@ def _draw_panel(
     h, w, _ = pixels.shape
     size = max(8, round(min(h, w) / 22))  # of the font, in pixels
     pitch, gap = round(1.5 * size), max(1, size // 6)
-    columns = len(kinds) if w >= _MIN_LABEL_WIDTH * size * len(kinds) else 1
-    lines = max(1, min(lines, h // 2 // pitch * columns // len(kinds)))
-    cells = [
-        (column, row, _BAR_COLORS[kind], label)
-        for column, (kind, labels) in enumerate(kinds.items())
-        for row, label in enumerate(labels[:lines])
+    max_rows = max(1, round(h / 3 / pitch))
+    side_by_side = w >= _MIN_LABEL_WIDTH * size * len(kinds)
+    lines = min(lines, max_rows if side_by_side else max(1, max_rows // len(kinds)))
+    columns = [
+        [(_BAR_COLORS[kind], label) for label in labels[:lines]] for kind, labels in kinds.items()
     ]
     shares = [_COLUMN_SHARES[kind] for kind in kinds]
-    if columns == 1:
-        cells = [(0, row, color, label) for row, (_, _, color, label) in enumerate(cells)]
-        shares = [1]
-    edges = [w * sum(shares[:column]) // sum(shares) for column in range(columns + 1)]
-    top = max(0, h - (max(row for _, row, _, _ in cells) + 1) * pitch - gap)
+    if not side_by_side:
+        columns, shares = [list(chain(*columns))[:max_rows]], [1]
+    edges = [w * sum(shares[:column]) // sum(shares) for column in range(len(shares) + 1)]
+    top = max(0, h - max(map(len, columns)) * pitch - gap)
     panel = Image.fromarray(pixels[top:])
     draw = ImageDraw.Draw(panel, "RGBA")  # colours with an opacity are blended
     draw.rectangle((0, 0, w, h), (0, 0, 0, 160))
     font = _load_font(size)
-    for column, row, color, label in cells:
-        left = edges[column] + gap
-        right = max(left, edges[column + 1] - gap)
-        y = gap + row * pitch
-        end = left + label.probability * (right - left)
-        draw.rectangle((left, y, end, y + pitch - gap - 1), (*color, 220))
-        middle = y + (pitch - gap) / 2
-        percent = f"{100 * label.probability:.0f} %"
-        draw.text((right - gap, middle), percent, "white", font, "rm")
-        width = right - left - 4 * gap - font.getlength(percent)
-        draw.text((left + gap, middle), _shorten(label.name, font, width), "white", font, "lm")
+    for column, (start, end) in zip(columns, pairwise(edges), strict=True):
+        left, right = start + gap, max(start + gap, end - gap)
+        for row, (color, label) in enumerate(column):
+            y = gap + row * pitch
+            bar_end = left + label.probability * (right - left)
+            draw.rectangle((left, y, bar_end, y + pitch - gap - 1), (*color, 220))
+            middle = y + (pitch - gap) / 2
+            name = _shorten(label.name, font, right - left - 2 * gap)
+            draw.text((left + gap, middle), name, "white", font, "lm")
+            percent = f"{100 * label.probability:.0f} %"
+            if font.getlength(name + percent) <= right - left - 4 * gap:
+                draw.text((right - gap, middle), percent, "white", font, "rm")
     pixels[top:] = np.asarray(panel)
 
 

@@ -134,7 +134,7 @@ class Timeline:
         ]
         titles = _TITLE_HEIGHT * (len(heights) + bool(caution))
         figure = new_figure(_WIDTH, sum(heights) + titles + _LEGEND_HEIGHT)
-        from matplotlib.ticker import MaxNLocator
+        from matplotlib.ticker import MaxNLocator  # which new_figure asked for
 
         if caution:
             figure.suptitle(caution, color="firebrick", fontsize=11)
@@ -258,18 +258,13 @@ def _draw_strip(
     runs = [
         ("\n".join(texts[action]), colors.get(action, _OTHERS), spans[action]) for action in order
     ]
-    for _, color, bars in runs:
-        axes.broken_barh(bars, (0, 1), color=color, linewidth=0)
+    handles = [axes.broken_barh(bars, (0, 1), color=color, linewidth=0) for _, color, bars in runs]
     labels = [f"{' '.join(texts[action])}  {_to_percent(shares[action])}" for action in colors]
     if others := order[len(colors) :]:
         labels.append(f"{len(others)} others  {_to_percent(shares[others].sum())}")
-    handles = [
-        axes.broken_barh([], (0, 1), color=color)
-        for color in [*colors.values(), _OTHERS][: len(labels)]
-    ]
     legend = axes.legend(
-        handles, labels, loc="upper left", bbox_to_anchor=(0, -1), ncols=4, frameon=False,
-        fontsize=9, borderaxespad=0,
+        handles[: len(labels)], labels, loc="upper left", bbox_to_anchor=(0, -1), ncols=4,
+        frameon=False, fontsize=9, borderaxespad=0,
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_parse_math(False)
