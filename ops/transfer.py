@@ -38,15 +38,16 @@ def check_options(model: Any, config: ModelConfig, source: str) -> None:
         options += MODEL_OPTIONS[config.model_type]
         if config.model_type in _RELATIONAL:
             options += ["num_segments"]
-    faults = []
+    needed, given = [], []
     for option in options:
         trained, asked = getattr(config, option), getattr(model, option)
         # A consensus without weights may be another one.
         if option != "consensus_type" and str(trained).lower() != str(asked).lower():
             argument = "base_model" if option == "arch" else option
-            faults.append(f"{argument} must be {trained!r} (got {asked!r})")
-    if faults:
-        raise ValueError(f"{', '.join(faults)} for {source}")
+            needed.append(f"{argument} must be {trained!r}")
+            given.append(repr(asked))
+    if needed:
+        raise ValueError(f"{', '.join(needed)} for {source}, got {', '.join(given)}")
 
 
 def fit_weights(

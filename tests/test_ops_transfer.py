@@ -186,13 +186,13 @@ def load(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("held", "wanted", "options", "faults"),
     [
-        ("tsn", "tsm", {"base_model": "resnet34"}, ["base_model must be 'resnet18' (got 'resnet3"]),
+        ("tsn", "tsm", {"base_model": "resnet34"}, ["base_model must be 'resnet18' for "]),
         ("tsm", "tsm", {"shift_div": 8, "shift_place": "blockres"},
-         ["shift_div must be 4 (got 8)", "shift_place must be 'block' (got 'blockres')"]),
+         ["shift_div must be 4", "shift_place must be 'block'"]),
         ("tsm", "tsm", {"shift_direction": "past"}, ["shift_direction must be 'both'"]),
-        ("tsm", "tsm", {"temporal_pool": True}, ["temporal_pool must be False (got True)"]),
+        ("tsm", "tsm", {"temporal_pool": True}, ["temporal_pool must be False"]),
         ("trn", "trn", {"num_segments": 3, "img_feature_dim": 64},
-         ["num_segments must be 4 (got 3)", "img_feature_dim must be 32 (got 64)"]),
+         ["num_segments must be 4", "img_feature_dim must be 32"]),
         ("mtrn", "mtrn", {"classifier_pairing": "per-scale"}, ["classifier_pairing must be"]),
     ],
 )  # fmt: skip
@@ -209,9 +209,9 @@ def test_options_that_do_not_fit(
 @pytest.mark.parametrize(
     ("modality", "options", "fault"),
     [
-        ("RGB", {}, "modality must be 'Flow' (got 'RGB'), new_length must be 2 (got 1)"),
-        ("Flow", {"new_length": 5}, "new_length must be 2 (got 5)"),
-        ("RGBDiff", {}, "modality must be 'Flow' (got 'RGBDiff')"),
+        ("RGB", {}, "modality must be 'Flow', new_length must be 2"),
+        ("Flow", {"new_length": 5}, "new_length must be 2"),
+        ("RGBDiff", {}, "modality must be 'Flow'"),
     ],
 )
 def test_flow_weights_fit_their_own_input_alone(
