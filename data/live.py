@@ -219,7 +219,10 @@ class _Reader(threading.Thread):
                     logger.warning("%s: skipping damaged data (%s)", source.name, error.strerror)
                     warned = True
         if not count and not self._stop_event.is_set():
-            raise OSError(f"{source.name}: no frame could be decoded: {source.ended}")
+            raise OSError(
+                f"{source.name}: no frame could be decoded (of an MP4 that is not read by its name, "
+                f"the index must be in front, or it must be fragmented): {source.ended}"
+            )
         level = logging.WARNING if source.broken else logging.INFO
         logger.log(level, "%s: ended after %d frames: %s", source.name, count, source.ended)
 
