@@ -220,8 +220,8 @@ class _Reader(threading.Thread):
                     warned = True
         if not count and not self._stop_event.is_set():
             raise OSError(
-                f"{source.name}: no frame could be decoded (an MP4 that comes through a pipe must be "
-                f"fragmented, or have its index in front): {source.ended}"
+                f"{source.name}: no frame could be decoded (an MP4 from a pipe must be fragmented, "
+                f"or have its index in front): {source.ended}"
             )
         level = logging.WARNING if source.broken else logging.INFO
         logger.log(level, "%s: ended after %d frames: %s", source.name, count, source.ended)
