@@ -272,7 +272,7 @@ def test_memory_does_not_grow_with_the_video(variant: str) -> None:
     memory_of(model, NoiseFrames(20, size=size))  # what the first run alone takes
     short = memory_of(model, NoiseFrames(20, size=size), hop=2)
     long = memory_of(model, NoiseFrames(400, size=size), hop=2)
-    assert long < short + 8 * 2**20  # all frames are 28 MB
+    assert long < short + 16 * 2**20  # all frames are 28 MB
 
 
 @pytest.mark.slow
