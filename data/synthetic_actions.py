@@ -47,21 +47,21 @@ def draw_action(pair: int, generator: np.random.Generator) -> NDArray[np.uint8]:
     texture = (draw(0, 100, 3) + draw(0, 40, (5, 5, 3))).astype(np.uint8)
     scene = np.array(Image.fromarray(texture).resize((_SIZE, _SIZE), Image.Resampling.BICUBIC))
     object_colour = draw(160, 255, 3)
-    radius, aspect, roundness = draw(8, 12), draw(0.8, 1.25), draw(0.9, 5)
-    centre_x, centre_y = draw(26, 38, 2)
+    radius, aspect, roundness = draw(8, 11), draw(0.7, 1), draw(0.9, 5)
+    centre_x, centre_y = draw(29, 35, 2)
 
     # A third of a round, at most, between two of the 4 frames that training samples: which way it
     # went is clear.
-    phase = (draw() + draw(0.03, 0.06) * np.arange(_FRAME_COUNT)[:, None, None]) % 1
+    phase = (draw() + draw(0.035, 0.065) * np.arange(_FRAME_COUNT)[:, None, None]) % 1
     size, gap = np.full_like(phase, radius), np.full_like(phase, _NO_GAP)
     if pair == 0:
         centre_x = phase * _SIZE
         ground = round(centre_y + radius / aspect)
         scene[ground : ground + 3] = object_colour
     elif pair == 1:
-        size = 5 * 4**phase
+        size = 5 * 3.6**phase
     else:
-        gap = 2 + 8 * phase
+        gap = 1 + 17 * phase
 
     # A superellipse, which is a diamond, a disc or nearly a square, in two halves, each `gap` from
     # the centre. What leaves the picture on one side is drawn on the other.
