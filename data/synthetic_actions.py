@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data.options import positive_integer
+from data.options import one_of, positive_integer
 
 __all__ = ["ACTION_PAIRS", "draw_action", "make_actions"]
 
@@ -31,18 +31,22 @@ _SIZE = 64  # pixels
 _NO_GAP = -0.5  # pixels; half a pixel of an edge is blurred
 
 
-def draw_action(pair: int, generator: np.random.Generator) -> NDArray[np.uint8]:
-    """Draw a clip of the first class of a pair; its twin is `clip[::-1]`.
+def draw_action(action: str, generator: np.random.Generator) -> NDArray[np.uint8]:
+    """Draw a clip of one of the classes that come first in their pairs; `clip[::-1]` is its twin.
 
     Background, colour, shape, size, place, speed and start are random.
 
     Args:
-        pair: index into `ACTION_PAIRS`.
+        action: "move right", "grow" or "open".
         generator: random generator.
 
     Returns:
         uint8 RGB (12, 64, 64, 3).
+
+    Raises:
+        ValueError: for another action.
     """
+    action = one_of("action", action, [forwards for forwards, _ in ACTION_PAIRS])
     draw = generator.uniform
     texture = (draw(0, 100, 3) + draw(0, 40, (5, 5, 3))).astype(np.uint8)
     scene = np.array(Image.fromarray(texture).resize((_SIZE, _SIZE), Image.Resampling.BICUBIC))
@@ -50,15 +54,14 @@ def draw_action(pair: int, generator: np.random.Generator) -> NDArray[np.uint8]:
     radius, aspect, roundness = draw(8, 11), draw(0.7, 1), draw(0.9, 5)
     centre_x, centre_y = draw(29, 35, 2)
 
-    # A third of a round, at most, between two of the 4 frames that training samples: which way it
-    # went is clear.
+    # A third of a round, at most, from one of 4 sampled frames to the next: the way is clear.
     phase = (draw() + draw(0.035, 0.065) * np.arange(_FRAME_COUNT)[:, None, None]) % 1
     size, gap = np.full_like(phase, radius), np.full_like(phase, _NO_GAP)
-    if pair == 0:
+    if action == "move right":
         centre_x = phase * _SIZE
         ground = round(centre_y + radius / aspect)
         scene[ground : ground + 3] = object_colour
-    elif pair == 1:
+    elif action == "grow":
         size = 5 * 3.6**phase
     else:
         gap = 1 + 17 * phase
@@ -82,7 +85,7 @@ def make_actions(
     validation_count: int = 25,
     seed: int = 0,
 ) -> Path:
-    """Write a training and a validation set of clips, which share no scene.
+    """Write clips for training and validation, which share no scene.
 
     `train.csv` and `validation.csv` have the columns `path` (from the folder) and `label` that
     `epic.annotations.read_annotations` reads; a clip is a folder of 12 JPEG images of 64 x 64
@@ -92,7 +95,7 @@ def make_actions(
         folder: destination, which is made where it is missing.
         train_count: number of training clips of each of the six classes.
         validation_count: number of validation clips of each class.
-        seed: of NumPy's generator; the same seed and counts give the same clips.
+        seed: the same seed and counts give the same clips.
 
     Returns:
         The folder.
@@ -115,9 +118,9 @@ def make_actions(
     for subset, count in counts.items():
         rows = [("path", "label")]
         for index in range(count):
-            for pair, labels in enumerate(ACTION_PAIRS):
-                clip = draw_action(pair, generator)
-                for label, frames in zip(labels, (clip, clip[::-1]), strict=True):
+            for forwards, backwards in ACTION_PAIRS:
+                clip = draw_action(forwards, generator)
+                for label, frames in ((forwards, clip), (backwards, clip[::-1])):
                     path = f"{subset}/{label.replace(' ', '-')}-{index:03d}"
                     _write_frames(folder / path, frames)
                     rows.append((path, label))
