@@ -89,7 +89,8 @@ def make_actions(
 
     `train.csv` and `validation.csv` have the columns `path` (from the folder) and `label` that
     `epic.annotations.read_annotations` reads; a clip is a folder of 12 JPEG images of 64 x 64
-    pixels. The defaults make 9,000 images, 15 MB, in seconds. Older files of the same names are replaced.
+    pixels. The defaults make 9,000 images, 15 MB, in seconds. Older files of the same names are
+    replaced.
 
     Args:
         folder: destination, which is made where it is missing.
