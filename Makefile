@@ -1,7 +1,7 @@
 # Everything on a fresh machine with Python 3.11 (or newer) and make:
 #   make demo       virtual environment, dependencies, the four models on a clip
 #   make check      the same with the developers' tools, and the essential tests: two minutes
-#   make test       all tests that are not slow, the essential ones among them: seven minutes
+#   make test       all tests that are not slow, the essential ones among them: ten minutes
 #   make test-slow  the slow ones, and more examples for those of hypothesis: four minutes
 #   make docs       the pages of docs/ as a site, in site/
 #   make test-oldest  what make test runs, with the oldest versions that requirements.txt admits
