@@ -282,7 +282,8 @@ def test_memory_stays_flat(variant: str) -> None:
             stream(frame)
 
     run(100)
+    peak_memory(lambda: run(10))  # what comes back after freed memory went to the system
     taken = peak_memory(lambda: run(2000))
     if taken is None:
         pytest.skip("no peak memory on this system")
-    assert taken < 2 * 2**20  # as many frames would take 24 MB, their scores and states far more
+    assert taken < 12 * 2**20  # as many frames would take 24 MB, their scores and states far more
