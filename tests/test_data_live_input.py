@@ -124,7 +124,7 @@ def test_a_video_without_a_frame(tmp_path: Path, pipe: Path) -> None:
     # The index is at the end, too far to go back in a pipe.
     path = encode(tmp_path / "a.mp4", "libx264", options={**X264, "g": "1", "qp": "0"}, count=300)
     with copying(path, pipe=pipe), LiveFrames(pipe) as frames:
-        with pytest.raises(OSError, match=r"pipe: no frame could be decoded .*: it broke off \(Inv"):
+        with pytest.raises(OSError, match=r"pipe: no frame could .*: it broke off \(Inv"):
             next(frames)
         assert list(frames) == []
 
