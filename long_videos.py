@@ -16,7 +16,7 @@ from data.video import Clip, open_frames
 from data.windows import Windows
 from ops.inference import check_model, evaluation_mode
 from snippets import dense_snippets, get_crops, read_crops, run_snippets, run_windows
-from tsn import TSN, Logits
+from tsn import TSN, Logits, to_tasks
 
 __all__ = ["frame_features", "window_logits"]
 
@@ -152,15 +152,16 @@ def _run_heads(model: TSN, features: Iterable[Tensor]) -> Iterator[Logits]:
         with evaluation_mode(model):
             # (n, T', crops, D) -> (n*crops*T', D)
             outputs = model.logits(part.transpose(1, 2).flatten(0, 2).to(dtype))
-        tasks = outputs if isinstance(outputs, tuple) else (outputs,)
         # Over crops, with identity consensus over segments too: (n*crops, ..., C) -> (n, C)
-        means = tuple(s.float().reshape(len(part), -1, s.shape[-1]).mean(1) for s in tasks)
+        means = tuple(
+            s.float().reshape(len(part), -1, s.shape[-1]).mean(1) for s in to_tasks(outputs)
+        )
         yield means if isinstance(outputs, tuple) else means[0]
 
 
 def _with_starts(outputs: Iterable[Output], starts: Tensor) -> Iterator[tuple[Tensor, Output]]:
     done = 0
     for part in outputs:
-        count = len(part[0] if isinstance(part, tuple) else part)
+        count = len(to_tasks(part)[0])
         yield starts[done : done + count], part
         done += count

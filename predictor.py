@@ -16,7 +16,7 @@ from data.options import ClassNames, check_class_names, positive_integer
 from data.video import load_clip, open_frames
 from ops.inference import check_model, evaluation_mode, optimize_for_inference
 from presets import evaluation_transform
-from tsn import TSN
+from tsn import TSN, to_tasks
 
 __all__ = ["Label", "Prediction", "Predictor", "TimedPrediction"]
 
@@ -249,7 +249,7 @@ class Predictor:
                 outputs = [self.model(crop) for clip in crops for crop in clip.split(1)]
             else:
                 outputs = [self.model(torch.cat(list(crops)))]
-        tasks = [output if isinstance(output, tuple) else (output,) for output in outputs]
+        tasks = map(to_tasks, outputs)
         return tuple(
             self._average_crops(torch.cat(scores), len(clips))
             for scores in zip(*tasks, strict=True)

@@ -50,7 +50,7 @@ from ops.transfer import check_options, fit_weights
 from presets import evaluation_transform, training_transform
 from weights.published import find_published
 
-__all__ = ["TSN"]
+__all__ = ["TSN", "Logits", "to_tasks"]
 
 _logger = logging.getLogger(__name__)
 
@@ -64,6 +64,11 @@ _CANNOT_BE_TRAINED = (
 )
 
 Logits = Tensor | tuple[Tensor, ...]
+
+
+def to_tasks(outputs: Logits) -> tuple[Tensor, ...]:
+    """Return a model's outputs of each task, also where there is one."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
 class TSN(nn.Module):

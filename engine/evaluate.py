@@ -20,7 +20,7 @@ from engine.output_folder import OutputFolder
 from engine.processes import Processes
 from engine.progress import show_progress
 from presets import evaluation_transform
-from tsn import TSN
+from tsn import TSN, to_tasks
 
 __all__ = ["class_counts_by_task", "evaluate", "merge_batches"]
 
@@ -158,7 +158,7 @@ def _clip_logits(
         crops = transform(clip).to(weights.dtype).unflatten(0, (crop_count, -1))
         # One at a time takes less memory on the CPU, and less time (ops.memory).
         outputs += [model(part) for part in (crops.split(1) if weights.is_cpu else [crops])]
-    tasks = [output if isinstance(output, tuple) else (output,) for output in outputs]
+    tasks = map(to_tasks, outputs)
     return {
         # (clips * crops, ..., classes) -> (classes,)
         task: torch.cat(scores).float().flatten(0, -2).mean(0)

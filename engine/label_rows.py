@@ -8,7 +8,6 @@ from itertools import islice
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from data.frames import FrameSource
 from data.sampling import segment_indices
@@ -16,7 +15,7 @@ from engine.label_snippets import TimedSnippet
 from engine.smoothing import Scores
 from long_videos import window_logits
 from streaming import Stream
-from tsn import TSN, Logits
+from tsn import TSN, Logits, to_tasks
 
 __all__ = [
     "ScoredRow",
@@ -76,7 +75,7 @@ def window_rows(
         model, source,
         window=window, stride=stride, hop=hop, crop_count=crop_count, batch_size=batch_size,
     ):  # fmt: skip
-        for place, *scores in zip(places.tolist(), *_to_tasks(logits), strict=True):
+        for place, *scores in zip(places.tolist(), *_to_scores(logits), strict=True):
             if held:
                 stop = float(borders[(held[0] + place + length) // 2])
                 yield ScoredRow(start, stop, held[1])
@@ -107,7 +106,7 @@ def stream_rows(
         if stream is None:
             stream = Stream(model, streams=len(inputs), stride=stride)
         # (crops, t, classes) -> (t, classes)
-        tasks = [task.mean(0) for task in _to_tasks(stream(inputs))]
+        tasks = [task.mean(0) for task in _to_scores(stream(inputs))]
         for snippet, *scores in zip(part, *tasks, strict=True):
             if held:
                 longest = max(held.stop, held.start + _MAX_PAUSE)
@@ -167,11 +166,9 @@ def _classify(model: TSN, window: Iterable[TimedSnippet], stride: int) -> Scores
     # (crops, T, L'*C, H, W)
     inputs = torch.stack([clip[index].inputs for index in chosen], dim=1)
     # (crops, ..., classes): with identity consensus, of each segment
-    return tuple(task.flatten(0, -2).mean(0) for task in _to_tasks(model(inputs)))
+    return tuple(task.flatten(0, -2).mean(0) for task in _to_scores(model(inputs)))
 
 
-def _to_tasks(outputs: Logits) -> tuple[Tensor, ...]:
+def _to_scores(outputs: Logits) -> Scores:
     """Return outputs of each task, float32 on the CPU."""
-    return tuple(
-        task.float().cpu() for task in (outputs if isinstance(outputs, tuple) else (outputs,))
-    )
+    return tuple(task.float().cpu() for task in to_tasks(outputs))
