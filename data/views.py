@@ -14,7 +14,15 @@ from data.frames import FrameSource, is_integer
 from data.functional import resize
 from data.options import positive_integer
 
-__all__ = ["FrameRange", "FrameSelection", "NumberRange", "ResizedFrames", "View", "select"]
+__all__ = [
+    "FrameRange",
+    "FrameSelection",
+    "NumberRange",
+    "ResizedFrames",
+    "View",
+    "WholeView",
+    "select",
+]
 
 
 class View(FrameSource):
@@ -33,6 +41,22 @@ class View(FrameSource):
             first, last = np.searchsorted(places, (place, place + 1))
             for index in indices[first:last]:
                 yield index, frame
+
+
+class WholeView(View):
+    """Base of the views that have all frames of their source, with their numbers and times."""
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    @property
+    def numbers(self) -> NDArray[np.int64] | None:
+        """Numbers of the source's frames."""
+        return self._source.numbers
+
+    def index_at(self, seconds: float) -> int:
+        """Return the index of the source's frame at a time."""
+        return self._source.index_at(seconds)
 
 
 class FrameRange(View):
@@ -144,7 +168,7 @@ class NumberRange(View):
         yield from self._show(indices, shown)
 
 
-class ResizedFrames(View):
+class ResizedFrames(WholeView):
     """Frames of another source, each resized as it is read: bilinear, antialiased.
 
     Sizes are those of `transforms.GroupScale`, which leaves these frames as they are.
@@ -161,18 +185,6 @@ class ResizedFrames(View):
     def __init__(self, source: FrameSource, short_side: int) -> None:
         super().__init__(source)
         self._short_side = positive_integer("short_side", short_side)
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    @property
-    def numbers(self) -> NDArray[np.int64] | None:
-        """Numbers of the source's frames."""
-        return self._source.numbers
-
-    def index_at(self, seconds: float) -> int:
-        """Return the index of the source's frame at a time."""
-        return self._source.index_at(seconds)
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         for index, frame in self._source._frames_of_one_size(indices):

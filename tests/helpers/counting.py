@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from data.frames import FrameSource
-from data.views import View
+from data.views import WholeView
 from helpers.small_models import randomised
 from trn import MTRN, TRN
 from tsm import TSM
@@ -29,19 +29,12 @@ def tiny(variant: str, modality: str = "RGB", segments: int = 4, **options: Any)
     return randomised(model)
 
 
-class CountedFrames(View):
+class CountedFrames(WholeView):
     """A source that writes down which frames are decoded."""
 
     def __init__(self, source: FrameSource) -> None:
         super().__init__(source)
         self.decoded: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    @property
-    def numbers(self) -> Any:
-        return self._source.numbers
 
     def _frames(self, indices: list[int]) -> Iterator[tuple[int, Tensor]]:
         for index, frame in self._source._frames(indices):
