@@ -20,11 +20,11 @@ from torchvision.utils import flow_to_image, make_grid
 from checkpoints.files import atomic_write
 from data.options import positive_integer
 from data.preprocessing import FLOW_ZERO
+from data.rgb import check_image
 from predictor import Label, Prediction
 
 __all__ = [
     "ClassifiedClip",
-    "check_image",
     "contact_sheet",
     "draw_labels",
     "draw_predictions",
@@ -143,13 +143,19 @@ def contact_sheet(frames: Tensor, num_segments: int) -> Tensor:
     Returns:
         uint8 RGB (3, H', W'). In flow the colour is the direction of motion, and white is none.
     """
-    first = frames[:: len(frames) // num_segments]
-    if first.shape[1] == 2:
-        first = flow_to_image(first.float() - FLOW_ZERO)
+    first = to_rgb(frames[:: len(frames) // num_segments])
     rows = math.ceil(num_segments / _MAX_COLUMNS)
     columns = math.ceil(num_segments / rows)
     sheet: Tensor = make_grid(first, nrow=columns, padding=4, pad_value=225)
     return sheet
+
+
+def to_rgb(frames: Tensor) -> Tensor:
+    """Return frames, uint8 (..., C, H, W), as RGB; the colour of flow is its direction."""
+    if frames.shape[-3] == 3:
+        return frames
+    colours: Tensor = flow_to_image(frames.float() - FLOW_ZERO)
+    return colours
 
 
 def draw_labels(image: Tensor, prediction: Prediction, *, lines: int = 3) -> Tensor:
@@ -179,12 +185,6 @@ def draw_labels(image: Tensor, prediction: Prediction, *, lines: int = 3) -> Ten
     if kinds:
         _draw_panel(pixels, kinds, lines)
     return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def check_image(image: Tensor) -> None:
-    """Raise ValueError unless an image is uint8 (3, H, W)."""
-    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3 or not image.numel():
-        raise ValueError(f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
 
 
 def _draw_panel(

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data.options import first_few
+from data.rgb import check_image
 from data.thumbnails import Thumbnails
 from data.time_averages import TimeAverages
-from pictures import check_image, new_figure, save_figure
+from pictures import new_figure, save_figure
 
 __all__ = ["Timeline"]
 

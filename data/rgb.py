@@ -1,4 +1,4 @@
-"""Frames that PyAV decoded, as RGB tensors."""
+"""RGB images as tensors: checked, or made of the frames that PyAV decodes."""
 
 from typing import Any
 
@@ -7,7 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["to_rgb"]
+__all__ = ["check_image", "to_rgb"]
+
+
+def check_image(image: Tensor) -> None:
+    """Raise ValueError unless an image is uint8 (3, H, W)."""
+    if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3 or not image.numel():
+        raise ValueError(f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
 
 
 def to_rgb(frame: Any, size: tuple[int, int], converter: Any) -> Tensor:

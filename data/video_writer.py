@@ -14,11 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from data.decoder import import_av
 from data.options import one_of
+from data.rgb import check_image
 
 __all__ = ["VideoWriter"]
 
@@ -112,10 +112,7 @@ class VideoWriter:
         """
         if self._file.closed:
             raise ValueError(f"{self._path} is closed: no frame can be written any more")
-        if image.dtype != torch.uint8 or image.ndim != 3 or len(image) != 3 or not image.numel():
-            raise ValueError(
-                f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}"
-            )
+        check_image(image)
         height, width = image.shape[1:]
         if self._stream is None:
             self._stream = self._add_stream(width, height)

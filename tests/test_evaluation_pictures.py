@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.figures import collect_figures
 from numpy.typing import ArrayLike
 
 import evaluation_pictures
@@ -18,15 +19,7 @@ PREDICTIONS = [1, 1, 2, 3, 2, 2, 2, 4, 0, 1]
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that were drawn."""
-    drawn: list[Any] = []
-
-    def new_figure(*size: float) -> Any:
-        drawn.append(original(*size))
-        return drawn[-1]
-
-    original = evaluation_pictures.new_figure
-    monkeypatch.setattr(evaluation_pictures, "new_figure", new_figure)
-    return drawn
+    return collect_figures(monkeypatch, evaluation_pictures)
 
 
 def tick_labels(axis: Any) -> list[str]:

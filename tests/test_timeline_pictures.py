@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.figures import collect_figures
 from PIL import Image
 from torch import Tensor
 
@@ -20,16 +21,8 @@ VERBS, NOUNS = [f"verb {i}" for i in range(12)], ["cup", "pan", "lid"]
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that were drawn; they are laid out, but not written, which takes longest."""
-    drawn: list[Any] = []
-
-    def new_figure(*size: float) -> Any:
-        drawn.append(original(*size))
-        return drawn[-1]
-
-    original = timeline_pictures.new_figure
-    monkeypatch.setattr(timeline_pictures, "new_figure", new_figure)
     monkeypatch.setattr(timeline_pictures, "save_figure", lambda figure, path: None)
-    return drawn
+    return collect_figures(monkeypatch, timeline_pictures)
 
 
 def peak(size: int, best: int, probability: float = 0.9) -> Tensor:

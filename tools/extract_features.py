@@ -40,6 +40,7 @@ from engine.video_rows import DenseOptions
 from epic.annotations import read_annotations
 from ops.memory import keep_freed_memory
 from tools.options import (
+    add_flow_stride_option,
     add_run_options,
     add_segments_option,
     add_trust_option,
@@ -87,10 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="RGB frames per second of numbered images, and of frame numbers in annotations "
         "(default: EPIC-KITCHENS's, 60, or 50 for videos PXX_1YY; video files know theirs)",
     )  # fmt: skip
-    add(
-        "--flow-stride", metavar="N", type=int,
-        help="RGB frames from one flow image to the next (default: 2; 1 for videos PXX_1YY)",
-    )  # fmt: skip
+    add_flow_stride_option(parser)
     along = parser.add_argument_group("along whole videos (default: a row for each frame)")
     along.add_argument(
         "--rate", metavar="FPS", type=float,

@@ -4,7 +4,12 @@ import argparse
 from pathlib import Path
 
 from engine.label import CLIP_SECONDS
-from tools.options import add_run_options, add_segments_option, add_trust_option
+from tools.options import (
+    add_flow_stride_option,
+    add_run_options,
+    add_segments_option,
+    add_trust_option,
+)
 
 __all__ = ["label_parser"]
 
@@ -31,10 +36,7 @@ def label_parser() -> argparse.ArgumentParser:
         help="RGB frames per second of images, which have no times (default: EPIC-KITCHENS's, 60, "
         "or 50 for videos PXX_1YY; of other folders it is needed)",
     )  # fmt: skip
-    add(
-        "--flow-stride", metavar="N", type=int,
-        help="RGB frames from one flow image to the next (default: 2; 1 for videos PXX_1YY)",
-    )  # fmt: skip
+    add_flow_stride_option(parser)
     outputs = parser.add_argument_group("outputs, none of which may exist")
     outputs.add_argument(
         "--output", metavar="FILE", type=Path, action="append", default=[],

@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.utils import flow_to_image
 
 from data.frames import FrameSource
 from data.functional import resize
 from data.live import LiveFrame
-from data.preprocessing import FLOW_ZERO
 from data.read_ahead import ReadAhead
 from data.video_writer import VideoWriter
 from data.views import ResizedFrames
@@ -25,7 +23,7 @@ from engine.label_writers import (
     RowWriter,
     TablePrinter,
 )
-from pictures import draw_labels, new_figure
+from pictures import draw_labels, new_figure, to_rgb
 from predictor import Prediction, Predictor, TimedPrediction
 from timeline_pictures import Timeline
 
@@ -87,11 +85,12 @@ class LabelOutputs:
         if renderer:
             self._writers.append(renderer)
         self._picture: Path | None = options.timeline
+        self._timeline: Timeline | None = None
         if self._picture:
             new_figure(1, 1)  # an error now rather than after hours
-        names = predictor.class_names
-        titles = ("verbs", "nouns") if len(names) == 2 else ("classes",)
-        self._timeline = Timeline(dict(zip(titles, names, strict=True)))
+            names = predictor.class_names
+            titles = ("verbs", "nouns") if len(names) == 2 else ("classes",)
+            self._timeline = Timeline(dict(zip(titles, names, strict=True)))
         self.row_count = 0
 
     def add(self, row: ScoredRow) -> None:
@@ -102,18 +101,18 @@ class LabelOutputs:
         prediction = self._predictor.to_prediction(probabilities, top_k=self._top_k)
         for writer in self._writers:
             writer.add(TimedPrediction(row.start, row.stop, prediction))
-        if self._picture:
+        if self._timeline:
             self._timeline.add(row.start, row.stop, probabilities)
         self.row_count += 1
 
     def add_thumbnail(self, seconds: float, image: Tensor) -> None:
         """Offer a frame, uint8 (C, H, W), for the timeline."""
-        if self._picture:
-            self._timeline.add_thumbnail(seconds, _to_rgb(image))
+        if self._timeline:
+            self._timeline.add_thumbnail(seconds, to_rgb(image))
 
     def add_thumbnails(self, source: FrameSource, borders: NDArray[np.float64]) -> None:
         """Put frames of a whole video on the timeline."""
-        if self._picture:
+        if self._timeline:
             places = np.linspace(0, len(source) - 1, _THUMBNAIL_COUNT).astype(int)
             images = ResizedFrames(source, _THUMBNAIL_SIDE).read(places)
             for place, image in zip(places, images, strict=True):
@@ -126,7 +125,7 @@ class LabelOutputs:
 
     def draw(self) -> None:
         """Draw the timeline, if it is wanted: best when all else is written, whatever happens."""
-        if self._picture and self.row_count:
+        if self._timeline and self._picture and self.row_count:
             self._timeline.draw(self._picture, title=self._video)
 
 
@@ -162,7 +161,7 @@ class FileRenderer(LabelWriter):
         """Write the frames up to the end of a row."""
         stop = int(np.searchsorted(self._times, row.stop))
         for seconds in self._times[self._done : stop].tolist():
-            image = draw_labels(_to_rgb(next(self._frames)), row.prediction, lines=self._lines)
+            image = draw_labels(to_rgb(next(self._frames)), row.prediction, lines=self._lines)
             self._writer.write(image, seconds)
         self._done = stop
 
@@ -193,11 +192,3 @@ class LiveRenderer(LabelWriter):
         if any(vars(self._latest).values()):
             image = draw_labels(image, self._latest, lines=self._lines)
         self._writer.write(image, frame.seconds)
-
-
-def _to_rgb(image: Tensor) -> Tensor:
-    """Return a frame, uint8 (C, H, W), as RGB; the colour of flow is its direction."""
-    if len(image) == 3:
-        return image
-    colours: Tensor = flow_to_image(image.float() - FLOW_ZERO)
-    return colours

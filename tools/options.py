@@ -22,6 +22,7 @@ from weights.published import PUBLISHED
 __all__ = [
     "PRECISIONS",
     "add_clip_options",
+    "add_flow_stride_option",
     "add_run_options",
     "add_segments_option",
     "add_trust_option",
@@ -68,6 +69,14 @@ def add_trust_option(parser: Options) -> None:
     )
 
 
+def add_flow_stride_option(parser: Options) -> None:
+    """Add `--flow-stride N`."""
+    parser.add_argument(
+        "--flow-stride", metavar="N", type=int,
+        help="RGB frames from one flow image to the next (default: 2; 1 for videos PXX_1YY)",
+    )  # fmt: skip
+
+
 def add_clip_options(parser: argparse.ArgumentParser) -> None:
     """Add what says where the frames of annotated segments are."""
     clips = parser.add_argument_group("clips")
@@ -89,10 +98,7 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
         "annotations in seconds have (default: 60, 50 for videos PXX_1YY, and the frames of the "
         "file itself for other videos)",
     )  # fmt: skip
-    clips.add_argument(
-        "--flow-stride", metavar="N", type=int,
-        help="RGB frames from one flow image to the next (default: 2; 1 for videos PXX_1YY)",
-    )  # fmt: skip
+    add_flow_stride_option(clips)
     clips.add_argument(
         "--skip-missing", action="store_true",
         help="leave out segments without frames, which are listed, instead of refusing to start",
