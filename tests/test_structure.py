@@ -18,7 +18,8 @@ _MODELS = {
     *("tsn", "trn", "tsm"),
 }
 _USERS = {*_MODELS, "model_loader", "predictor", "snippets", "long_videos", "streaming"}
-_PROGRAMS = {*_USERS, "engine", "pictures", "evaluation_pictures", "timeline_pictures"}
+_PICTURES = {"pictures", "evaluation_pictures", "timeline_pictures", "training_pictures"}
+_PROGRAMS = {*_USERS, *_PICTURES, "engine", "training"}
 RULES: dict[str, set[str]] = {
     "data": set(),
     "checkpoints": {"data.preprocessing", "data.options"},
@@ -36,9 +37,11 @@ RULES: dict[str, set[str]] = {
     "long_videos": {*_MODELS, "snippets"},
     "streaming": _MODELS,
     "engine": _USERS,
+    "training": {*_USERS, "engine"},
     "pictures": _USERS,
     "evaluation_pictures": {"pictures"},
     "timeline_pictures": {*_USERS, "pictures"},
+    "training_pictures": {"pictures"},
     "demo": _PROGRAMS,
     "tools": _PROGRAMS,
     "package_loader": set(),
