@@ -152,15 +152,15 @@ def _check(
     messages: list[str] = []
     for column in columns:
         for subset, segments in (("training", training), ("validation", validation)):
-            unlabelled = [each.id for each in segments if getattr(each, column) is None]
-            faults.append(
-                (f"{subset} segments without {column}, which tells their class", unlabelled)
-            )
+            ids = [each.id for each in segments if getattr(each, column) is None]
+            faults.append((f"{subset} segments without {column}, which tells their class", ids))
         classes = _values(training, column)
         unseen = sorted(_values(validation, column) - classes)
         if dataset:
             if unseen:  # as in the organisers' own split
-                _logger.warning("%s in validation alone: %s", column, first_few(unseen))
+                _logger.warning(
+                    "%s in validation alone, and so not learned: %s", column, first_few(unseen)
+                )
             continue
         faults.append((f"{column} in validation alone, where no model can learn it", unseen))
         if len(classes) < 2:
