@@ -120,7 +120,6 @@ def fetch_class_names(
     dataset = OF_PUBLISHED_WEIGHTS.get(str(dataset).lower(), dataset)
     wanted = DATASETS[one_of("dataset", dataset, DATASETS)]
     paths = [find_official_file(url, folders) for url in (wanted.verb_url, wanted.noun_url)]
-    folder = paths[0].parent
     # No hash is published. The content shows, for instance, that a log-in page came instead.
     try:
         names = read_class_names(*paths)
@@ -130,10 +129,8 @@ def fetch_class_names(
                 f"{dataset} has {wanted.num_class}"
             )
     except ValueError as error:
-        raise ValueError(
-            f"{error}; delete what is wrong in {folder} to have it downloaded again"
-        ) from error
-    _logger.info("class names of %s from %s (licensed CC BY-NC 4.0)", dataset, folder)
+        raise ValueError(f"{error}; delete what is wrong to have it downloaded again") from error
+    _logger.info("class names of %s from %s and %s (licensed CC BY-NC 4.0)", dataset, *paths)
     return names
 
 

@@ -10,6 +10,7 @@ from helpers.small_tsn import refused
 
 from model_loader import save_checkpoint
 from ops.inference import optimize_for_inference
+from training.optimizer import make_optimizer
 from training.recipes import KINETICS, RECIPES
 from training.report import describe_transfer
 from trn import MTRN, TRN
@@ -53,7 +54,8 @@ backbone          20    11,166,912       0             0
 batch norms        1           128      19         9,472
 heads              2         6,156       0             0
 all               23    11,173,196      19         9,472
-11,173,196 of 11,182,668 parameters learn (99.92%); all take 44,730,672 bytes"""
+11,173,196 of 11,182,668 parameters learn (99.92%); all take 44,730,672 bytes
+lr 0.01, weight decay 0.0005: first_conv_weight, normal_weight, normal_bias, BN scale/shift"""
     assert describe_transfer(model, RECIPE) == expected
 
 
@@ -64,38 +66,35 @@ def test_what_learns_is_what_the_optimiser_gets(name: str, freeze: bool) -> None
     model = make(name)
     if freeze:
         model.base_model.requires_grad_(False)
-    groups = [p for group in model.get_optim_policies() for p in group["params"]]
-    learning = sum(p.numel() for p in groups if p.requires_grad)
-    report = describe_transfer(model, RECIPE)
-    table = read_table(report)
+    groups = make_optimizer(model, RECIPE).param_groups
+    learning = sum(p.numel() for group in groups for p in group["params"])
     total = sum(p.numel() for p in model.parameters())
-    assert list(table) == ["backbone", "batch norms", "heads", "all"]
-    assert table["all"][1] == learning
-    assert table["all"][1] + table["all"][3] == total
-    assert f"{learning:,} of {total:,} parameters learn" in report
+    report = describe_transfer(model, RECIPE)
+    assert f"\n{learning:,} of {total:,} parameters learn" in report
     assert f" {4 * total:,} bytes" in report
-    if freeze:
-        assert table["backbone"][:2] == table["batch norms"][:2] == (0, 0)
-    else:
-        assert table["backbone"][2:] == (0, 0)
-    # Twenty of resnet18's, and those of two non-local blocks after them.
+
+    table = read_table(report)
+    assert list(table) == ["backbone", "batch norms", "heads", "all"]
+    assert table["all"] == tuple(map(sum, zip(*list(table.values())[:3], strict=True)))
+    assert table["all"][1::2] == (learning, total - learning)
+    # The twenty of resnet18, and one in each non-local block, which partial batch norm leaves.
     non_local = 2 if name == "TSM non-local" else 0
-    assert sum(table["batch norms"][::2]) == 20 + non_local
-    if not freeze:
-        assert table["batch norms"][0] == (20 if not model.partial_bn else 1) + non_local
+    learning_norms = 0 if freeze else (1 if model.partial_bn else 20) + non_local
+    assert table["batch norms"][::2] == (learning_norms, 20 + non_local - learning_norms)
+    assert table["backbone"][0 if freeze else 2] == 0
 
 
 def test_what_learns_gets_new_values_and_what_is_frozen_does_not() -> None:
     torch.manual_seed(0)
     model = make("MTRN").train()
+    recipe = replace(RECIPE, lr=1.0)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    groups = [p for group in model.get_optim_policies() for p in group["params"]]
-    optimizer = torch.optim.SGD([p for p in groups if p.requires_grad], lr=1.0, weight_decay=0.1)
+    optimizer = make_optimizer(model, recipe)
     for output in model(torch.randn(2, 12, 32, 32)):
         output.square().mean().backward(retain_graph=True)
     optimizer.step()
     changed = sum(p.numel() for n, p in model.named_parameters() if not p.equal(before[n]))
-    assert changed == read_table(describe_transfer(model, RECIPE))["all"][1]
+    assert changed == read_table(describe_transfer(model, recipe))["all"][1]
 
 
 def test_classifiers_that_the_published_mtrn_does_not_use() -> None:
@@ -106,12 +105,28 @@ def test_classifiers_that_the_published_mtrn_does_not_use() -> None:
         "frozen heads: consensus.classifiers.2.0, consensus.classifiers.2.1 "
         "(classifier_pairing='published' does not use the last classifiers)"
     )
-    assert "frozen heads" not in describe_transfer(make("MTRN per scale"), RECIPE)
+    model = make("MTRN per scale")
+    assert "frozen heads" not in describe_transfer(model, RECIPE)
+    model.new_fc.requires_grad_(False)
+    assert describe_transfer(model, RECIPE).endswith("\nfrozen heads: new_fc")
     model = make()
     model.fc_noun.bias.requires_grad_(False)
     report = describe_transfer(model, RECIPE)
     assert report.endswith("\nfrozen heads: fc_noun")
     assert read_table(report)["heads"] == (2, 513 * 12 - 7, 1, 7)
+
+
+def test_learning_rates_that_differ() -> None:
+    model = make("TSM", modality="Flow", num_class=3)
+    report = describe_transfer(model, replace(RECIPE, factors=True, fc_lr5=True, lr=0.02))
+    assert report.splitlines()[-4:] == [
+        "lr 0.1, weight decay 0.0005: first_conv_weight, lr5_weight",
+        "lr 0.02, weight decay 0.0005: normal_weight",
+        "lr 0.02, weight decay 0: BN scale/shift",
+        "lr 0.2, weight decay 0: lr10_bias",
+    ]
+    with refused("fc_lr5 must be False"):
+        describe_transfer(make(), replace(RECIPE, fc_lr5=True))
 
 
 @pytest.mark.parametrize("sync", [False, True])

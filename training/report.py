@@ -3,6 +3,7 @@
 from torch import nn
 
 from data.options import first_few
+from training.optimizer import make_optimizer
 from training.recipes import Recipe
 from tsn import TSN
 
@@ -15,21 +16,22 @@ _BATCH_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 def describe_transfer(model: TSN, recipe: Recipe) -> str:
     """Describe what a model starts from, what of it learns, and what is frozen.
 
-    A parameter learns if it requires gradients and is in one of the model's optimiser groups. A
-    layer is a module with parameters of its own; all that is not in the backbone are heads.
+    What learns are the parameters that the optimiser gets. A layer is a module with parameters of
+    its own; all layers outside of the backbone are heads.
 
     Args:
         model: as it is trained, with frozen parameters frozen.
         recipe: what it is trained by.
 
     Returns:
-        Lines of text: the start, a table of layers and parameters, and the memory of these.
+        Lines of text: the start; a table of layers and parameters; the memory of these; and with
+        which learning rate, at its highest, and which weight decay they learn.
 
     Raises:
-        ValueError: if the model is `inference_only`.
+        ValueError: as `training.optimizer.make_optimizer`.
     """
-    groups = model.get_optim_policies()
-    learning = {id(p) for group in groups for p in group["params"] if p.requires_grad}
+    groups = make_optimizer(model, recipe).param_groups
+    learning = {id(parameter) for group in groups for parameter in group["params"]}
     table = {part: [0, 0, 0, 0] for part in ("backbone", "batch norms", "heads")}
     frozen_heads: list[str] = []
     for name, module in model.named_modules():
@@ -45,6 +47,9 @@ def describe_transfer(model: TSN, recipe: Recipe) -> str:
                 frozen_heads.append(name)
     table["all"] = [sum(column) for column in zip(*table.values(), strict=True)]
 
+    rates: dict[tuple[float, float], list[str]] = {}
+    for group in groups:
+        rates.setdefault((group["lr"], group["weight_decay"]), []).append(group["name"])
     start = _STARTS.get(recipe.pretrained, recipe.pretrained)
     if recipe.pretrained in _STARTS and model.load_report:  # which says what was loaded after all
         start = "a checkpoint"
@@ -61,6 +66,10 @@ def describe_transfer(model: TSN, recipe: Recipe) -> str:
         f"{learned:,} of {learned + frozen:,} parameters learn "
         f"({learned / (learned + frozen):.2%}); all take "
         f"{sum(p.nbytes for p in model.parameters()):,} bytes",
+        *(
+            f"lr {lr:g}, weight decay {decay:g}: {', '.join(names)}"
+            for (lr, decay), names in rates.items()
+        ),
     ]
     if frozen_heads:
         unused = model.variant == "MTRN" and model.classifier_pairing == "published"
