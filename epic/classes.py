@@ -11,6 +11,7 @@ https://github.com/epic-kitchens/epic-kitchens-100-annotations (EPIC-KITCHENS-10
 import ast
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,7 +94,9 @@ def read_class_instances(
     return _read_instances("verb", Path(verb_csv)), _read_instances("noun", Path(noun_csv))
 
 
-def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
+def fetch_class_names(
+    dataset: str = "epic-kitchens-55", *, folders: Sequence[Path] = ()
+) -> ClassNames:
     """Return the class names of a dataset; its two official CSV files are downloaded once.
 
     The licence of the files is CC BY-NC 4.0. They are kept in the folder
@@ -108,6 +111,7 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
     Args:
         dataset: "epic-kitchens-55" or "epic-kitchens-100", in any case; "epic-kitchens", as
             `pretrained=` has it, is the first.
+        folders: where the files are looked for first, under their official names.
 
     Raises:
         ValueError: the dataset is unknown, or the files do not hold its class names.
@@ -115,8 +119,7 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
     """
     dataset = OF_PUBLISHED_WEIGHTS.get(str(dataset).lower(), dataset)
     wanted = DATASETS[one_of("dataset", dataset, DATASETS)]
-    paths = [find_official_file(url) for url in (wanted.verb_url, wanted.noun_url)]
-    folder = paths[0].parent
+    paths = [find_official_file(url, folders) for url in (wanted.verb_url, wanted.noun_url)]
     # No hash is published. The content shows, for instance, that a log-in page came instead.
     try:
         names = read_class_names(*paths)
@@ -126,10 +129,8 @@ def fetch_class_names(dataset: str = "epic-kitchens-55") -> ClassNames:
                 f"{dataset} has {wanted.num_class}"
             )
     except ValueError as error:
-        raise ValueError(
-            f"{error}; delete what is wrong in {folder} to have it downloaded again"
-        ) from error
-    _logger.info("class names of %s from %s (licensed CC BY-NC 4.0)", dataset, folder)
+        raise ValueError(f"{error}; delete what is wrong to have it downloaded again") from error
+    _logger.info("class names of %s from %s and %s (licensed CC BY-NC 4.0)", dataset, *paths)
     return names
 
 

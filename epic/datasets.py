@@ -24,6 +24,7 @@ __all__ = [
     "check_labels",
     "find_dataset",
     "find_official_file",
+    "infer_dataset",
 ]
 
 
@@ -130,15 +131,19 @@ def check_labels(segments: Sequence[Segment], num_class: int | tuple[int, int]) 
             )
     if dataset := find_dataset(counts):
         labelled = [segment for segment in segments if segment.verb_class is not None]
-        datasets = {_dataset_of(segment): segment.id for segment in labelled}
+        datasets = {infer_dataset(segment): segment.id for segment in labelled}
         for other in datasets.keys() - {None, dataset}:
             faults.append(f"{datasets[other]} is a segment of {other}, the model is for {dataset}")
     if faults:
         raise ValueError(f"annotations of the wrong dataset: {'; '.join(faults)}")
 
 
-def _dataset_of(segment: Segment) -> str | None:
-    """Return the dataset whose kind of id a segment has: P01_11_0 (100) or 1924 (55)."""
+def infer_dataset(segment: Segment) -> str | None:
+    """Return the name of the dataset whose kind of id a segment has, None if it is of neither.
+
+    Ids are such as 1924 in EPIC-KITCHENS-55, and P01_11_0 in EPIC-KITCHENS-100, whose beginning is
+    the video.
+    """
     video, _, number = segment.id.rpartition("_")
     if nominal_rate(segment.video) is None or not number.isdecimal():
         return None

@@ -175,6 +175,15 @@ def test_names_are_fetched_once(
     assert capfd.readouterr() == ("", "")
 
 
+def test_files_beside_the_annotations_are_not_fetched(
+    toy_dataset: HttpServer, tmp_path: Path
+) -> None:
+    (tmp_path / "v.csv").write_text(VERBS_55.replace("take", "own"))
+    folders = [tmp_path / "none", tmp_path]
+    assert fetch_class_names(folders=folders).verbs == ("own", "put")
+    assert toy_dataset.requests == ["/n.csv"]
+
+
 def test_names_that_cannot_be_fetched(toy_dataset: HttpServer, tmp_path: Path) -> None:
     del toy_dataset.replies["/n.csv"]
     wanted = tmp_path / "hub" / "epic_kitchens_annotations" / "n.csv"
@@ -198,7 +207,7 @@ def test_fetched_files_that_are_something_else(
 ) -> None:
     toy_dataset.replies["/n.csv"] = body
     folder = tmp_path / "hub" / "epic_kitchens_annotations"
-    with pytest.raises(ValueError, match=f"{message}.*delete what is wrong in .*{folder.name}"):
+    with pytest.raises(ValueError, match=f"{folder.name}.*{message}.*; delete what is wrong to"):
         fetch_class_names()
     toy_dataset.replies["/n.csv"] = NOUNS_55.encode()
     (folder / "n.csv").unlink()  # as advised

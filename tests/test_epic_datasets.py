@@ -9,7 +9,7 @@ import torch
 from data.segments import Segment
 from epic import datasets
 from epic.annotations import read_annotations
-from epic.datasets import check_labels, find_dataset, find_official_file
+from epic.datasets import check_labels, find_dataset, find_official_file, infer_dataset
 
 URL = "https://example.org/master/EPIC_100_tail_verbs.csv"
 
@@ -23,6 +23,19 @@ def test_datasets_are_told_by_their_classes() -> None:
     assert find_dataset((125, 352)) == "epic-kitchens-55"
     assert find_dataset((97, 300)) == "epic-kitchens-100"
     assert find_dataset((97, 352)) is find_dataset(97) is None
+
+
+def test_datasets_are_told_by_the_ids_of_segments() -> None:
+    assert infer_dataset(OF_55) == "epic-kitchens-55"
+    assert infer_dataset(OF_100) == "epic-kitchens-100"
+    for other in (
+        OWN,
+        Segment("1924", "own.mp4"),
+        Segment("P01_12_0", "P01_11"),
+        Segment("P01_11#0", "P01_11"),
+        Segment("P01_11_x", "P01_11"),
+    ):
+        assert infer_dataset(other) is None
 
 
 def test_files_beside_the_annotations_come_first(
