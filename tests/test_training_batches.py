@@ -1,6 +1,7 @@
 """The order of clips, and what is random of each."""
 
 import random
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_an_epoch_has_each_clip_once_in_an_order_of_its_own() -> None:
     epochs = [plan_epoch(10, recipe, epoch) for epoch in range(2)]
     for epoch in epochs:
         assert [len(step) for step in steps_of(epoch)] == [4, 4, 2]
-        assert sorted(sum(steps_of(epoch), [])) == list(range(10))
+        assert sorted(chain.from_iterable(steps_of(epoch))) == list(range(10))
     assert steps_of(epochs[0]) != steps_of(epochs[1])
     assert plan_epoch(10, recipe, 0) == epochs[0]
     assert plan_epoch(10, quick_recipe(seed=1), 0) != epochs[0]
@@ -53,7 +54,9 @@ def test_processes_share_the_same_batches(processes: int, accumulate: int, count
     for parts in zip(*plans, strict=True):
         assert len({(part.is_last, part.batch_size) for part in parts}) == 1
         assert all(part.indices for part in parts)
-    shared = [sorted(sum(steps, [])) for steps in zip(*map(steps_of, plans), strict=True)]
+    shared = [
+        sorted(chain.from_iterable(steps)) for steps in zip(*map(steps_of, plans), strict=True)
+    ]
     assert shared == [sorted(step) for step in alone]
     weights = [
         0 if part.is_spare else len(part.indices) / part.batch_size

@@ -100,7 +100,7 @@ def test_a_frozen_backbone_stays_as_it_is(actions: Path) -> None:
 def test_partial_batch_norm_is_the_recipes() -> None:
     model = small_model("TSN", base_model="resnet18")
     prepare_model(model, quick_recipe(partial_bn=True, dropout=0.3))
-    assert model.partial_bn and model.dropout == 0.3
+    assert (model.partial_bn, model.dropout) == (True, 0.3)
     assert model.base_model.bn1.training
     assert not model.base_model.layer1[0].bn1.training
 

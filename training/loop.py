@@ -207,9 +207,9 @@ class _Run:
         if self.is_first:
             if is_best:
                 save_best(self.folder, self.learner.model, self.recipe, progress.epoch)
-            self.save()
             write_epochs(self.folder / "epochs.csv", progress.rows)
             self.log.log_epoch(row, progress.epoch * self.steps)
+            self.save()  # last: a run that dies before validates again, and writes the others anew
             print(describe_epoch(progress.rows, self.recipe.epochs, best=is_best), flush=True)
 
     def save(self) -> None:
