@@ -42,7 +42,8 @@ from tools.train_options import make_recipe, train_parser
 from tools.trained_clips import find_problems, find_root, open_clips, write_problems
 from tools.trained_model import Start, build_model, find_start
 from training.labels import find_classes, number
-from training.loop import prepare_model, train
+from training.learner import prepare_model
+from training.loop import train
 from training.recipes import Recipe
 from training.report import describe_transfer
 from training.state import BEST, LAST, Progress, read_run
