@@ -235,6 +235,7 @@ def save_checkpoint(
     epoch: int | None = None,
     args: Mapping[str, Any] | Namespace | None = None,
     optimizer: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
     legacy: bool = False,
 ) -> Path:
     """Write a model to a checkpoint file that `load_checkpoint` reads, and the original too.
@@ -259,6 +260,8 @@ def save_checkpoint(
         epoch: number of the last epoch.
         args: training options to record: plain values, paths and NumPy scalars.
         optimizer: `state_dict()` of the optimiser to record.
+        training: what else a training goes on from: plain values and tensors. `read_documented`
+            returns it under this name.
         legacy: write the serialisation that PyTorch before 1.6 reads.
 
     Returns:
@@ -266,8 +269,8 @@ def save_checkpoint(
 
     Raises:
         ValueError: if the model is of another kind or `inference_only`, if an option could not be
-            read without running code, or if `legacy`, an optimiser or an option that JSON cannot
-            hold is wanted of a safetensors file.
+            read without running code, or if `legacy`, an optimiser, `training` or an option that
+            JSON cannot hold is wanted of a safetensors file.
         FileNotFoundError: if the folder does not exist.
         ModuleNotFoundError: if the package safetensors is needed and not installed.
     """
@@ -292,5 +295,6 @@ def save_checkpoint(
         epoch=None if epoch is None else int(epoch),
         args=vars(args) if isinstance(args, Namespace) else dict(args or {}),
         optimizer=None if optimizer is None else dict(optimizer),
+        training=None if training is None else dict(training),
     )
     return write_file(to_dictionary(checkpoint), path, legacy=legacy)

@@ -62,6 +62,7 @@ class Checkpoint:
         epoch: number of the last epoch.
         args: training options as plain values.
         optimizer: state of the optimiser.
+        training: what else a training goes on from.
         report: what was renamed, split, left out or assumed, one message per change.
         contents: the dictionary as the file holds it; empty where there is no file.
     """
@@ -71,5 +72,6 @@ class Checkpoint:
     epoch: int | None = None
     args: dict[str, Any] = field(default_factory=dict)
     optimizer: Any = None
+    training: dict[str, Any] | None = None
     report: tuple[str, ...] = ()
     contents: Mapping[Any, Any] = field(default_factory=dict, repr=False)

@@ -194,4 +194,6 @@ def to_dictionary(checkpoint: Checkpoint) -> dict[str, Any]:
         ]
     if checkpoint.optimizer is not None:
         contents["optimizer"] = checkpoint.optimizer
+    if checkpoint.training is not None:
+        contents["training"] = to_plain(checkpoint.training, "training")
     return contents

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -13,13 +13,14 @@ Item = TypeVar("Item")
 
 
 def load_items(
-    dataset: Dataset[Item], indices: Sequence[int] | None, *, workers: int, pin_memory: bool = False
+    dataset: Dataset[Item], indices: Sequence[Any] | None, *, workers: int, pin_memory: bool = False
 ) -> Iterator[Item]:
     """Yield items of a map-style dataset in a given order, or of an iterable one in its own.
 
     Args:
         dataset: what to read; open files belong into its `__getitem__`, not its constructor.
-        indices: which items, in which order; None for an iterable dataset, which one worker reads.
+        indices: which items, in which order, as its `__getitem__` takes them; None for an iterable
+            dataset, which one worker reads.
         workers: processes that read ahead, two items each; 0: items are read when they are needed.
         pin_memory: whether tensors come in page-locked memory, which a GPU copies from by itself.
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from checkpoints.files import atomic_write
 from data.options import first_few
 from engine.feature_files import RowFile, read_metadata, write_arrays
+from engine.request import describe_differences
 
 __all__ = ["OutputFolder"]
 
@@ -43,7 +44,12 @@ class OutputFolder:
         self._digest = sha256(self._request.encode()).hexdigest()
         self._record = self.path / _REQUEST
         if self._record.exists():
-            _compare(self.path, _read_request(self._record), json.loads(self._request))
+            recorded = _read_request(self._record)
+            if differences := describe_differences(recorded, json.loads(self._request)):
+                raise ValueError(
+                    f"{self.path} holds results of another request: {differences}. Give another "
+                    f"folder, or the same options"
+                )
         elif self.path.exists():
             strangers = sorted(
                 file.name
@@ -129,17 +135,3 @@ def _read_request(record: Path) -> dict[str, Any]:
             f"{record} is damaged: what is beside it cannot be used, give a new folder"
         )
     return request
-
-
-def _compare(path: Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise ValueError, naming the differences, unless both requests are the same."""
-    differences = [
-        f"{name} was {recorded.get(name)!r}, now {wanted.get(name)!r}"
-        for name in sorted({*recorded, *wanted})
-        if recorded.get(name) != wanted.get(name)
-    ]
-    if differences:
-        raise ValueError(
-            f"{path} holds results of another request: {'; '.join(differences)}. Give another "
-            f"folder, or the same options"
-        )

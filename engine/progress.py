@@ -19,6 +19,7 @@ def show_progress(
     unit: str,
     done: int = 0,
     amount: Callable[[Item], float] = lambda _: 1,
+    note: Callable[[], str] | None = None,
     hidden: bool = False,
 ) -> Iterator[Item]:
     """Yield items, and show on stderr how many are done, their rate and the remaining time.
@@ -29,6 +30,7 @@ def show_progress(
         unit: what an item is, in the plural.
         done: number of items that were done before.
         amount: how many units an item is, where it is not one.
+        note: returns what else to show, such as the loss; called after an item, or not at all.
         hidden: whether to show nothing, as all processes but one do.
 
     Raises:
@@ -37,13 +39,18 @@ def show_progress(
     if hidden:
         yield from items
     elif sys.stderr.isatty():
-        yield from _bar(items, total, unit, done, amount)
+        yield from _bar(items, total, unit, done, amount, note)
     else:
-        yield from _lines(items, total, unit, done, amount)
+        yield from _lines(items, total, unit, done, amount, note)
 
 
 def _bar(
-    items: Iterable[Item], total: float, unit: str, done: float, amount: Callable[[Item], float]
+    items: Iterable[Item],
+    total: float,
+    unit: str,
+    done: float,
+    amount: Callable[[Item], float],
+    note: Callable[[], str] | None,
 ) -> Iterator[Item]:
     try:
         from tqdm import tqdm
@@ -55,11 +62,18 @@ def _bar(
         for item in items:
             yield item  # comes back when the item is done
             done += amount(item)
+            if note:
+                bar.set_postfix_str(note(), refresh=False)
             bar.update(round(done, 2) - bar.n)
 
 
 def _lines(
-    items: Iterable[Item], total: float, unit: str, done: float, amount: Callable[[Item], float]
+    items: Iterable[Item],
+    total: float,
+    unit: str,
+    done: float,
+    amount: Callable[[Item], float],
+    note: Callable[[], str] | None,
 ) -> Iterator[Item]:
     began = printed = time.monotonic()
     before = done
@@ -72,9 +86,10 @@ def _lines(
             printed = now
             rate = max(done - before, 1e-9) / max(now - began, 1e-9)
             left = max(total - done, 0) / rate
-            print(
-                f"{round(done, 2)} of {round(total, 2)} {unit}, "
-                f"{rate:.3g} a second, {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+            parts = [
+                f"{round(done, 2)} of {round(total, 2)} {unit}",
+                f"{rate:.3g} a second",
+                f"{left:.0f} s left",
+                note() if note else "",
+            ]
+            print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from engine.processes import Processes
 from tsn import TSN
 
-__all__ = ["describe_run", "file_sha256"]
+__all__ = ["describe_differences", "describe_run", "file_sha256"]
 
 
 def describe_run(
@@ -42,6 +43,15 @@ def describe_run(
         "threads": processes.threads if device == "cpu" else None,
         "version": _library_version(),
     }
+
+
+def describe_differences(recorded: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return what differs between two requests, both as JSON has them; "" if nothing does."""
+    return "; ".join(
+        f"{name} was {recorded.get(name)!r}, now {wanted.get(name)!r}"
+        for name in sorted({*recorded, *wanted})
+        if recorded.get(name) != wanted.get(name)
+    )
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:

@@ -28,9 +28,33 @@ def test_large_numbers_are_written_out(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err.startswith("1234567 of 1234567 frames, ")
 
 
+def test_lines_end_with_the_note(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 10.0, 40.0, 90.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    notes: list[str] = []
+    for item in show_progress("abc", 3, unit="batches", note=lambda: notes[-1]):
+        notes.append(f"loss {item}" if item == "b" else "")
+    assert capsys.readouterr().err.splitlines() == [
+        "2 of 3 batches, 0.05 a second, 20 s left, loss b",
+        "3 of 3 batches, 0.0333 a second, 0 s left",
+    ]
+
+
 def test_hidden_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(show_progress("abc", 3, unit="segments", hidden=True)) == ["a", "b", "c"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_note_stands_beside_the_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    notes: list[str] = []
+    for item in show_progress("abc", 3, unit="batches", note=lambda: notes[-1]):
+        notes.append(f"loss {item}")
+    assert capsys.readouterr().err.rstrip().endswith(", loss c]")
 
 
 def test_a_terminal_gets_a_bar(

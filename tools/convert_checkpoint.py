@@ -35,8 +35,8 @@ __all__ = ["convert", "main"]
 
 _SUFFIXES = (".pth.tar", ".pth", ".pt", ".ckpt", ".safetensors")
 """Names of the files in a folder that are taken for checkpoints."""
-_OPTIMIZERS = ("optimizer", "optimizer_states")
-"""Entries that hold state of an optimiser; the second one is Lightning's."""
+_TRAINING_STATE = ("optimizer", "optimizer_states", "training")
+"""Entries that a training goes on from; the second one is Lightning's."""
 
 
 def convert(
@@ -97,7 +97,7 @@ def _drop_what_is_not_json(contents: dict[str, Any]) -> list[str]:
             try:
                 if not isinstance(name, str):
                     raise ValueError("names are strings in a safetensors file")
-                if not place and name in _OPTIMIZERS and entries[name] is not None:
+                if not place and name in _TRAINING_STATE and entries[name] is not None:
                     raise ValueError("safetensors files hold no optimiser state")
                 to_json(name, entries[name])
             except ValueError as error:
