@@ -14,7 +14,6 @@ Differences from the original:
 import logging
 import os
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -30,6 +29,7 @@ from data.options import (
     check_class_names,
     class_counts,
     default_length,
+    fraction,
     one_of,
     positive_integer,
 )
@@ -200,7 +200,7 @@ class TSN(nn.Module):
                 f"before_softmax=False needs consensus_type='avg', got {consensus_type!r}"
             )
         self.before_softmax = bool(before_softmax)
-        dropout = _probability("dropout", dropout)
+        dropout = fraction("dropout", dropout)
         self.img_feature_dim = positive_integer("img_feature_dim", img_feature_dim)
         self._partial_bn = bool(partial_bn)
         self._training_began = [False]  # a list, which replicas of DataParallel share
@@ -490,7 +490,7 @@ class TSN(nn.Module):
         last = self.base_model.last_linear
         if not isinstance(last, nn.Dropout):
             raise ValueError(f"dropout cannot be set: base_model.last_linear is {last}")
-        last.p = _probability("dropout", value)
+        last.p = fraction("dropout", value)
 
     @property
     def class_names(self) -> ClassNames | None:
@@ -604,10 +604,3 @@ class TSN(nn.Module):
             first_lr_mult=5 if self.modality == "Flow" else 1,
             frozen=set(partial_batch_norms(self.base_model)) if self._partial_bn else (),
         )
-
-
-def _probability(argument: str, value: object) -> float:
-    number = float(value) if isinstance(value, Real) else -1.0
-    if not 0 <= number <= 1:
-        raise ValueError(f"{argument} must be a probability from 0 to 1, got {value!r}")
-    return number

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from data.frame_times import ResampledFrames
 from data.frames import FrameSource
-from data.options import positive_integer
+from data.options import positive_integer, positive_number
 from data.video import Clip, open_frames
 from data.video_file import VideoFile
 from data.views import ResizedFrames
@@ -61,8 +60,8 @@ class FlowConfig:
             positive_integer(name, getattr(self, name))
         for name in ("bound", "rate"):
             value = getattr(self, name)
-            if (name, value) != ("rate", None) and not (isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number, got {value!r}")
+            if (name, value) != ("rate", None):
+                positive_number(name, value)
 
 
 PRESETS = {

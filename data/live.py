@@ -4,7 +4,6 @@
 """
 
 import logging
-import math
 import os
 import threading
 import weakref
@@ -19,6 +18,7 @@ from torch import Tensor
 from data.decoder import import_av
 from data.live_input import LiveInput, kind_of
 from data.live_times import LiveTimes
+from data.options import positive_number
 from data.rgb import to_rgb
 
 __all__ = ["LiveFrame", "LiveFrames", "is_live"]
@@ -91,8 +91,8 @@ class LiveFrames:
         options: Mapping[str, object] | None = None,
     ) -> None:
         for argument, value in (("rate", rate), ("timeout", timeout)):
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{argument} must be a positive number, got {value!r}")
+            if value is not None:
+                positive_number(argument, value)
         arguments = {"timeout": timeout, "follow": follow, "options": options or {}}
         self._reader = _Reader(source, arguments, rate, drop)
         weakref.finalize(self, self._reader.request_stop)  # where close() is forgotten

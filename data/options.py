@@ -1,7 +1,9 @@
 """Options that models and clips share, their checks, and lists in messages."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from operator import index
 from typing import Any, SupportsIndex, TypeAlias, cast
 
@@ -12,8 +14,10 @@ __all__ = [
     "class_counts",
     "default_length",
     "first_few",
+    "fraction",
     "one_of",
     "positive_integer",
+    "positive_number",
 ]
 
 MODALITIES = {"RGB": 3, "Flow": 2, "RGBDiff": 3}
@@ -84,6 +88,18 @@ def first_few(items: Iterable[object], limit: int = 5, separator: str = ", ") ->
     return separator.join(texts) + more * (len(items) > limit)
 
 
+def fraction(argument: str, value: object) -> float:
+    """Return `value`, a probability for example, as a float.
+
+    Raises:
+        ValueError: if it is no number from 0 to 1.
+    """
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not 0 <= number <= 1:
+        raise ValueError(f"{argument} must be a number from 0 to 1, got {value!r}")
+    return number
+
+
 def one_of(argument: str, value: object, choices: Iterable[str]) -> str:
     """Return a name, given in any case, as it is spelled in `choices`.
 
@@ -109,4 +125,16 @@ def positive_integer(argument: str, value: object) -> int:
         number = -1
     if number < 1:
         raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+    return number
+
+
+def positive_number(argument: str, value: object) -> float:
+    """Return `value` as a float.
+
+    Raises:
+        ValueError: if it is no finite number above 0.
+    """
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{argument} must be a positive number, got {value!r}")
     return number

@@ -1,6 +1,5 @@
 """The videos of a run: what paths or annotated segments stand for, and their frame rates."""
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from data.dataset import ClipDataset
 from data.layouts import describe_layouts, find_videos
-from data.options import positive_integer
+from data.options import positive_integer, positive_number
 from data.segments import Segment
 from data.timestamps import nominal_rate
 from data.video import open_frames
@@ -122,8 +121,8 @@ def _frame_rate(
     video: str, modality: str, fps: float | None, flow_stride: int | None
 ) -> float | None:
     """Return the images per second of a video, None if they are not known."""
-    if fps is not None and not 0 < fps < math.inf:
-        raise ValueError(f"fps must be a positive number, got {fps}")
+    if fps is not None:
+        positive_number("fps", fps)
     if flow_stride is not None:
         positive_integer("flow_stride", flow_stride)
     published = nominal_rate(video)

@@ -56,3 +56,12 @@ def no_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
 def six_frames() -> torch.Tensor:
     """Frames (6, 3, 4, 4), each of one colour: its index."""
     return torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 4, 4)
+
+
+@pytest.fixture(scope="session")
+def actions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with 12 clips for training and 6 for validation, of six classes."""
+    from data.synthetic_actions import make_actions
+
+    folder = tmp_path_factory.mktemp("actions")
+    return make_actions(folder, train_count=2, validation_count=1)

@@ -242,7 +242,7 @@ def test_hyper_parameters_that_are_wrong(path: str, value: Any, message: str) ->
     [
         ("modality", "Sound", "modality must be one of"),
         ("data.segment_length", 5, "new_length must be 1 for modality RGB"),
-        ("model.dropout", 7, "dropout must be a probability"),
+        ("model.dropout", 7, "dropout must be a number from 0 to 1"),
     ],
 )
 def test_hyper_parameters_of_no_model(tmp_path: Path, path: str, value: Any, message: str) -> None:

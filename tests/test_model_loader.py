@@ -332,7 +332,7 @@ def renamed(state: dict) -> dict:
         ({"modality": "Audio"}, "cannot be: modality must be one of RGB, Flow, RGBDiff"),
         ({"consensus_type": "median"}, "cannot be: consensus_type must be one of"),
         ({"segment_count": 0}, "cannot be: num_segments must be a positive integer, got 0"),
-        ({"args": Namespace(dropout=7)}, "cannot be: dropout must be a probability"),
+        ({"args": Namespace(dropout=7)}, "cannot be: dropout must be a number from 0 to 1"),
         ({"segment_count": "many"}, "segment_count must be a number, got 'many'"),
         ({"arch": "resnet34"}, r"do not fit a TSN of its config; \d+ missing: .* and \d+ more$"),
         ({"modality": "Flow"}, r"conv1.weight \(64, 3, 7, 7\) instead of \(64, 4, 7, 7\)"),

@@ -316,7 +316,7 @@ def test_dropout_can_be_set_and_is_saved(tmp_path: Path) -> None:
     model = small_tsn(dropout=0.5)
     model.dropout = 0.2
     assert model.base_model.last_linear.p == 0.2
-    with refused("dropout must be a probability", 7):
+    with refused("dropout must be a number from 0 to 1", 7):
         model.dropout = 7
     assert load_checkpoint(save_checkpoint(model, tmp_path / "m.pth.tar")).dropout == 0.2
 

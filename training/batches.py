@@ -171,10 +171,9 @@ class ClipBatches(Dataset[Batch]):
         )
 
     def _read(self, epoch: int, index: int) -> dict[str, Any]:
-        with torch.random.fork_rng(devices=()):
-            torch.manual_seed(derive_seed(self._seed, epoch, index))
-            item = self._clips[index]
-            item["clip"] = self._transform(item["clip"])
+        torch.manual_seed(derive_seed(self._seed, epoch, index))
+        item = self._clips[index]
+        item["clip"] = self._transform(item["clip"])
         return item
 
 

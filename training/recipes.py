@@ -6,12 +6,27 @@ EPIC-KITCHENS-100 (arXiv:2006.13256). `synthetic-actions` is of this library: it
 from random weights on the clips of `data.synthetic_actions`.
 """
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from numbers import Real
+from typing import Any
 
-__all__ = ["KINETICS", "RECIPES", "Recipe"]
+from data.options import fraction, one_of, positive_integer, positive_number
+
+__all__ = ["KINETICS", "PRECISIONS", "RECIPES", "SAMPLINGS", "SCHEDULES", "Recipe"]
 
 KINETICS = "kinetics"
 """`Recipe.pretrained` of those that start from a TSM trained on Kinetics, a file of one's own."""
+
+SAMPLINGS = ("train", "dense")
+"""The values of `Recipe.sampling`: the modes of `data.sampling` that draw at random."""
+
+SCHEDULES = ("step", "cosine", "constant")
+"""The values of `Recipe.schedule`."""
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""The values of `Recipe.precision`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +38,11 @@ class Recipe:
         dropout: probability with which features are dropped.
         partial_bn: whether all 2-D batch norms of the backbone but the first are frozen.
         freeze_backbone: whether the heads alone learn.
-        sampling: mode of `data.sampling`, "train" or "dense".
+        sampling: one of `SAMPLINGS`.
         flip: whether half of the clips are flipped.
         epochs: how often all clips are seen.
         batch_size: clips of a step of the optimiser, over all processes.
-        accumulate: parts that a batch is computed in, to need less memory.
+        accumulate: parts that a batch is computed in, to need less memory; at most `batch_size`.
         drop_last: whether the last batch of an epoch is left out where it is smaller.
         lr: learning rate.
         momentum: of SGD.
@@ -35,17 +50,22 @@ class Recipe:
         factors: whether `lr_mult` and `decay_mult` of `TSN.get_optim_policies` are applied. C1 did
             not: its biases and batch norms learned and decayed as all else.
         fc_lr5: whether the heads of a TSM learn five times as fast, as they did in TSM.
-        schedule: "step", "cosine" (to 0 at the last step) or "constant".
-        milestones: epochs after which "step" multiplies the learning rate by 0.1.
-        warmup_epochs: in which the learning rate grows linearly to the schedule's.
+        schedule: one of `SCHEDULES`. "cosine" begins after the warm-up and reaches 0 after
+            the last step.
+        milestones: epochs after which "step" multiplies the learning rate by 0.1, ascending.
+        warmup_epochs: in which the learning rate grows linearly to the schedule's; fewer than
+            `epochs`.
         warmup_factor: share of it that the growth starts from.
         clip_norm: the norm of all gradients that is not exceeded; None: any.
         label_smoothing: share of the target that all classes get alike.
-        precision: "float32"; "bfloat16" or "float16" computes most of the network in that.
+        precision: one of `PRECISIONS`; the lower two compute most of the network in that.
         compile: whether the model is compiled by torch.compile.
         channels_last: whether images lie in memory as their channels, which some devices prefer.
         sync_bn: whether batch norms that are not frozen share statistics among processes (GPUs).
-        seed: of the order of clips, of crops, flips, dropout and fresh weights.
+        seed: of the order of clips, of crops, flips, dropout and fresh weights; below 2**63.
+
+    Raises:
+        ValueError: for a value out of range.
     """
 
     pretrained: str | None = "imagenet"
@@ -74,6 +94,59 @@ class Recipe:
     channels_last: bool = False
     sync_bn: bool = False
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        """Check all values, and spell names and milestones in one way."""
+
+        def check(function: Callable[..., Any], *names: str, **options: Any) -> None:
+            for name in names:
+                object.__setattr__(self, name, function(name, getattr(self, name), **options))
+
+        check(positive_integer, "epochs", "batch_size", "accumulate")
+        check(positive_number, "lr", *["clip_norm"] * (self.clip_norm is not None))
+        check(fraction, "dropout", "label_smoothing", "warmup_factor")
+        check(one_of, "sampling", choices=SAMPLINGS)
+        check(one_of, "schedule", choices=SCHEDULES)
+        check(one_of, "precision", choices=PRECISIONS)
+        check(_ascending, "milestones")
+        check(_boolean, *(field.name for field in fields(self) if field.type is bool))
+        check(_at_least_0, "momentum", below=1)
+        check(_at_least_0, "weight_decay", "warmup_epochs")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate must be at most the batch_size, {self.batch_size}, got "
+                f"{self.accumulate}"
+            )
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs must be fewer than the epochs, {self.epochs}, got "
+                f"{self.warmup_epochs}"
+            )
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 2**63):
+            raise ValueError(f"seed must be an integer from 0 to 2**63 - 1, got {self.seed!r}")
+
+
+def _ascending(argument: str, values: Any) -> tuple[int, ...]:
+    try:
+        numbers = tuple(positive_integer(argument, value) for value in values)
+    except (TypeError, ValueError):
+        numbers = (0, 0)
+    if list(numbers) != sorted(set(numbers)):
+        raise ValueError(f"{argument} must be ascending positive integers, got {values!r}")
+    return numbers
+
+
+def _at_least_0(argument: str, value: object, *, below: float = math.inf) -> float:
+    number = float(value) if isinstance(value, Real) else math.nan
+    if not 0 <= number < below:
+        raise ValueError(f"{argument} must be at least 0 and below {below}, got {value!r}")
+    return number
+
+
+def _boolean(argument: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{argument} must be True or False, got {value!r}")
+    return value
 
 
 _C1 = Recipe(
