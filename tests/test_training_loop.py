@@ -115,7 +115,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     recipe = quick_recipe(dropout=0.5, accumulate=2)
     expected = run(tmp_path / "whole", actions, recipe, kind=kind)
     folder = tmp_path / "interrupted"
-    for at in (6, 3, 5, 3):  # in the second step, the last one of the epoch ...: clips read till then
+    for at in (
+        6,
+        3,
+        5,
+        3,
+    ):  # in the second step, the last one of the epoch ...: clips read till then
         with pytest.raises(KeyboardInterrupt):
             dataset = interrupting(Interrupting, actions, at)
             run(folder, actions, recipe, kind=kind, training=dataset)

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,12 +29,12 @@ import numpy as np
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from checkpoints.config import MODEL_OPTIONS
 from checkpoints.files import atomic_write
 from data.synthetic_actions import ACTION_PAIRS, make_actions
 from engine.processes import count_cores
 from model_loader import read_documented
 from tools.options import run_program
-from tools.train_options import MODEL_TYPES
 from training.state import BEST, LAST
 from training_pictures import draw_training_comparison
 
@@ -74,15 +75,19 @@ def _run(options: argparse.Namespace) -> int:
     }
     for seed, folder in folders.items():
         make_actions(folder / "clips", train_count=options.train_count, seed=seed)
-    runs = [(folder, name, seed) for seed, folder in folders.items() for name in MODEL_TYPES]
+
+    def train(run: tuple[int, str]) -> int:
+        seed, name = run
+        return _train(folders[seed], name, seed, options)
+
     # A core each: one model gains little from a second one, its images are small.
     with ThreadPoolExecutor(count_cores()) as pool:
-        statuses = list(pool.map(lambda run: _train(*run, options), runs))
+        statuses = list(pool.map(train, product(folders, MODEL_OPTIONS)))
     if any(statuses):
         return max(statuses)
     results = {
         name: [_read_run(folder / name / LAST) for folder in folders.values()]
-        for name in MODEL_TYPES
+        for name in MODEL_OPTIONS
     }
     table = _format_table(results, options.seeds)
     with atomic_write(options.out / "proof.txt") as file:

@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
         raise ValueError(f"--minutes must be positive, got {options.minutes:g}")
     recipe = make_recipe(options)
     start = find_start(options, recipe)
-    recipe = replace(recipe, pretrained=start.weights and Path(start.weights).name)
+    recipe = replace(recipe, pretrained=Path(start.weights).name if start.weights else None)
     files = {"training": options.train, "validation": options.validation}
     segments = {name: read_annotations(path) for name, path in files.items() if path}
     classes = find_classes(

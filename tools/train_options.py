@@ -6,14 +6,13 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from checkpoints.config import MODEL_OPTIONS
 from ops.relation import CLASSIFIER_PAIRINGS
 from ops.temporal_shift import SHIFT_DIRECTIONS
 from tools.options import add_clip_options, add_run_options
 from training.recipes import RECIPES, Recipe
 
-__all__ = ["MODEL_TYPES", "make_recipe", "train_parser"]
-
-MODEL_TYPES = ("tsn", "trn", "mtrn", "tsm")
+__all__ = ["make_recipe", "train_parser"]
 
 _HELP = {
     "pretrained": "start of the weights: a checkpoint file, the file name of published weights, "
@@ -55,7 +54,13 @@ def train_parser() -> argparse.ArgumentParser:
         "processes share each batch.",
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", type=str.lower, choices=MODEL_TYPES, help=", ".join(MODEL_TYPES))
+    add(
+        "model",
+        metavar="MODEL",
+        type=str.lower,
+        choices=MODEL_OPTIONS,
+        help=", ".join(MODEL_OPTIONS),
+    )
     add(
         "--train", metavar="CSV", type=Path, required=True,
         help="labelled clips: an official file of EPIC-KITCHENS, or one of your own with the "

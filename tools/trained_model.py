@@ -33,7 +33,7 @@ _OPTIONS = {
     "classifier_pairing": ("mtrn",),
 }
 """Option -> the models that have it."""
-_DEFAULTS = {"base_model": "resnet50", "modality": "RGB", "num_segments": 8}
+_DEFAULTS: dict[str, Any] = {"base_model": "resnet50", "modality": "RGB", "num_segments": 8}
 _KINETICS_URL = (
     "https://hanlab18.mit.edu/projects/tsm/models/"
     "TSM_kinetics_{}_resnet50_shift8_blockres_avg_segment8_e50.pth"
@@ -65,8 +65,9 @@ def find_start(options: argparse.Namespace, recipe: Recipe) -> Start:
             given, or the file is no checkpoint.
         FileNotFoundError: if there is no such file.
     """
-    given = {name: getattr(options, name) for name in _OPTIONS}
-    given = {name: value for name, value in given.items() if value is not None}
+    given: dict[str, Any] = {
+        name: getattr(options, name) for name in _OPTIONS if getattr(options, name) is not None
+    }
     for name in given:
         if options.model not in _OPTIONS[name]:
             option = f"--{name.replace('_', '-')}"
@@ -87,7 +88,7 @@ def find_start(options: argparse.Namespace, recipe: Recipe) -> Start:
         return Start(options.model, {**_DEFAULTS, **given}, recipe.pretrained)
     path = find_checkpoint(recipe.pretrained)
     config = _read_config(path, given.get("num_segments", _DEFAULTS["num_segments"]))
-    recorded = {"base_model": config.arch, "modality": config.modality}
+    recorded: dict[str, Any] = {"base_model": config.arch, "modality": config.modality}
     if given.get("modality", config.modality) == config.modality:
         recorded["new_length"] = config.new_length
     if config.model_type == options.model:
@@ -100,7 +101,7 @@ def build_model(
     start: Start,
     recipe: Recipe,
     num_class: int | tuple[int, int],
-    sizes: Mapping[str, int | None],
+    sizes: Mapping[str, Any],
 ) -> TSN:
     """Build the model with the weights that it starts from, or random ones of the recipe's seed.
 
@@ -108,7 +109,8 @@ def build_model(
         start: what to build.
         recipe: how it will be trained.
         num_class: number of classes, or (verbs, nouns).
-        sizes: `input_size` and `scale_size` in the place of those of the weights; None: those.
+        sizes: `input_size` and `scale_size` in pixels, in the place of those of the weights; None:
+            those of the weights.
 
     Raises:
         ValueError: if the options contradict each other or the weights.
