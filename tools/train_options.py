@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -176,30 +177,19 @@ class _ListRecipes(argparse.Action):
 def _format_recipes() -> str:
     """Return a table of what differs between recipes, above what all have."""
     recipes = {name: asdict(recipe) for name, recipe in RECIPES.items()}
-    first = next(iter(recipes.values()))
-    differing = [f for f in first if any(each[f] != first[f] for each in recipes.values())]
-    lines = [["recipe"], *([name] for name in recipes)]
-    for field in differing:
-        for line, text in zip(
-            lines, [field, *(_show(r[field]) for r in recipes.values())], strict=True
-        ):
-            line.append(text)
-    # Words of a heading below one another: columns are narrow.
-    headings = [text.split("_") for text in lines[0]]
-    depth = max(map(len, headings))
-    rows = [[words[i] if i < len(words) else "" for words in headings] for i in range(depth)]
-    rows += lines[1:]
+    values = {
+        field.name: [_show(recipe[field.name]) for recipe in recipes.values()]
+        for field in fields(Recipe)
+    }
+    columns = {"recipe": [*recipes]}
+    columns |= {name: column for name, column in values.items() if len({*column}) > 1}
+    # The words of a heading stand below one another, so that columns are narrow.
+    headings = zip_longest(*(name.split("_") for name in columns), fillvalue="")
+    rows = [*headings, *zip(*columns.values(), strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = (
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
-    same = ", ".join(
-        f"{field.replace('_', ' ')} {_show(first[field])}"
-        for field in first
-        if field not in differing
-    )
-    return "\n".join([*table, "", f"All: {same}."])
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    same = [f"{name.replace('_', ' ')} {v[0]}" for name, v in values.items() if name not in columns]
+    return "\n".join([*lines, "", f"All: {', '.join(same)}."])
 
 
 def _show(value: Any) -> str:
