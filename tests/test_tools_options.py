@@ -101,6 +101,19 @@ def test_what_ends_a_run_is_said_once(
         assert said == ""
 
 
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), RuntimeError("DataLoader worker is killed")]
+)
+def test_what_ends_a_run_says_how_it_goes_on(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> int:
+        raise error
+
+    run_program("train.py", run, interrupted="--resume goes on")
+    assert "; --resume goes on" in capsys.readouterr().err
+
+
 def test_other_errors_of_the_program_stay_visible() -> None:
     def run() -> int:
         raise RuntimeError("a fault of ours")

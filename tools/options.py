@@ -42,10 +42,7 @@ PRECISIONS = {
 }  # fmt: skip
 _MAX_WORKERS = 8
 _MAX_LISTED = 20
-_DEAD_WORKER = (
-    "error: a worker process ended before its time, mostly because memory ran out; the same "
-    "command goes on where this one stopped, best with fewer --workers"
-)
+_DEAD_WORKER = "error: a worker process ended before its time, mostly because memory ran out"
 
 
 def add_segments_option(parser: Options) -> None:
@@ -105,16 +102,17 @@ def add_clip_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_run_options(parser: argparse.ArgumentParser, *, workers: bool = True) -> None:
+def add_run_options(
+    parser: argparse.ArgumentParser, *, workers: bool = True, precision: bool = True
+) -> None:
     """Add what says how a run computes; `workers`, if clips are read by other processes."""
     run = parser.add_argument_group("run")
     run.add_argument("--device", help="such as cpu or cuda (default: a GPU if there is one)")
-    run.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="float32",
-        help="of the network (default: %(default)s)",
-    )
+    if precision:
+        run.add_argument(
+            "--precision", choices=PRECISIONS, default="float32",
+            help="of the network (default: %(default)s)",
+        )  # fmt: skip
     run.add_argument(
         "--threads", metavar="N", type=int,
         help="threads of each process, of which results on the CPU depend in their last digits "
@@ -205,7 +203,7 @@ def run_program(
     Args:
         name: of the program.
         run: returns its exit status.
-        interrupted: what there is after Ctrl-C.
+        interrupted: what there is after Ctrl-C, or when a worker ended before its time.
     """
     rank = int(os.environ.get("RANK", 0))
     speaks = rank == 0
@@ -220,7 +218,8 @@ def run_program(
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        status, message, speaks = 1, _DEAD_WORKER, True
+        message = f"{_DEAD_WORKER}; {interrupted}, best with fewer --workers"
+        status, speaks = 1, True
     if speaks:
         where = f" (process {rank})" if rank else ""
         print(f"{name}{where}: {message}", file=sys.stderr)
