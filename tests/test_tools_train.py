@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from helpers.repository import REPOSITORY
 from data.synthetic_actions import make_actions
 from epic.datasets import DATASETS
 from model_loader import load_checkpoint, read_documented
+from tools.evaluate import main as evaluate
 from tools.train import main
 from tsm import TSM
 
@@ -70,8 +72,14 @@ def test_a_model_learns_classes_of_its_own(
     assert said.startswith(report)
     assert "random weights" in report
     assert len(epochs(out)) == 2
-    best = re.search(r"best of 2 epochs: epoch (\d), label \d+\.\d %\n.*--checkpoint (\S+)", said)
+    best = re.search(
+        r"best of 2 epochs: epoch (\d), label \d+\.\d %\n.*\n.*--checkpoint (\S+)", said
+    )
     assert best
+    _, evaluation, _ = said[best.start() :].splitlines()
+    assert evaluate(shlex.split(evaluation)[2:]) == 0
+    accuracy = float(epochs(out)[int(best[1]) - 1]["label_top1"])
+    assert f"{accuracy:.2f}" in (out / "evaluation" / "report.txt").read_text()
     model = load_checkpoint(best[2])
     assert isinstance(model, TSM)
     assert model.class_names == tuple(LABELS)
