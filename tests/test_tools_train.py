@@ -18,10 +18,11 @@ from helpers.epic_dataset import write_csvs, write_rgb
 from helpers.evaluation_data import write_official_files
 from helpers.interpreter import ENVIRONMENT
 from helpers.repository import REPOSITORY
+from helpers.small_tsn import small_tsn
 
 from data.synthetic_actions import make_actions
 from epic.datasets import DATASETS
-from model_loader import load_checkpoint, read_documented
+from model_loader import load_checkpoint, read_documented, save_checkpoint
 from tools.evaluate import main as evaluate
 from tools.train import main
 from tsm import TSM
@@ -66,7 +67,10 @@ def test_a_model_learns_classes_of_its_own(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
+    out.mkdir()
+    (out / "skipped.json").touch()  # of a run that was killed before its first checkpoint
     assert main(command(clips, out, "--shift-div", "4")) == 0
+    assert not (out / "skipped.json").exists()
     said = capsys.readouterr().out
     report = (out / "transfer.txt").read_text()
     assert said.startswith(report)
@@ -117,6 +121,16 @@ def test_trained_weights_start_another_training(
     before, after = weights(first / "last.pth.tar"), model.state_dict()
     kept = [name for name in before if name.startswith("base_model")]
     assert all(after[name].equal(before[name]) for name in kept)
+
+
+def test_classes_stay_in_the_order_of_the_weights(clips: Path, tmp_path: Path) -> None:
+    start = small_tsn(6, 2)
+    start.class_names = LABELS[::-1]
+    path = save_checkpoint(start, tmp_path / "tsn.pth.tar")
+    out = tmp_path / "out"
+    assert main(command(clips, out, model="tsn", epochs=1, pretrained=path, validation=None)) == 0
+    assert load_checkpoint(out / "last.pth.tar").class_names == tuple(LABELS[::-1])
+    assert "all weights" in (out / "transfer.txt").read_text()
 
 
 def test_verbs_and_nouns_of_epic_kitchens(tmp_path: Path) -> None:
