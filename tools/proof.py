@@ -122,7 +122,7 @@ def _train(folder: Path, name: str, seed: int, options: argparse.Namespace) -> i
         for line in process.stdout or ():
             if line.startswith("epoch "):
                 print(f"{name}, seed {seed}, {line}", end="", flush=True)
-    if process.returncode:
+    if process.returncode not in (0, 130):  # 130: Ctrl-C, of which this program tells
         print(log.read_text(encoding="utf-8"), end="", file=sys.stderr)
     return process.returncode
 
