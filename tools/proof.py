@@ -128,7 +128,10 @@ def _train(folder: Path, name: str, seed: int, options: argparse.Namespace) -> i
 
 
 def _read_run(path: Path) -> dict[str, Any]:
-    """Return the rows of a run's epochs, and what is right of its best one, in percent."""
+    """Return the rows of a run's epochs, and what is right in its last one, in percent.
+
+    The best one would flatter: it is chosen by the clips that judge it.
+    """
     contents, _ = read_documented(path)
     progress = contents["training"]["progress"]
     labels, predictions = map(np.asarray, progress["predictions"]["label"])

@@ -150,7 +150,9 @@ def _draw(progress: Progress, model: TSN, options: argparse.Namespace) -> None:
     title = f"{model.variant} {model.arch} {model.modality}, recipe {options.recipe}"
     draw_curves(progress.rows, options.out / "curves.png", title=title)
     names = Predictor(model, optimize=False).class_names  # numbers where there are none
-    for (task, predicted), task_names in zip(progress.predictions.items(), names, strict=False):
+    for (task, predicted), task_names in zip(
+        progress.best_predictions.items(), names, strict=False
+    ):
         path = options.out / f"confusion_{task}.png"
         draw_confusions(*predicted, task_names, path, title=f"{title}, {task}s")
 
