@@ -233,8 +233,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 return frames_between(source, *segment.seconds)
             if self.rate is None:
                 raise ValueError(
-                    f"{source.name}: images of segments with seconds need rate, their frames per "
-                    f"second"
+                    f"{source.name}: images of segments with seconds need rate (--fps), their "
+                    f"frames per second"
                 )
             start, stop = (seconds_to_frame(seconds, self.rate) for seconds in segment.seconds)
             segment = replace(segment, frames=(start, stop))

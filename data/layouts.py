@@ -173,7 +173,7 @@ def describe_layouts(modality: str) -> str:
     ]
     if modality != "Flow":
         layouts += ["PXX/videos/PXX_YY.MP4", "videos/{train,test}/PXX/PXX_YY.MP4", "PXX_YY.MP4"]
-    return ", ".join([*layouts, "or for other data the path of each clip"])
+    return f"the path of each clip, or for EPIC-KITCHENS {', '.join(layouts)}"
 
 
 def _folders_of_videos(root: Path, is_flow: bool) -> Iterator[Path]:

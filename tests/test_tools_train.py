@@ -77,7 +77,7 @@ def test_a_model_learns_classes_of_its_own(
     assert "random weights" in report
     assert len(epochs(out)) == 2
     best = re.search(
-        r"best of 2 epochs: epoch (\d), label \d+\.\d %\n.*\n.*--checkpoint (\S+)", said
+        r"the best epoch was (\d) of 2: label \d+\.\d %\n.*\n.*--checkpoint (\S+)", said
     )
     assert best
     _, evaluation, _ = said[best.start() :].splitlines()
@@ -113,7 +113,10 @@ def test_trained_weights_start_another_training(
     assert main(command(clips, out, "--freeze-backbone", **options)) == 0
     said = capsys.readouterr().out
     assert "the heads start anew" in (out / "transfer.txt").read_text()
-    assert "2 epochs, without validation\npython tools/label_video.py VIDEO --check" in said
+    assert (
+        "epoch 2 was the last, without validation\npython tools/label_video.py VIDEO --check"
+        in said
+    )
     assert not (out / "best.pth.tar").exists()
     model = load_checkpoint(out / "last.pth.tar")
     assert model.class_names == ("wane", "wax")
@@ -175,7 +178,7 @@ def test_a_run_goes_on_only_if_it_is_the_same(
     assert "--train (SHA-256) was" in capsys.readouterr().err
     assert (out / "last.pth.tar").read_bytes() == before
     assert main([*same, "--resume"]) == 0  # nothing is left to do
-    assert "best of 1 epochs" in capsys.readouterr().out
+    assert "the best epoch was 1 of 1" in capsys.readouterr().out
 
 
 def test_missing_clips_are_listed_before_anything_is_trained(
@@ -246,7 +249,7 @@ def test_several_processes_train_one_model(clips: Path, tmp_path: Path) -> None:
         process = start(command(clips, out, "--partial-bn", workers=1), *launcher)
         output, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors
-        assert output.count("best of 2 epochs") == 1
+        assert output.count("the best epoch was") == 1
         assert output.count("parameters learn") == 1
         rows.append([float(row["training_loss"]) for row in epochs(out)])
     assert rows[0] == pytest.approx(rows[1], rel=0.05)

@@ -41,6 +41,7 @@ from tools.options import choose_workers, print_list, run_program
 from tools.train_options import make_recipe, train_parser
 from tools.trained_clips import find_problems, find_root, open_clips, write_problems
 from tools.trained_model import Start, build_model, find_start
+from training.batches import steps_per_epoch
 from training.labels import find_classes, number
 from training.learner import prepare_model
 from training.loop import train
@@ -82,6 +83,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
         segments["training"], segments.get("validation", ()),
         folders=[path.parent for path in files.values() if path], known=start.class_names,
     )  # fmt: skip
+    steps_per_epoch(len(segments["training"]), recipe)  # refuses too few clips
     request = _make_request(options, start, recipe)
     saved = read_run(options.out, request, resume=options.resume)
     if saved:
@@ -159,7 +161,10 @@ def _draw(progress: Progress, model: TSN, options: argparse.Namespace) -> None:
 
 def _describe_end(progress: Progress, options: argparse.Namespace) -> str:
     """Return what came of a run, and how to go on with it."""
-    checkpoint, came = options.out / LAST, f"{len(progress.rows)} epochs, without validation"
+    checkpoint, came = (
+        options.out / LAST,
+        f"epoch {progress.epoch} was the last, without validation",
+    )
     if progress.best_epoch:
         checkpoint = options.out / BEST
         accuracies = ", ".join(
@@ -167,7 +172,7 @@ def _describe_end(progress: Progress, options: argparse.Namespace) -> str:
             for name, value in progress.rows[progress.best_epoch - 1].items()
             if name.endswith("_top1")
         )
-        came = f"best of {len(progress.rows)} epochs: epoch {progress.best_epoch}, {accuracies}"
+        came = f"the best epoch was {progress.best_epoch} of {progress.epoch}: {accuracies}"
     words = ["tools/evaluate.py", checkpoint, "--annotations", options.validation]
     words += ["--data", options.data, "--out", options.out / "evaluation"]
     for name in ("flow_data", "fps", "flow_stride"):

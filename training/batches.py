@@ -74,8 +74,8 @@ def steps_per_epoch(count: int, recipe: Recipe) -> int:
         return -(-count // recipe.batch_size)
     if count < recipe.batch_size:
         raise ValueError(
-            f"batch_size must be at most {count} with drop_last, the number of training clips, got "
-            f"{recipe.batch_size}"
+            f"batch_size must be at most {count}, the number of training clips, or drop_last be "
+            f"False, got {recipe.batch_size}: no batch would be whole"
         )
     return count // recipe.batch_size
 

@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -47,7 +47,7 @@ def train(
     folder: Path,
     processes: Processes,
     *,
-    request: Mapping[str, Any],
+    request: Mapping[str, Any] | None = None,
     saved: SavedRun | None = None,
     workers: int = 2,
     minutes: float = 10.0,
@@ -63,7 +63,8 @@ def train(
         validation: labelled clips for this model, or None: then no epoch is the best.
         folder: of the run; it is made.
         processes: the processes of this run.
-        request: everything that the run depends on, as JSON has it, for `state.read_run`.
+        request: everything that the run depends on, as JSON has it, which `state.read_run` compares
+            before a run goes on.
         saved: the run to go on with.
         workers: processes that read clips, for each process of the run.
         minutes: between checkpoints, at most; there is one after each epoch too.
@@ -94,17 +95,17 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob("*.partial"):  # what a killed run was writing
             partial.unlink()
-    with _process_group(processes), note_interrupt() as interrupted:
+    log = TensorBoardLog(
+        folder / "tensorboard" if tensorboard and processes.rank == 0 else None,
+        progress.epoch * steps + progress.step + 1,
+    )
+    with closing(log), _process_group(processes), note_interrupt() as interrupted:
         learner = Learner(model, recipe, processes, steps)
         if saved:
             learner.load_state_dict(saved.learner)
         run = _Run(
             learner, recipe, training, validation, folder, processes, progress, steps,
-            json.loads(json.dumps(request)), workers, 60 * minutes, replace_unreadable,
-            TensorBoardLog(
-                folder / "tensorboard" if tensorboard and processes.rank == 0 else None,
-                progress.epoch * steps + progress.step + 1,
-            ),
+            json.loads(json.dumps(request or {})), workers, 60 * minutes, replace_unreadable, log,
             interrupted,
         )  # fmt: skip
         while progress.epoch < recipe.epochs:
