@@ -15,6 +15,7 @@ __all__ = [
     "default_length",
     "first_few",
     "fraction",
+    "names_by_task",
     "one_of",
     "positive_integer",
     "positive_number",
@@ -50,6 +51,15 @@ def check_class_names(value: object, num_class: int | tuple[int, int]) -> ClassN
             raise ValueError(f"class_names must have no control characters, got {name[:100]!r}")
     verbs, *nouns = map(tuple, tasks)
     return (verbs, nouns[0]) if nouns else verbs
+
+
+def names_by_task(names: ClassNames | None) -> dict[str, Sequence[str]]:
+    """Return class names by "label", or by "verb" and "noun"."""
+    if not names:
+        return {}
+    if isinstance(names[0], str):
+        return {"label": cast(Sequence[str], names)}
+    return dict(zip(("verb", "noun"), cast(Sequence[Sequence[str]], names), strict=True))
 
 
 def _is_list_of_names(value: object) -> bool:

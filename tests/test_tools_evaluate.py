@@ -279,6 +279,30 @@ def test_data_of_ones_own_with_one_task(data: Path, tmp_path: Path) -> None:
     assert read_scores(out / "one_task" / "scores.pt")["label"].shape == (2, 4)
 
 
+def test_labels_that_are_names_are_those_of_the_models_classes(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_checkpoint(data / "one_task.pth.tar")
+    model.class_names = ["cut", "fry", "peel", "stir"]
+    for name in ("named", "other"):
+        save_checkpoint(model, data / f"{name}.pth.tar")
+        model.class_names = ["cut", "fry", "stir", "peel"]
+    rows = "path,start,stop,{0}\nP01/videos/P01_11.MP4,0.1,0.9,{1}\nP01/videos/P01_12.MP4,,,{2}\n"
+    results = []
+    for name, labels in {"ids": ("label_class", 3, 0), "names": ("label", "stir", "cut")}.items():
+        (tmp_path / f"{name}.csv").write_text(rows.format(*labels))
+        own = {"annotations": tmp_path / f"{name}.csv", "data": data / "videos"}
+        assert main(arguments(data, tmp_path / name, "named", **own)) == 0
+        results.append(json.loads((tmp_path / name / "metrics.json").read_text())[0]["metrics"])
+    assert results[0] == results[1]
+    capsys.readouterr()
+    assert main(arguments(data, tmp_path / "fused", "named", "other", **own)) == 1
+    assert "class names that the checkpoints hold differ" in capsys.readouterr().err
+    (tmp_path / "names.csv").write_text(rows.format("label", "stir", "wash"))
+    assert main(arguments(data, tmp_path / "unknown", "named", **own)) == 1
+    assert "label must be one of cut, fry, peel, stir, got wash" in capsys.readouterr().err
+
+
 def test_missing_frames_are_listed_and_skipped_on_request(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,9 +44,10 @@ def train_in(
     return progress.rows
 
 
-def train_all(rank: int, port: int, folder: Path, actions: Path, options: dict[str, Any]) -> None:
+def train_all(rank: int, folder: Path, actions: Path, options: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    store = distributed.TCPStore("127.0.0.1", port, 2, rank == 0, timedelta(seconds=60))
+    store = distributed.FileStore(str(folder / "store"), 2)
+    store.set_timeout(timedelta(seconds=60))
     # A run ends its process group, but its models are compared afterwards.
     end_group = distributed.destroy_process_group
     distributed.destroy_process_group = lambda: None
@@ -63,8 +64,7 @@ def train_all(rank: int, port: int, folder: Path, actions: Path, options: dict[s
 @pytest.mark.parametrize("options", [FROZEN, {"batch_size": 6, "precision": "bfloat16"}])
 def test_two_processes_learn_what_one_learns(tmp_path: Path, options: dict[str, Any]) -> None:
     actions = make_actions(tmp_path / "actions", train_count=2, validation_count=1)
-    port = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False).port
-    multiprocessing.spawn(train_all, (port, tmp_path, actions, options), nprocs=2)
+    multiprocessing.spawn(train_all, (tmp_path, actions, options), nprocs=2)
     alone = Processes(0, 1, torch.device("cpu"), 1)
     for kind in ("TSN", "TRN", "MTRN", "TSM"):
         rows = train_in(alone, tmp_path, actions, kind, quick_recipe(**options))

@@ -18,6 +18,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 if not __package__:  # run as a program, when Python looks for modules beside it alone
@@ -46,6 +47,7 @@ from tools.options import (
     print_list,
     run_program,
 )
+from training.labels import with_names_of
 
 __all__ = ["main"]
 
@@ -153,6 +155,16 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
         open_model(name, path, segments, options, processes)
         for name, path in name_checkpoints(options.checkpoints).items()
     ]
+    if len(class_names := {each.model.class_names for each in models} - {None}) > 1:
+        raise ValueError(
+            "what is fused must have the same classes in the same order, but the class names that "
+            f"the checkpoints hold differ: {first_few(class_names)}"
+        )
+    for each in models if class_names else ():
+        # Labels that are names get the ids of the model's classes.
+        splits = [replace(s, segments=with_names_of(each.model, s.segments)) for s in splits]
+        training = with_names_of(each.model, training)
+    segments = [segment for split in splits for segment in split.segments]
     _check_classes({each.name: each.model.num_class for each in models}, segments, training)
 
     # The first process looks at all videos, and the others hear of it.
@@ -242,8 +254,9 @@ def _evaluate(
         if lost := len(videos.keys() - {*scores["ids"], *failures, *skipped}):
             raise OSError(f"{evaluated.folder.path}: {lost} segments that were written are gone")
     return Outcome(
-        evaluated.name, evaluated.checkpoint, evaluated.model.num_class, scores, failures
-    )
+        evaluated.name, evaluated.checkpoint, evaluated.model.num_class, scores, failures,
+        class_names=evaluated.model.class_names,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints.files import atomic_write
-from data.options import first_few
+from data.options import ClassNames, first_few, names_by_task
 from data.segments import Segment
 from engine.evaluate import class_counts_by_task
 from engine.measure import is_labelled, measure, official_lists, select_scores
@@ -55,6 +55,7 @@ class Outcome:
         scores: of the segments that could be read.
         failures: id of each other segment -> why it could not be read.
         title: what the report calls it; its name by default.
+        class_names: the model's, if it has any.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Outcome:
     scores: Scores
     failures: Mapping[str, str]
     title: str = ""
+    class_names: ClassNames | None = None
 
 
 def read_splits(options: argparse.Namespace) -> list[Split]:
@@ -167,7 +169,7 @@ def write_results(
     for name, text in (("report.txt", report), ("metrics.json", format_json(evaluations))):
         with atomic_write(options.out / name) as file:
             file.write(text.encode())
-    names = _class_names(num_class, options)
+    names = _class_names(num_class, options, outcomes[0].class_names)
     for outcome in outcomes:
         _draw(outcome, segments, training, names, lists, options.out / outcome.name)
     return f"{report}\n\nreport.txt, metrics.json, scores and pictures are in {options.out}"
@@ -207,15 +209,17 @@ def _class_files(dataset: str, options: argparse.Namespace) -> tuple[Path, Path]
 
 
 def _class_names(
-    num_class: int | tuple[int, int], options: argparse.Namespace
-) -> dict[str, Sequence[str]]:
-    """Return the names of each task's classes; numbers where no names are known."""
+    num_class: int | tuple[int, int], options: argparse.Namespace, known: ClassNames | None
+) -> Mapping[str, Sequence[str]]:
+    """Return the names of each task's classes: official, or the model's; otherwise numbers."""
     if dataset := find_dataset(num_class):
         try:
             names = read_class_names(*_class_files(dataset, options))
             return {"verb": names.verbs, "noun": names.nouns}
         except DownloadError:
             pass
+    if known:
+        return names_by_task(known)
     return {
         task: [f"{task} {index}" for index in range(count)]
         for task, count in class_counts_by_task(num_class).items()

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from data.options import ClassNames, check_class_names, class_counts, first_few
+from data.options import ClassNames, check_class_names, class_counts, first_few, names_by_task
 from data.segments import Segment
 from epic.classes import fetch_class_names
 from epic.datasets import DATASETS, check_labels, infer_dataset
 from epic.faults import raise_faults
+from tsn import TSN
 from weights.download import DownloadError
 
-__all__ = ["Classes", "find_classes", "number"]
+__all__ = ["Classes", "find_classes", "number", "with_names_of"]
 
 _logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def find_classes(
         num_class = DATASETS[dataset].num_class
         return Classes(num_class, _fetch_names(dataset, folders), columns)
 
-    orders = _by_task(known)
+    orders = names_by_task(known)
     tasks = [_list_classes(training, column, orders.get(column, ())) for column in columns]
     counts = class_counts([*map(len, tasks)] if len(tasks) == 2 else len(tasks[0]))
     if not any(_values(training, column.removesuffix("_class")) for column in columns):
@@ -90,25 +91,42 @@ def find_classes(
     return Classes(counts, names, columns)
 
 
+def with_names_of(model: TSN, segments: Sequence[Segment]) -> list[Segment]:
+    """Return segments whose labels are names alone with the ids of a trained model's classes.
+
+    Args:
+        model: its `class_names` count; without them, segments stay as they are.
+        segments: of one file.
+
+    Raises:
+        ValueError: for a name that is none of the classes'.
+    """
+    columns = tuple(
+        task for task in names_by_task(model.class_names) if not _values(segments, f"{task}_class")
+    )
+    return number(segments, Classes(model.num_class, model.class_names, columns))
+
+
 def number(segments: Sequence[Segment], classes: Classes) -> list[Segment]:
     """Return segments that have their labels as class ids too.
 
     Args:
-        segments: of the training, or of the validation, that the classes were found in.
+        segments: of the training, or of the validation, that the classes were found in. Those
+            without a label stay so.
         classes: of `find_classes`.
 
     Raises:
         ValueError: for a name that is none of the classes'.
     """
     numbered = list(segments)
-    for task, names in _by_task(classes.names).items():
+    for task, names in names_by_task(classes.names).items():
         if task not in classes.columns:
             continue  # the segments have ids
         ids = {name: index for index, name in enumerate(names)}
-        if unknown := {getattr(segment, task) for segment in segments} - ids.keys():
+        if unknown := sorted(_values(segments, task) - ids.keys()):
             raise ValueError(f"{task} must be one of {first_few(names)}, got {first_few(unknown)}")
         for position, segment in enumerate(numbered):
-            label: dict[str, Any] = {f"{task}_class": ids[getattr(segment, task)]}
+            label: dict[str, Any] = {f"{task}_class": ids.get(getattr(segment, task))}
             numbered[position] = replace(segment, **label)
     return numbered
 
@@ -116,15 +134,6 @@ def number(segments: Sequence[Segment], classes: Classes) -> list[Segment]:
 def _values(segments: Iterable[Segment], column: str) -> set[Any]:
     """Return what a column holds, but for None."""
     return {getattr(segment, column) for segment in segments} - {None}
-
-
-def _by_task(names: ClassNames | None) -> dict[str, Sequence[str]]:
-    """Return class names by "label", or by "verb" and "noun"."""
-    if not names:
-        return {}
-    if isinstance(names[0], str):
-        return {"label": cast(Sequence[str], names)}
-    return dict(zip(("verb", "noun"), cast(Sequence[Sequence[str]], names), strict=True))
 
 
 def _find_columns(training: Sequence[Segment]) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def train(
             learner, recipe, training, validation, folder, processes, progress, steps,
             json.loads(json.dumps(request)), workers, 60 * minutes, replace_unreadable,
             TensorBoardLog(
-                folder if tensorboard and processes.rank == 0 else None,
+                folder / "tensorboard" if tensorboard and processes.rank == 0 else None,
                 progress.epoch * steps + progress.step + 1,
             ),
             interrupted,
