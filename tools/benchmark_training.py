@@ -9,6 +9,7 @@ Clips are frames in memory: workers crop, resize and hand over, but decode nothi
 """
 
 import argparse
+import io
 import os
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -30,32 +32,30 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
+from checkpoints.config import MODEL_OPTIONS
 from data.dataset import ClipDataset
 from data.segments import Segment
 from engine.processes import Processes, join_processes
 from ops.memory import keep_freed_memory
 from tools.benchmark import describe_machine
+from tools.options import run_program
+from tools.trained_model import Start, build_model
 from training.batches import Batch, ClipBatches, plan_epoch
 from training.learner import prepare_model
 from training.loop import train
 from training.recipes import RECIPES, Recipe
-from trn import MTRN, TRN
-from tsm import TSM
 from tsn import TSN
 
 __all__ = ["main"]
 
-_MODELS: dict[str, type[TSN]] = {"TSN": TSN, "TRN": TRN, "MTRN": MTRN, "TSM": TSM}
 _CLASSES = 10
-_BATCHES_IN_MEMORY = 4
-
 _LEGEND = """\
-Every round measures the bare loop (forward, mean cross-entropy, backward, clipping, SGD), an epoch
-of one step, and one with --steps more; an epoch is all of it, from workers to checkpoint. Training
-is what the longer one takes longer. 97 % of the bare loop's speed is 3 % slower: the median over
-the rounds, in brackets the slowest and the fastest. CPU time is the main process's: on the CPU it
-counts where other programs run too. Workers keep up while they are not busy all of the time: on the
-CPU, leave them cores that --threads does not use.
+Every round times the bare loop (forward, mean cross-entropy, backward, clipping, SGD), an epoch of
+one step and one of --steps more, from the start of workers to the checkpoint. The share is that of
+the bare loop's speed which training has, the difference of both epochs: the median over the rounds,
+and in brackets the lowest and the highest; first by the clock, then by the CPU time of the main
+process, which counts where the CPU computes and other programs run. Workers keep up while they are
+busy for less than 100 % of the time, on cores of their own.
 """
 
 
@@ -73,16 +73,16 @@ class _ClipsInMemory(ClipDataset):
         return {"clip": self._clip, "id": segment.id, "label_class": segment.label_class}
 
 
-def _measure(call: Callable[[], object]) -> NDArray[np.float64]:
-    """Return the seconds by the clock, and of CPUs in this process and in workers."""
-    from torch.utils.benchmark import timer  # the clock, once the GPU has done what it has to
+def _time(call: Callable[..., object], *arguments: Any, **options: Any) -> NDArray[np.float64]:
+    """Return seconds: by the clock, of CPUs in this process, and in workers that have ended."""
+    from torch.utils.benchmark import timer  # the clock, once the GPU has done its work
 
     def now() -> NDArray[np.float64]:
-        times = os.times()  # of workers since they ended
+        times = os.times()
         return np.array([timer(), time.process_time(), times[2] + times[3]])
 
     began = now()
-    call()
+    call(*arguments, **options)
     return now() - began
 
 
@@ -102,48 +102,44 @@ def _learn_bare(
         optimizer.zero_grad()
 
 
-def _compare(name: str, options: argparse.Namespace, processes: Processes, folder: str) -> str:
-    """Measure a model, and return a line about it."""
-    size, steps, device = options.input_size, options.steps, processes.device
-    model = _MODELS[name](_CLASSES, options.segments, "RGB", options.backbone, pretrained=None)
-    model.preprocessing = replace(model.preprocessing, input_size=size, scale_size=size * 8 // 7)
+def _compare(options: argparse.Namespace, processes: Processes, folder: str) -> str:
+    """Time training, and return what came of it."""
+    steps, batch_size, size = options.steps, options.batch_size, options.input_size
     recipe = replace(
-        RECIPES["synthetic-actions"], epochs=1, warmup_epochs=0, batch_size=options.batch_size,
+        RECIPES["synthetic-actions"], epochs=1, warmup_epochs=0, batch_size=batch_size,
         precision=options.precision,
     )  # fmt: skip
-    one, all_of_them = (
-        _ClipsInMemory(count * options.batch_size, model, folder) for count in (1, steps + 1)
-    )
-    parts = plan_epoch(len(all_of_them), recipe, 0)[:_BATCHES_IN_MEMORY]
-    batches = [ClipBatches(all_of_them, model.training_transform())[part] for part in parts]
-    if device.type == "cuda":
+    config = {"base_model": options.backbone, "modality": "RGB", "num_segments": options.segments}
+    sizes = {"input_size": size, "scale_size": size * 8 // 7}
+    model = build_model(Start(options.model, config, None), recipe, _CLASSES, sizes)
+    one, more = (_ClipsInMemory(count * batch_size, model, folder) for count in (1, steps + 1))
+    read = ClipBatches(more, model.training_transform())
+    batches = [read[part] for part in plan_epoch(len(more), recipe, 0)[:4]]
+    if processes.device.type == "cuda":
         batches = [batch.pin_memory() for batch in batches]
 
-    def learn(clips: ClipDataset) -> None:
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            train(
-                model, recipe, clips, None, Path(folder), processes, request={},
-                workers=options.workers,
-            )  # fmt: skip
-
+    learn = partial(
+        train, model, recipe, validation=None, folder=Path(folder), processes=processes, request={},
+        workers=options.workers,
+    )  # fmt: skip
     rounds = []
     for _ in range(options.rounds + 1):
-        bare = _measure(lambda: _learn_bare(model, recipe, batches, steps, device))
-        first = _measure(lambda: learn(one))
-        rounds.append((bare, first, _measure(lambda: learn(all_of_them)) - first))
-    bare, first, own = np.array(rounds[1:]).transpose(1, 2, 0)  # seconds of each kind and round
-    busy = f"{np.median(own[2] / own[0]) / max(options.workers, 1):.0%}"
-    return (
-        f"{name} {options.backbone}: bare loop {steps / np.median(bare[0]):.3g} steps a second, "
-        f"training {_percent(bare[0] / own[0])} of its speed, by CPU time "
-        f"{_percent(bare[1] / own[1])}; workers are busy for {busy}; an epoch takes "
-        f"{np.median(first[0] - bare[0] / steps):.2g} s more, to start workers and save"
+        bare = _time(_learn_bare, model, recipe, batches, steps, processes.device)
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            start, whole = _time(learn, training=one), _time(learn, training=more)
+        rounds.append((bare, start, whole - start))
+    # The first round warms up. Seconds of each kind in each round:
+    bare, start, own = np.array(rounds[1:]).transpose(1, 2, 0)
+    share, cpu_share = (
+        "{1:.1%} ({0:.1%} to {2:.1%})".format(*np.quantile(bare[clock] / own[clock], (0, 0.5, 1)))
+        for clock in (0, 1)
     )
-
-
-def _percent(shares: NDArray[np.float64]) -> str:
-    low, middle, high = 100 * np.quantile(shares, [0, 0.5, 1])
-    return f"{middle:.1f} % ({low:.1f} to {high:.1f})"
+    return (
+        f"bare loop {np.median(bare[0]) / steps:.3g} s a step; training "
+        f"{share} of its speed, by CPU time {cpu_share}; workers busy for "
+        f"{np.median(own[2] / own[0]) / max(options.workers, 1):.0%}; start and end of an epoch "
+        f"{np.median(start[0] - bare[0] / steps):.2g} s"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,31 +147,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=_LEGEND, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument
-    add("--models", nargs="+", choices=_MODELS, default=list(_MODELS), help="default: all")
-    add("--backbone", default="resnet18", help="default: %(default)s")
-    add("--device", default="cpu", help="such as cuda; default: %(default)s")
-    add("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--model", choices=MODEL_OPTIONS, default="tsm", help="default: tsm")
     for name, default, what in (
+        ("backbone", "resnet18", "such as resnet50"),
+        ("device", "cpu", "such as cuda"),
+        ("precision", "float32", "or bfloat16"),
         ("segments", 4, "of a clip"),
-        ("input-size", 64, "side of images, in pixels"),
+        ("input-size", 64, "side of images in pixels"),
         ("batch-size", 8, "clips of a step"),
-        ("steps", 20, "of a measurement"),
-        ("rounds", 7, "measurements of each"),
+        ("steps", 20, "that a round times of each"),
+        ("rounds", 7, "of the bare loop and training in turn"),
         ("workers", 1, "processes that read clips"),
         ("threads", 1, "that compute on the CPU"),
     ):
-        add(f"--{name}", type=int, default=default, metavar="N", help=f"{what}; default: {default}")
+        help_text = f"{what} (default: {default})"
+        parser.add_argument(f"--{name}", type=type(default), default=default, help=help_text)
     options = parser.parse_args(arguments)
-    with (
-        join_processes(options.device, options.threads) as processes,
-        tempfile.TemporaryDirectory() as folder,
-    ):
-        for fact, value in describe_machine(processes.device).items():
-            print(f"{fact}: {value}")
-        for name in options.models:
-            print(_compare(name, options, processes, folder), flush=True)
-    return 0
+
+    def run() -> int:
+        with (
+            join_processes(options.device, options.threads) as processes,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            for fact, value in describe_machine(processes.device).items():
+                print(f"{fact}: {value}")
+            print(_compare(options, processes, folder))
+        return 0
+
+    return run_program(parser.prog, run, interrupted="nothing is kept")
 
 
 if __name__ == "__main__":
