@@ -2,15 +2,20 @@
 
 import csv
 import logging
+import multiprocessing
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers.training_runs import ALONE, clips, quick_recipe, small_model
+from helpers.training_runs import ALONE, T, clips, quick_recipe, small_model
 
 from data.dataset import ClipDataset
+from data.segments import Segment
+from data.synthetic import make_video
 from model_loader import load_checkpoint, read_documented
 from training.loop import train
 from training.recipes import Recipe
@@ -201,3 +206,43 @@ def test_a_full_disk_leaves_the_checkpoint_of_before(
     assert not list(tmp_path.glob("*.partial"))
     monkeypatch.undo()
     assert len(run(tmp_path, actions, recipe).rows) == 2
+
+
+def train_on_videos(folder: Path) -> None:
+    """Fork workers in every epoch, from a process of threads that has decoded the same videos."""
+    torch.set_num_threads(2)
+    segments = [
+        Segment(str(i), f"{i}.mp4", seconds=(0.1, 0.9), label_class=i % 2) for i in range(4)
+    ]
+    for segment in segments:
+        make_video(folder / segment.video, 30)
+    training, validation = (
+        ClipDataset(segments, folder, modality="RGB", num_segments=T, short_side=32, mode=mode)
+        for mode in ("train", "test")
+    )
+    assert not training.problems()
+    left: list[Any] = []
+    for epochs in (1, 20):
+        run = folder / str(epochs)
+        recipe = quick_recipe(epochs=epochs, batch_size=2)
+        train(
+            small_model(num_class=2), recipe, training, validation, run, ALONE, request={},
+            workers=2,
+        )  # fmt: skip
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        shared_tensors = sum("torch_" in line and "/dev/shm" in line for line in maps)
+        left.append(
+            (multiprocessing.active_children(), shared_tensors, os.listdir("/proc/self/fd"))
+        )
+    assert left[0] == left[1]
+    assert left[0][:2] == ([], 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_workers_of_many_epochs_neither_hang_nor_leave_anything(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=train_on_videos, args=(tmp_path,))
+    process.start()
+    process.join(300)
+    process.kill()
+    assert process.exitcode == 0

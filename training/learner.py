@@ -140,11 +140,12 @@ class Learner:
             [p for group in self.optimizer.param_groups for p in group["params"]],
             self._recipe.clip_norm or math.inf,
         )
-        loss = torch.stack([losses.sum() for _, losses in self._losses]).sum().double()
-        facts = torch.stack([loss, loss.new_tensor(float(stop))])
+        loss = torch.stack([losses.sum() for _, losses in self._losses]).sum()
+        facts = torch.stack([loss, torch.full_like(loss, stop)])
         if self._processes.count > 1:
             distributed.all_reduce(facts)
-        mean_loss, stopping, total_norm = *facts.tolist(), float(norm)
+        # All at once: this waits for the GPU, which has nothing to do until the optimiser steps.
+        mean_loss, stopping, total_norm = torch.stack([*facts, norm]).tolist()
         # float16 is scaled up to the edge: there, gradients that are not finite are skipped.
         if not math.isfinite(mean_loss):
             raise ValueError(f"the loss is {mean_loss}, of {self._describe_suspects()}")
