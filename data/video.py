@@ -55,6 +55,7 @@ __all__ = [
     "FrameRange",
     "FrameSource",
     "VideoFile",
+    "keep_sources",
     "load_clip",
     "open_frames",
 ]
@@ -80,7 +81,7 @@ def open_frames(
     """Open a clip, however it is stored.
 
     A path is opened once: while the file or folder is unchanged, later calls return the same source
-    (a process keeps the last 16). Threads may share a source.
+    (a process keeps the last 16, or as many as `keep_sources` says). Threads may share a source.
 
     Args:
         clip: path of a video file, of a folder of images or of a tar of them; a seekable binary
@@ -114,6 +115,19 @@ def open_frames(
     """
     source = _open(clip, modality, strict)
     return source if short_side is None else ResizedFrames(source, short_side)
+
+
+def keep_sources(count: int) -> None:
+    """Set how many of the last opened paths this process, and processes forked from it, keep.
+
+    Clips in random order, as in training, would otherwise open their video anew each time. What is
+    kept takes some 30 bytes for each frame of a video file, and 80 for each image of a folder.
+
+    Args:
+        count: number of sources. Those that are open are closed.
+    """
+    global _open_version
+    _open_version = lru_cache(count)(_open_version.__wrapped__)
 
 
 def _open(clip: Clip, modality: str, strict: bool) -> FrameSource:

@@ -14,7 +14,15 @@ import torch
 from helpers.numbered_images import save, values
 from helpers.tars import rgb, tar_of
 
-from data.video import FlowFolder, FrameArray, FrameFolder, FrameSource, VideoFile, open_frames
+from data.video import (
+    FlowFolder,
+    FrameArray,
+    FrameFolder,
+    FrameSource,
+    VideoFile,
+    keep_sources,
+    open_frames,
+)
 
 
 class Stub(FrameSource):
@@ -168,6 +176,7 @@ def test_a_failure_is_not_remembered(tmp_path):
 
 
 def test_sixteen_sources_are_kept(stub, tmp_path):
+    keep_sources(16)  # whatever ran before
     paths = [tmp_path / str(number) for number in range(17)]
     for path in paths:
         path.write_bytes(b"video")
@@ -176,6 +185,18 @@ def test_sixteen_sources_are_kept(stub, tmp_path):
     open_frames(paths[16])
     assert open_frames(paths[15]) is sources[15]
     assert open_frames(paths[0]) is not sources[0]
+
+
+def test_more_sources_are_kept_on_request(stub, tmp_path):
+    paths = [tmp_path / str(number) for number in range(17)]
+    for path in paths:
+        path.write_bytes(b"video")
+    keep_sources(17)
+    try:
+        sources = [open_frames(path) for path in paths]
+        assert [open_frames(path) for path in paths] == sources
+    finally:
+        keep_sources(16)
 
 
 def test_threads_share_a_source(counted, tmp_path):

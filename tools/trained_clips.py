@@ -9,6 +9,7 @@ from pathlib import Path
 from checkpoints.files import atomic_write
 from data.dataset import ClipDataset, Problem
 from data.segments import Segment
+from data.video import keep_sources
 from engine.processes import Processes
 from tools.options import includes_stop
 from tsn import TSN
@@ -53,15 +54,14 @@ def find_problems(
     A run that goes on must have the clips that it began with, whatever has come since: its problems
     are those that `write_problems` wrote.
     """
-    found: dict[str, Sequence[Problem]] = {}
+    keep_sources(sum(len({s.video for s in each.segments}) for each in clips.values()))
+    # In all processes: what they open here, their workers have open.
+    found: dict[str, Sequence[Problem]] = {name: each.problems() for name, each in clips.items()}
     path = out / _PROBLEMS
-    if processes.rank == 0:  # it looks at all videos, and the others hear of it
-        if not resumed:
-            found = {name: each.problems() for name, each in clips.items()}
-        elif path.exists():
-            recorded = json.loads(path.read_text(encoding="utf-8"))
-            found = {name: [Problem(**p) for p in each] for name, each in recorded.items()}
-    (found,) = processes.gather([found] if processes.rank == 0 else [])
+    if resumed:
+        recorded = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        found = {name: [Problem(**p) for p in each] for name, each in recorded.items()}
+    found, *_ = processes.gather([found])  # a file may be missing for one of them alone
     return {name: problems for name, problems in found.items() if problems}
 
 
