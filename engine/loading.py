@@ -1,7 +1,9 @@
 """Items of a dataset, read ahead by worker processes."""
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -35,7 +37,7 @@ def load_items(
         num_workers=workers,
         pin_memory=pin_memory,
         collate_fn=_unchanged,  # the default would turn tuples into lists
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_ignore_signals,
         # Workers run on one thread, and so nothing that does not survive a fork. One takes
         # milliseconds, where a fresh interpreter takes seconds to import torch.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
@@ -53,6 +55,20 @@ def _unchanged(item: Item) -> Item:
     return item
 
 
-def _ignore_interrupts(worker: int) -> None:
-    """Leave Ctrl-C, which reaches all processes of a terminal, to the main process."""
+def _ignore_signals(worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the main process, which decides when its workers end.
+
+    Ctrl-C reaches all processes of a terminal, SIGTERM those of a job: of `timeout`, of torchrun,
+    of a batch system.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, daemon=True).start()
+
+
+def _end_when_told() -> None:
+    """Wait for the SIGTERM of the main process, which ends a worker that is stuck with it."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
