@@ -8,15 +8,10 @@ goes on bit for bit as it would have gone.
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import distributed
 
 from data.dataset import ClipDataset
 from engine.interruption import note_interrupt
@@ -26,6 +21,7 @@ from engine.progress import show_progress
 from training.batches import ClipBatches, plan_epoch, steps_per_epoch
 from training.history import TensorBoardLog, describe_epoch, write_epochs
 from training.learner import Learner, prepare_model
+from training.process_group import join_group
 from training.recipes import Recipe
 from training.state import Progress, SavedRun, save_best, save_run
 from training.validation import unreadable_error, validate
@@ -34,9 +30,6 @@ from tsn import TSN
 __all__ = ["train"]
 
 _logger = logging.getLogger(__name__)
-
-_PATIENCE = timedelta(days=1)
-"""How long a process waits for another within a step, such as for one that writes a file."""
 
 
 def train(
@@ -79,7 +72,7 @@ def train(
             checkpoint is written.
         ValueError: if a loss is not finite (the checkpoint of before is as it was), or options
             contradict each other.
-        OSError: if a clip cannot be read, or a file cannot be written.
+        OSError: if a clip cannot be read, a file cannot be written, or another process has ended.
         RuntimeError: if a worker ended before its time.
     """
     needed = processes.count * recipe.accumulate
@@ -94,7 +87,7 @@ def train(
         folder.mkdir(parents=True, exist_ok=True)
         for partial in folder.glob("*.partial"):  # what a killed run was writing
             partial.unlink()
-    with _process_group(processes), note_interrupt() as interrupted:
+    with join_group(processes), note_interrupt() as interrupted:
         learner = Learner(model, recipe, processes, steps)
         if saved:
             learner.load_state_dict(saved.learner)
@@ -232,20 +225,3 @@ class _Run:
 def _accuracy(row: Mapping[str, Any]) -> float:
     """Return the accuracy that the best epoch has most of: of actions, or of the one task."""
     return float(row["action_top1"] if "action_top1" in row else row["label_top1"])
-
-
-@contextmanager
-def _process_group(processes: Processes) -> Iterator[None]:
-    """Have PyTorch's processes know one another, if they are several."""
-    if processes.count == 1:
-        yield
-        return
-    if processes.device.type == "cuda":
-        torch.cuda.set_device(processes.device)
-    distributed.init_process_group(
-        "nccl" if processes.device.type == "cuda" else "gloo",
-        store=processes.store, rank=processes.rank, world_size=processes.count, timeout=_PATIENCE,
-    )  # fmt: skip
-    yield
-    # Not after an error: the others are still waiting, until torchrun ends them.
-    distributed.destroy_process_group()
