@@ -22,16 +22,12 @@ from data.synthetic import make_flow, make_video
 from data.video import FrameSource, open_frames
 from epic.classes import choose_class_names
 from epic.datasets import DATASETS, OF_PUBLISHED_WEIGHTS
-from model_loader import get_config, load_checkpoint
+from model_loader import MODELS, get_config, load_checkpoint
 from pictures import ClassifiedClip, draw_predictions
 from predictor import Predictor
-from trn import MTRN, TRN
-from tsm import TSM
 from tsn import TSN
 
 __all__ = ["main"]
-
-_MODELS: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
@@ -211,7 +207,7 @@ def _models(arguments: argparse.Namespace) -> dict[str, TSN]:
         return {_name(model): model}
     models = {}
     refusals = []
-    for model_type in _MODELS:
+    for model_type in MODELS:
         try:
             model = _make(model_type, arguments)
         except ValueError as error:
@@ -244,7 +240,7 @@ def _make(model_type: str, arguments: argparse.Namespace) -> TSN:
     if model_type == "tsm-nl":
         options["non_local"] = True
     dataset = OF_PUBLISHED_WEIGHTS.get(arguments.pretrained, "epic-kitchens-55")
-    return _MODELS[model_type.removesuffix("-nl")](
+    return MODELS[model_type.removesuffix("-nl")](
         DATASETS[dataset].num_class,
         8 if arguments.segment_count is None else arguments.segment_count,
         arguments.modality or "RGB",

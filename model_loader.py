@@ -30,9 +30,17 @@ from trn import MTRN, TRN
 from tsm import TSM
 from tsn import TSN
 
-__all__ = ["build_model", "get_config", "load_checkpoint", "read_documented", "save_checkpoint"]
+__all__ = [
+    "MODELS",
+    "build_model",
+    "get_config",
+    "load_checkpoint",
+    "read_documented",
+    "save_checkpoint",
+]
 
-_CLASSES: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
+MODELS: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
+"""Class of each type of model."""
 
 
 def build_model(config: ModelConfig) -> TSN:
@@ -47,7 +55,7 @@ def build_model(config: ModelConfig) -> TSN:
     Raises:
         ValueError: if the options contradict each other.
     """
-    if config.model_type not in _CLASSES:
+    if config.model_type not in MODELS:
         raise ValueError(
             f"model_type must be one of {tuple(MODEL_OPTIONS)}, got {config.model_type!r}"
         )
@@ -56,7 +64,7 @@ def build_model(config: ModelConfig) -> TSN:
     }
     if config.dropout is not None:
         options["dropout"] = config.dropout
-    model = _CLASSES[config.model_type](
+    model = MODELS[config.model_type](
         config.num_class,
         config.num_segments,
         config.modality,

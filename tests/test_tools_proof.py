@@ -1,10 +1,16 @@
 """The proof: four models on actions that differ in order alone."""
 
 import argparse
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.interpreter import ENVIRONMENT
+from helpers.repository import REPOSITORY
 from helpers.small_tsn import small_tsn
 
 from model_loader import load_checkpoint, save_checkpoint
@@ -92,3 +98,23 @@ def test_models_are_trained_once(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert again in said
     assert proof.main([*command, "--epochs", "0"]) == 1
     assert "epochs must be" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_models(tmp_path: Path) -> None:
+    """As a terminal sends it: to this program and to those that it started."""
+    out = tmp_path / "out"
+    words = ["--out", str(out), "--train-count", "3", "--epochs", "50"]
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "tools" / "proof.py"), *words], env=ENVIRONMENT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout
+    assert "epoch 1 of 50" in process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors == "proof.py: interrupted; the same command goes on where this one stopped\n"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert {path.parent.name for path in out.glob("*/last.pth.tar")} <= {"tsn", "trn"}

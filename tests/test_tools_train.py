@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from helpers.epic_dataset import write_csvs, write_rgb
 from helpers.evaluation_data import write_official_files
 from helpers.interpreter import ENVIRONMENT
 from helpers.repository import REPOSITORY
+from helpers.small_tsn import small_tsn
 
 from data.synthetic_actions import make_actions
 from epic.datasets import DATASETS
-from model_loader import load_checkpoint, read_documented
+from model_loader import load_checkpoint, read_documented, save_checkpoint
+from tools.evaluate import main as evaluate
 from tools.train import main
 from tsm import TSM
 
@@ -64,14 +67,23 @@ def test_a_model_learns_classes_of_its_own(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
+    out.mkdir()
+    (out / "skipped.json").touch()  # of a run that was killed before its first checkpoint
     assert main(command(clips, out, "--shift-div", "4")) == 0
+    assert not (out / "skipped.json").exists()
     said = capsys.readouterr().out
     report = (out / "transfer.txt").read_text()
     assert said.startswith(report)
     assert "random weights" in report
     assert len(epochs(out)) == 2
-    best = re.search(r"best of 2 epochs: epoch (\d), label \d+\.\d %\n.*--checkpoint (\S+)", said)
+    best = re.search(
+        r"best of 2 epochs: epoch (\d), label \d+\.\d %\n.*\n.*--checkpoint (\S+)", said
+    )
     assert best
+    _, evaluation, _ = said[best.start() :].splitlines()
+    assert evaluate(shlex.split(evaluation)[2:]) == 0
+    accuracy = float(epochs(out)[int(best[1]) - 1]["label_top1"])
+    assert f"{accuracy:.2f}" in (out / "evaluation" / "report.txt").read_text()
     model = load_checkpoint(best[2])
     assert isinstance(model, TSM)
     assert model.class_names == tuple(LABELS)
@@ -109,6 +121,16 @@ def test_trained_weights_start_another_training(
     before, after = weights(first / "last.pth.tar"), model.state_dict()
     kept = [name for name in before if name.startswith("base_model")]
     assert all(after[name].equal(before[name]) for name in kept)
+
+
+def test_classes_stay_in_the_order_of_the_weights(clips: Path, tmp_path: Path) -> None:
+    start = small_tsn(6, 2)
+    start.class_names = LABELS[::-1]
+    path = save_checkpoint(start, tmp_path / "tsn.pth.tar")
+    out = tmp_path / "out"
+    assert main(command(clips, out, model="tsn", epochs=1, pretrained=path, validation=None)) == 0
+    assert load_checkpoint(out / "last.pth.tar").class_names == tuple(LABELS[::-1])
+    assert "all weights" in (out / "transfer.txt").read_text()
 
 
 def test_verbs_and_nouns_of_epic_kitchens(tmp_path: Path) -> None:

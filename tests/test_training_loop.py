@@ -104,7 +104,7 @@ def test_a_run_leaves_the_best_and_the_last_and_a_table(
     row = progress.rows[progress.best_epoch - 1]
     assert result.loss == pytest.approx(row["validation_loss"])
     assert result.metrics["label_top1"] == row["label_top1"]
-    assert result.predictions["label"][1].equal(progress.predictions["label"][1])
+    assert result.predictions["label"][1].equal(progress.best_predictions["label"][1])
 
 
 @pytest.mark.essential
@@ -153,7 +153,7 @@ def test_a_complete_run_is_complete(actions: Path, tmp_path: Path) -> None:
     before = (tmp_path / "last.pth.tar").stat().st_mtime_ns
     again = run(tmp_path, actions, recipe)
     assert (again.rows, again.best_epoch) == (progress.rows, progress.best_epoch)
-    assert again.predictions["label"][1].equal(progress.predictions["label"][1])
+    assert again.best_predictions["label"][1].equal(progress.best_predictions["label"][1])
     assert (tmp_path / "last.pth.tar").stat().st_mtime_ns == before
 
 

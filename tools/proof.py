@@ -122,13 +122,16 @@ def _train(folder: Path, name: str, seed: int, options: argparse.Namespace) -> i
         for line in process.stdout or ():
             if line.startswith("epoch "):
                 print(f"{name}, seed {seed}, {line}", end="", flush=True)
-    if process.returncode:
+    if process.returncode not in (0, 130):  # 130: Ctrl-C, of which this program tells
         print(log.read_text(encoding="utf-8"), end="", file=sys.stderr)
     return process.returncode
 
 
 def _read_run(path: Path) -> dict[str, Any]:
-    """Return the rows of a run's epochs, and what is right of its best one, in percent."""
+    """Return the rows of a run's epochs, and what is right in its last one, in percent.
+
+    The best one would flatter: it is chosen by the clips that judge it.
+    """
     contents, _ = read_documented(path)
     progress = contents["training"]["progress"]
     labels, predictions = map(np.asarray, progress["predictions"]["label"])

@@ -150,7 +150,9 @@ def _draw(progress: Progress, model: TSN, options: argparse.Namespace) -> None:
     title = f"{model.variant} {model.arch} {model.modality}, recipe {options.recipe}"
     draw_curves(progress.rows, options.out / "curves.png", title=title)
     names = Predictor(model, optimize=False).class_names  # numbers where there are none
-    for (task, predicted), task_names in zip(progress.predictions.items(), names, strict=False):
+    for (task, predicted), task_names in zip(
+        progress.best_predictions.items(), names, strict=False
+    ):
         path = options.out / f"confusion_{task}.png"
         draw_confusions(*predicted, task_names, path, title=f"{title}, {task}s")
 
@@ -166,10 +168,16 @@ def _describe_end(progress: Progress, options: argparse.Namespace) -> str:
             if name.endswith("_top1")
         )
         came = f"best of {len(progress.rows)} epochs: epoch {progress.best_epoch}, {accuracies}"
-    command = shlex.join(
-        ["python", "tools/label_video.py", "VIDEO", "--checkpoint", str(checkpoint)]
-    )
-    return f"{came}\n{command}"
+    words = ["tools/evaluate.py", checkpoint, "--annotations", options.validation]
+    words += ["--data", options.data, "--out", options.out / "evaluation"]
+    for name in ("flow_data", "fps", "flow_stride"):
+        if (value := getattr(options, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", value]
+    if options.include_stop is not None:
+        words.append("--include-stop" if options.include_stop else "--no-include-stop")
+    commands = [words] if options.validation else []
+    commands.append(["tools/label_video.py", "VIDEO", "--checkpoint", checkpoint])
+    return "\n".join([came, *(shlex.join(["python", *map(str, each)]) for each in commands)])
 
 
 if __name__ == "__main__":

@@ -13,21 +13,19 @@ from checkpoints.config import MODEL_OPTIONS, ModelConfig
 from checkpoints.errors import UnknownSegmentsError
 from data.options import MODALITIES, ClassNames, one_of
 from epic.datasets import OF_PUBLISHED_WEIGHTS
+from model_loader import MODELS
 from ops.backbones import canonical_name
 from tools.options import find_checkpoint
 from training.recipes import KINETICS, Recipe
-from trn import MTRN, TRN
-from tsm import TSM
 from tsn import TSN
 
 __all__ = ["Start", "build_model", "find_start"]
 
-_MODELS: dict[str, type[TSN]] = {"tsn": TSN, "trn": TRN, "mtrn": MTRN, "tsm": TSM}
 _OPTIONS = {
-    "base_model": (*_MODELS,),
-    "modality": (*_MODELS,),
-    "num_segments": (*_MODELS,),
-    "new_length": (*_MODELS,),
+    "base_model": (*MODELS,),
+    "modality": (*MODELS,),
+    "num_segments": (*MODELS,),
+    "new_length": (*MODELS,),
     "shift_direction": ("tsm",),
     "shift_div": ("tsm",),
     "classifier_pairing": ("mtrn",),
@@ -117,7 +115,7 @@ def build_model(
         weights.download.DownloadError: if weights are asked for and cannot be fetched.
     """
     torch.manual_seed(recipe.seed)
-    model = _MODELS[start.model_type](
+    model = MODELS[start.model_type](
         num_class,
         dropout=recipe.dropout,
         partial_bn=recipe.partial_bn,

@@ -188,6 +188,7 @@ class _Run:
                 skip_unreadable=self.replace_unreadable,
             )  # fmt: skip
             self.report_unreadable(result.unreadable)
+            progress.predictions = result.predictions
             row |= {"validation_loss": result.loss, **result.metrics}
             accuracies = [_accuracy(each) for each in (*progress.rows, row)]
             is_best = accuracies[-1] > max(accuracies[:-1], default=-1.0)
@@ -196,7 +197,8 @@ class _Run:
         progress.epoch, progress.step = progress.epoch + 1, 0
         progress.loss_sum = progress.seconds = 0.0
         if is_best:
-            progress.best_epoch, progress.predictions = progress.epoch, result.predictions
+            progress.best_epoch = progress.epoch
+            progress.best_predictions = progress.predictions
         if self.is_first:
             if is_best:
                 save_best(self.folder, self.learner.model, self.recipe, progress.epoch)

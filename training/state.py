@@ -33,7 +33,9 @@ class Progress:
         seconds: time that they took.
         rows: a dictionary for each complete epoch, see `training.history`.
         best_epoch: the epoch, from 1, with the best accuracy; 0 where there is none yet.
-        predictions: of the best epoch: task -> labels and predicted classes, int64 (clips,) each.
+        predictions: of the last epoch's validation: task -> labels and predicted classes, int64
+            (clips,) each.
+        best_predictions: of the best epoch's.
     """
 
     epoch: int = 0
@@ -43,6 +45,7 @@ class Progress:
     rows: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int = 0
     predictions: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    best_predictions: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
