@@ -65,11 +65,28 @@ def test_a_stuck_worker_ends_with_the_main_process(monkeypatch: pytest.MonkeyPat
     items = load_items(Stuck(), range(3), workers=1)
     worker = next(items)
     del items
-    with pytest.raises(ProcessLookupError):
-        for _ in range(200):
-            os.kill(worker, 0)
-            multiprocessing.active_children()  # which takes note of those that ended
-            time.sleep(0.05)
+    for _ in range(200):
+        if not any(each.pid == worker for each in multiprocessing.active_children()):
+            return
+        time.sleep(0.05)
+    pytest.fail("it is still there")
+
+
+class Large(Dataset[torch.Tensor]):
+    """Items for which there is no shared memory."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        def refuse(*arguments: object) -> None:
+            raise RuntimeError("unable to allocate shared memory: No space left on device")
+
+        torch.UntypedStorage._share_fd_cpu_ = refuse  # type: ignore[assignment]  # of the worker
+        return torch.zeros(2)
+
+
+def test_no_shared_memory_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        list(load_items(Large(), range(3), workers=1))
+    assert "hand over what it read: unable to allocate shared memory" in capfd.readouterr().err
 
 
 def test_without_workers_items_are_read_here() -> None:
