@@ -56,9 +56,7 @@ def outcome(out: Path) -> dict[str, Any]:
     return {"files": {*os.listdir(out)}, "rows": rows, "last": last, "best": best}
 
 
-@pytest.mark.parametrize(
-    ("workers", "minutes"), [("0", "0.001"), ("1", "10"), ("2", "0.001")]
-)
+@pytest.mark.parametrize(("workers", "minutes"), [("0", "0.001"), ("1", "10"), ("2", "0.001")])
 def test_killed_at_any_moment(tmp_path: Path, workers: str, minutes: str) -> None:
     clips = make_actions(tmp_path / "clips", train_count=4, validation_count=2)
     words = ("--workers", workers, "--minutes", minutes)

@@ -7,11 +7,14 @@ goes on bit for bit as it would have gone.
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from data.dataset import ClipDataset
 from engine.interruption import note_interrupt
@@ -59,7 +62,7 @@ def train(
         request: everything that the run depends on, as JSON has it, for `state.read_run`.
         saved: the run to go on with.
         workers: processes that read clips, for each process of the run.
-        minutes: between checkpoints, at most; there is one after each epoch too.
+        minutes: between checkpoints, at most; there is one after the first step and each epoch too.
         replace_unreadable: whether other clips take the places of those that cannot be read, and
             validation leaves them out.
         tensorboard: whether to write events for TensorBoard into the folder.
@@ -68,8 +71,8 @@ def train(
         How the run went; the same in all processes.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C or SIGTERM: the step that is being computed ends, and the
-            checkpoint is written.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM: the step that is being computed ends, or the
+            batch of validation, and the checkpoint is written.
         ValueError: if a loss is not finite (the checkpoint of before is as it was), or options
             contradict each other.
         OSError: if a clip cannot be read, a file cannot be written, or another process has ended.
@@ -133,7 +136,10 @@ class _Run:
     def train_epoch(self) -> None:
         """Learn from the clips of an epoch that the run has not seen yet."""
         progress, model = self.progress, self.learner.model
-        began = saved = time.monotonic()
+        began = time.monotonic()
+        # A run writes its first checkpoint soon: no other starts in its folder, and no space left
+        # is noticed now.
+        saved = began if progress.epoch or progress.step else -math.inf
         before = progress.seconds
         parts = plan_epoch(
             len(self.training), self.recipe, progress.epoch, first_step=progress.step,
@@ -154,6 +160,8 @@ class _Run:
             hidden=not self.is_first,
         ):  # fmt: skip
             self.report_unreadable(batch.unreadable)
+            if not batch.ids:
+                raise unreadable_error(batch.unreadable, skipped=True)
             step = progress.epoch * self.steps + progress.step
             result = self.learner.learn(batch, step, stop=self.interrupted())
             if result is None:
@@ -181,12 +189,16 @@ class _Run:
         is_best = False
         if self.validation is not None:
             self.learner.share_statistics()
-            result = validate(
-                self.learner.model, self.validation, self.processes,
-                compute=self.learner.compute, workers=self.workers,
-                batch_size=-(-self.recipe.batch_size // self.processes.count),
-                skip_unreadable=self.replace_unreadable,
-            )  # fmt: skip
+            try:
+                result = validate(
+                    self.learner.model, self.validation, self.processes,
+                    compute=self.compute, workers=self.workers,
+                    batch_size=-(-self.recipe.batch_size // self.processes.count),
+                    skip_unreadable=self.replace_unreadable,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                self.save()  # a run that goes on validates again
+                raise
             self.report_unreadable(result.unreadable)
             progress.predictions = result.predictions
             row |= {"validation_loss": result.loss, **result.metrics}
@@ -207,6 +219,12 @@ class _Run:
             self.save()  # last: a run that dies before validates again, and writes the others anew
             print(describe_epoch(progress.rows, self.recipe.epochs, best=is_best), flush=True)
 
+    def compute(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return logits for validation, unless the run is to stop."""
+        if self.interrupted():
+            raise KeyboardInterrupt
+        return self.learner.compute(inputs)
+
     def save(self) -> None:
         if self.is_first:
             save_run(
@@ -218,7 +236,7 @@ class _Run:
         """Log segments that could not be read, each once, or refuse to go on without them."""
         new = {name: reason for name, reason in reasons.items() if name not in self.unreadable}
         if new and not self.replace_unreadable:
-            raise unreadable_error(new)
+            raise unreadable_error(new, skipped=False)
         for name, reason in new.items():
             _logger.warning("segment %s cannot be read: %s", name, reason)
         self.unreadable |= new.keys()
