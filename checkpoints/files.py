@@ -242,5 +242,9 @@ def atomic_write(destination: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, destination)
+    except OSError as error:
+        if error.filename is None:  # as where no space is left
+            error.filename = str(destination)
+        raise
     finally:
         partial.unlink(missing_ok=True)

@@ -1,7 +1,9 @@
 """Items of a dataset, read ahead by worker processes."""
 
+import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +37,56 @@ def test_items_come_in_order_from_workers_of_one_thread() -> None:
     assert [item[0] for item in items] == [4, 2, 9, 7]
     assert len({item[1] for item in items} - {os.getpid()}) == 2
     assert {item[2:] for item in items} == {(1, True)}
+
+
+class Terminated(Dataset[int]):
+    """A worker gets the SIGTERM that all processes of a job get."""
+
+    def __getitem__(self, index: int) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return index
+
+
+class Stuck(Dataset[int]):
+    """Items after the first never come."""
+
+    def __getitem__(self, index: int) -> int:
+        if index:
+            time.sleep(1e6)
+        return os.getpid()
+
+
+def test_a_worker_outlives_the_signal_that_ends_a_job() -> None:
+    assert list(load_items(Terminated(), range(3), workers=1)) == [0, 1, 2]
+
+
+def test_a_stuck_worker_ends_with_the_main_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+    items = load_items(Stuck(), range(3), workers=1)
+    worker = next(items)
+    del items
+    for _ in range(200):
+        if not any(each.pid == worker for each in multiprocessing.active_children()):
+            return
+        time.sleep(0.05)
+    pytest.fail("it is still there")
+
+
+class Large(Dataset[torch.Tensor]):
+    """Items for which there is no shared memory."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        def refuse(*arguments: object) -> None:
+            raise RuntimeError("unable to allocate shared memory: No space left on device")
+
+        torch.UntypedStorage._share_fd_cpu_ = refuse  # type: ignore[assignment]  # of the worker
+        return torch.zeros(2)
+
+
+def test_no_shared_memory_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        list(load_items(Large(), range(3), workers=1))
+    assert "hand over what it read: unable to allocate shared memory" in capfd.readouterr().err
 
 
 def test_without_workers_items_are_read_here() -> None:

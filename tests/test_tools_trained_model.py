@@ -107,3 +107,10 @@ def test_weights_depend_on_the_seed_and_preprocessing_on_the_options() -> None:
     assert (other.input_size, other.scale_size) == (32, 40)
     assert not first.partial_bn
     assert first.dropout == 0
+
+
+def test_frames_are_no_smaller_than_the_input() -> None:
+    with pytest.raises(
+        ValueError, match="--scale-size must be at least --input-size, 299, got 256"
+    ):
+        build("tsn", SMALL, input_size=299)

@@ -32,14 +32,16 @@ def run(
     *,
     kind: str = "TSM",
     training: ClipDataset | None = None,
+    validation: ClipDataset | None = None,
     validated: bool = True,
     **options: Any,
 ) -> Progress:
     """Start a run, or go on with it."""
     saved = read_run(folder, REQUEST, resume=True)
+    if validated and validation is None:
+        validation = clips(actions, "validation")
     return train(
-        saved.model if saved else small_model(kind),
-        recipe, training or clips(actions), clips(actions, "validation") if validated else None,
+        saved.model if saved else small_model(kind), recipe, training or clips(actions), validation,
         folder, ALONE, request=REQUEST, saved=saved, **{"workers": 0, "minutes": 10.0, **options},
     )  # fmt: skip
 
@@ -152,6 +154,33 @@ def test_a_run_that_died_goes_on_from_its_last_checkpoint(
     assert all(resumed[name].equal(whole[name]) for name in whole)
 
 
+def test_a_run_that_is_stopped_in_its_validation_repeats_that(
+    actions: Path, tmp_path: Path
+) -> None:
+    recipe = quick_recipe(dropout=0.5)
+    expected = run(tmp_path / "whole", actions, recipe)
+    folder = tmp_path / "stopped"
+    validation = interrupting(Interrupting, actions, 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, actions, recipe, validation=validation)
+    saved = read_run(folder, REQUEST, resume=True)
+    assert saved is not None
+    assert (saved.progress.epoch, saved.progress.step) == (0, 3)
+    progress = run(folder, actions, recipe, workers=1)
+    assert losses(progress) == losses(expected)
+    assert [row["validation_loss"] for row in progress.rows] == [
+        row["validation_loss"] for row in expected.rows
+    ]
+
+
+def test_the_first_checkpoint_comes_with_the_first_step(actions: Path, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot be read"):
+        run(tmp_path, actions, quick_recipe(), training=interrupting(Failing, actions, 9))
+    saved = read_run(tmp_path, REQUEST, resume=True)
+    assert saved is not None
+    assert (saved.progress.epoch, saved.progress.step) == (0, 1)
+
+
 def test_a_complete_run_is_complete(actions: Path, tmp_path: Path) -> None:
     recipe = quick_recipe(epochs=1)
     progress = run(tmp_path, actions, recipe)
@@ -182,6 +211,14 @@ def test_clips_that_cannot_be_read_are_replaced_where_that_is_allowed(
         progress = run(tmp_path / "b", actions, recipe, training=dataset, replace_unreadable=True)
     assert len(progress.rows) == 2
     assert caplog.text.count(f"segment {segment.id} cannot be read") == 1
+
+
+def test_without_any_clip_that_can_be_read_a_run_stops(actions: Path, tmp_path: Path) -> None:
+    dataset, names = clips(actions), clips(actions).segments
+    dataset.segments[:] = [type(each)(each.id, "gone", label_class=1) for each in names]
+    for options in ({"training": dataset}, {"validation": dataset}):
+        with pytest.raises(OSError, match=r"12 segments cannot be read \(nothing is left"):
+            run(tmp_path, actions, quick_recipe(), replace_unreadable=True, **options)
 
 
 def test_batches_are_large_enough_for_all(actions: Path, tmp_path: Path) -> None:

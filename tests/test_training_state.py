@@ -62,3 +62,19 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     save_checkpoint(small_model(), tmp_path / "last.pth.tar")
     with pytest.raises(ValueError, match="no checkpoint of a run that can go on"):
         read_run(tmp_path, REQUEST, resume=True)
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {},
+        {"request": REQUEST, "progress": {}},
+        {"request": REQUEST, "progress": {"unknown": 1}, "learner": {}},
+        {"request": None, "progress": {}, "learner": {}},
+    ],
+)
+def test_a_run_of_another_program_is_refused(tmp_path: Path, training: object) -> None:
+    options = {"optimizer": {"state": {}}, "training": training}
+    save_checkpoint(small_model(), tmp_path / "last.pth.tar", **options)
+    with pytest.raises(ValueError, match="no checkpoint of a run that can go on"):
+        read_run(tmp_path, REQUEST, resume=True)

@@ -111,7 +111,8 @@ def build_model(
             those of the weights.
 
     Raises:
-        ValueError: if the options contradict each other or the weights.
+        ValueError: if the options contradict each other or the weights, or frames would be smaller
+            than the input.
         weights.download.DownloadError: if weights are asked for and cannot be fetched.
     """
     torch.manual_seed(recipe.seed)
@@ -125,6 +126,11 @@ def build_model(
     model.preprocessing = replace(
         model.preprocessing, **{name: size for name, size in sizes.items() if size is not None}
     )
+    input_size, scale_size = model.preprocessing.input_size, model.preprocessing.scale_size
+    if scale_size < input_size:
+        raise ValueError(
+            f"--scale-size must be at least --input-size, {input_size}, got {scale_size}"
+        )
     return model
 
 

@@ -18,6 +18,9 @@ from training.recipes import Recipe
 
 __all__ = ["Batch", "ClipBatches", "Part", "derive_seed", "plan_epoch", "steps_per_epoch"]
 
+_MAX_CANDIDATES = 100
+"""Clips that are tried for one. If none can be read, none is there: a folder has gone offline."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -147,8 +150,8 @@ class ClipBatches(Dataset[Batch]):
         items: list[dict[str, Any]] = []
         unreadable: dict[str, str] = {}
         for first in part.indices:
-            candidates = range(first, first + len(self._clips)) if self._replace else [first]
-            for index in candidates:
+            others = min(len(self._clips), _MAX_CANDIDATES) if self._replace else 1
+            for index in range(first, first + others):
                 index %= len(self._clips)
                 try:
                     items.append(self._read(part.epoch, index))

@@ -148,10 +148,13 @@ class Learner:
         mean_loss, stopping, total_norm = torch.stack([*facts, norm]).tolist()
         # float16 is scaled up to the edge: there, gradients that are not finite are skipped.
         if not math.isfinite(mean_loss):
-            raise ValueError(f"the loss is {mean_loss}, of {self._describe_suspects()}")
+            raise ValueError(
+                f"the loss is {mean_loss}, of {self._describe_suspects()}: try a lower lr"
+            )
         if not self.scaler.is_enabled() and not math.isfinite(total_norm):
             raise ValueError(
-                f"the norm of the gradients is {total_norm}, of {self._describe_suspects()}"
+                f"the norm of the gradients is {total_norm}, of {self._describe_suspects()}: try a "
+                f"lower lr"
             )
         self.scaler.step(self.optimizer)
         self.scaler.update()

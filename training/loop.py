@@ -7,16 +7,15 @@ goes on bit for bit as it would have gone.
 
 import json
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import distributed
+from torch import Tensor
 
 from data.dataset import ClipDataset
 from engine.interruption import note_interrupt
@@ -26,6 +25,7 @@ from engine.progress import show_progress
 from training.batches import ClipBatches, plan_epoch, steps_per_epoch
 from training.history import TensorBoardLog, describe_epoch, write_epochs
 from training.learner import Learner, prepare_model
+from training.process_group import join_group
 from training.recipes import Recipe
 from training.state import Progress, SavedRun, save_best, save_run
 from training.validation import unreadable_error, validate
@@ -34,9 +34,6 @@ from tsn import TSN
 __all__ = ["train"]
 
 _logger = logging.getLogger(__name__)
-
-_PATIENCE = timedelta(days=1)
-"""How long a process waits for another within a step, such as for one that writes a file."""
 
 
 def train(
@@ -67,7 +64,7 @@ def train(
             before a run goes on.
         saved: the run to go on with.
         workers: processes that read clips, for each process of the run.
-        minutes: between checkpoints, at most; there is one after each epoch too.
+        minutes: between checkpoints, at most; there is one after the first step and each epoch too.
         replace_unreadable: whether other clips take the places of those that cannot be read, and
             validation leaves them out.
         tensorboard: whether to write events for TensorBoard into the folder.
@@ -76,11 +73,11 @@ def train(
         How the run went; the same in all processes.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C or SIGTERM: the step that is being computed ends, and the
-            checkpoint is written.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM: the step that is being computed ends, or the
+            batch of validation, and the checkpoint is written.
         ValueError: if a loss is not finite (the checkpoint of before is as it was), or options
             contradict each other.
-        OSError: if a clip cannot be read, or a file cannot be written.
+        OSError: if a clip cannot be read, a file cannot be written, or another process has ended.
         RuntimeError: if a worker ended before its time.
     """
     needed = processes.count * recipe.accumulate
@@ -99,7 +96,7 @@ def train(
         folder / "tensorboard" if tensorboard and processes.rank == 0 else None,
         progress.epoch * steps + progress.step + 1,
     )
-    with closing(log), _process_group(processes), note_interrupt() as interrupted:
+    with closing(log), join_group(processes), note_interrupt() as interrupted:
         learner = Learner(model, recipe, processes, steps)
         if saved:
             learner.load_state_dict(saved.learner)
@@ -141,7 +138,10 @@ class _Run:
     def train_epoch(self) -> None:
         """Learn from the clips of an epoch that the run has not seen yet."""
         progress, model = self.progress, self.learner.model
-        began = saved = time.monotonic()
+        began = time.monotonic()
+        # A run writes its first checkpoint soon: no other starts in its folder, and no space left
+        # is noticed now.
+        saved = began if progress.epoch or progress.step else -math.inf
         before = progress.seconds
         parts = plan_epoch(
             len(self.training), self.recipe, progress.epoch, first_step=progress.step,
@@ -162,6 +162,8 @@ class _Run:
             hidden=not self.is_first,
         ):  # fmt: skip
             self.report_unreadable(batch.unreadable)
+            if not batch.ids:
+                raise unreadable_error(batch.unreadable, skipped=True)
             step = progress.epoch * self.steps + progress.step
             result = self.learner.learn(batch, step, stop=self.interrupted())
             if result is None:
@@ -189,12 +191,16 @@ class _Run:
         is_best = False
         if self.validation is not None:
             self.learner.share_statistics()
-            result = validate(
-                self.learner.model, self.validation, self.processes,
-                compute=self.learner.compute, workers=self.workers,
-                batch_size=-(-self.recipe.batch_size // self.processes.count),
-                skip_unreadable=self.replace_unreadable,
-            )  # fmt: skip
+            try:
+                result = validate(
+                    self.learner.model, self.validation, self.processes,
+                    compute=self.compute, workers=self.workers,
+                    batch_size=-(-self.recipe.batch_size // self.processes.count),
+                    skip_unreadable=self.replace_unreadable,
+                )  # fmt: skip
+            except KeyboardInterrupt:
+                self.save()  # a run that goes on validates again
+                raise
             self.report_unreadable(result.unreadable)
             progress.predictions = result.predictions
             row |= {"validation_loss": result.loss, **result.metrics}
@@ -215,6 +221,12 @@ class _Run:
             self.save()  # last: a run that dies before validates again, and writes the others anew
             print(describe_epoch(progress.rows, self.recipe.epochs, best=is_best), flush=True)
 
+    def compute(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return logits for validation, unless the run is to stop."""
+        if self.interrupted():
+            raise KeyboardInterrupt
+        return self.learner.compute(inputs)
+
     def save(self) -> None:
         if self.is_first:
             save_run(
@@ -226,7 +238,7 @@ class _Run:
         """Log segments that could not be read, each once, or refuse to go on without them."""
         new = {name: reason for name, reason in reasons.items() if name not in self.unreadable}
         if new and not self.replace_unreadable:
-            raise unreadable_error(new)
+            raise unreadable_error(new, skipped=False)
         for name, reason in new.items():
             _logger.warning("segment %s cannot be read: %s", name, reason)
         self.unreadable |= new.keys()
@@ -235,20 +247,3 @@ class _Run:
 def _accuracy(row: Mapping[str, Any]) -> float:
     """Return the accuracy that the best epoch has most of: of actions, or of the one task."""
     return float(row["action_top1"] if "action_top1" in row else row["label_top1"])
-
-
-@contextmanager
-def _process_group(processes: Processes) -> Iterator[None]:
-    """Have PyTorch's processes know one another, if they are several."""
-    if processes.count == 1:
-        yield
-        return
-    if processes.device.type == "cuda":
-        torch.cuda.set_device(processes.device)
-    distributed.init_process_group(
-        "nccl" if processes.device.type == "cuda" else "gloo",
-        store=processes.store, rank=processes.rank, world_size=processes.count, timeout=_PATIENCE,
-    )  # fmt: skip
-    yield
-    # Not after an error: the others are still waiting, until torchrun ends them.
-    distributed.destroy_process_group()

@@ -81,20 +81,21 @@ def read_run(folder: Path, request: Mapping[str, Any], *, resume: bool) -> Saved
     if not resume:
         raise ValueError(f"{folder} holds a run: --resume goes on with it; or give another --out")
     contents, _ = read_documented(path)
-    training = contents.get("training")
-    if not isinstance(training, Mapping) or not isinstance(contents.get("optimizer"), Mapping):
-        raise ValueError(f"{path} is no checkpoint of a run that can go on: give another --out")
-    differences = describe_differences(training["request"], json.loads(json.dumps(request)))
+    try:
+        training = contents["training"]
+        saved_request, progress = dict(training["request"]), Progress(**training["progress"])
+        learner = {"optimizer": contents["optimizer"], **training["learner"]}
+    except (KeyError, TypeError, ValueError) as error:  # of another program, or another version
+        raise ValueError(
+            f"{path} is no checkpoint of a run that can go on: give another --out"
+        ) from error
+    differences = describe_differences(saved_request, json.loads(json.dumps(request)))
     if differences:
         raise ValueError(
             f"{folder} holds a run of another request: {differences}. Give the options that it "
             f"was started with, or another --out"
         )
-    return SavedRun(
-        load_checkpoint(path),
-        Progress(**training["progress"]),
-        {"optimizer": contents["optimizer"], **training["learner"]},
-    )
+    return SavedRun(load_checkpoint(path), progress, learner)
 
 
 def save_run(

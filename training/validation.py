@@ -108,7 +108,7 @@ def validate(
     reasons = dict(processes.gather(unreadable))
     rows = processes.gather(rows)
     if (reasons and not skip_unreadable) or not rows:
-        raise unreadable_error(reasons)
+        raise unreadable_error(reasons, skipped=skip_unreadable)
 
     losses, *columns = torch.tensor(rows, dtype=torch.float64).unbind(1)
     metrics: dict[str, float] = {}
@@ -126,12 +126,16 @@ def validate(
     return Validation(losses.mean().item(), metrics, predictions, reasons)
 
 
-def unreadable_error(reasons: Mapping[str, str]) -> OSError:
-    """Return an error that lists segments that cannot be read."""
+def unreadable_error(reasons: Mapping[str, str], *, skipped: bool) -> OSError:
+    """Return an error that lists segments that cannot be read.
+
+    Args:
+        reasons: id of each segment -> why.
+        skipped: whether such segments are skipped, but nothing is left.
+    """
     lines = first_few([f"{name}: {reason}" for name, reason in reasons.items()], 5, "\n  ")
-    return OSError(
-        f"{len(reasons)} segments cannot be read (--skip-missing goes on without them):\n  {lines}"
-    )
+    advice = "nothing is left of a batch" if skipped else "--skip-missing goes on without them"
+    return OSError(f"{len(reasons)} segments cannot be read ({advice}):\n  {lines}")
 
 
 def _rank(scores: Tensor, labels: Tensor) -> Tensor:
