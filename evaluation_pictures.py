@@ -76,7 +76,8 @@ def draw_confusions(
     for side in (axes, right):
         side.tick_params(length=0)
     covered = f"{counts[shown].sum():,} of {len(labels):,} segments"
-    _set_title(axes, title, f"{num_rows} most frequent classes, {covered}")
+    most_frequent = " most frequent" if num_rows < np.count_nonzero(counts) else ""
+    _set_title(axes, title, f"{num_rows}{most_frequent} classes, {covered}")
     save_figure(figure, path)
 
 

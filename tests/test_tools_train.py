@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,8 +115,7 @@ def test_trained_weights_start_another_training(
     said = capsys.readouterr().out
     assert "the heads start anew" in (out / "transfer.txt").read_text()
     assert (
-        "epoch 2 was the last, without validation\npython tools/label_video.py VIDEO --check"
-        in said
+        "2 epochs are done, without validation\npython tools/label_video.py VIDEO --check" in said
     )
     assert not (out / "best.pth.tar").exists()
     model = load_checkpoint(out / "last.pth.tar")
@@ -134,6 +134,30 @@ def test_classes_stay_in_the_order_of_the_weights(clips: Path, tmp_path: Path) -
     assert main(command(clips, out, model="tsn", epochs=1, pretrained=path, validation=None)) == 0
     assert load_checkpoint(out / "last.pth.tar").class_names == tuple(LABELS[::-1])
     assert "all weights" in (out / "transfer.txt").read_text()
+
+
+def test_heads_of_other_classes_are_said_to_be_so(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(command(clips, tmp_path / "first", epochs=1)) == 0
+    other = tmp_path / "train.csv"
+    other.write_text((clips / "train.csv").read_text().replace(",grow", ",swell"))
+    words = command(clips, tmp_path / "out", epochs=1, train=other, validation=None,
+                    pretrained=tmp_path / "first" / "last.pth.tar", base_model=None)  # fmt: skip
+    assert main(words) == 0
+    assert "heads of the weights are of as many other classes, close, grow," in caplog.text
+    model = load_checkpoint(tmp_path / "out" / "last.pth.tar")
+    assert model.class_names == ("close", "move left", "move right", "open", "shrink", "swell")
+
+
+def test_clips_of_training_and_validation_are_said_to_be_so(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(command(clips, tmp_path / "out", epochs=1, validation=clips / "train.csv")) == 0
+    assert "validation has clips of the training: train/move-right-000" in caplog.text
+    caplog.clear()
+    assert main(command(clips, tmp_path / "other", epochs=1)) == 0
+    assert "validation has clips" not in caplog.text
 
 
 def test_verbs_and_nouns_of_epic_kitchens(tmp_path: Path) -> None:
@@ -177,7 +201,8 @@ def test_a_run_goes_on_only_if_it_is_the_same(
     assert main([*same, "--resume", "--train", str(labels)]) == 1
     assert "--train (SHA-256) was" in capsys.readouterr().err
     assert (out / "last.pth.tar").read_bytes() == before
-    assert main([*same, "--resume"]) == 0  # nothing is left to do
+    moved = shutil.copytree(clips, tmp_path / "moved")
+    assert main([*same, "--resume", "--data", str(moved)]) == 0  # nothing is left to do
     assert "the best epoch was 1 of 1" in capsys.readouterr().out
 
 
@@ -215,12 +240,12 @@ def test_missing_clips_are_listed_before_anything_is_trained(
         ("--recipe tsm-finetune", "download https://hanlab18"),
         ("--pretrained nothing.pth", "nothing.pth: there is no such file"),
         ("--minutes 0", "--minutes must be positive, got 0"),
-        ("--epochs 0", "epochs must be"),
+        ("--epochs 0", "--epochs must be"),
         ("--data nowhere", "nowhere"),
         ("--device quantum", "device must be"),
         ("--workers -1", "--workers must be at least 0"),
         ("--modality sound", "--modality must be one of RGB, Flow, RGBDiff, got 'sound'"),
-        ("--fc-lr5", "fc_lr5"),
+        ("--fc-lr5", "--fc-lr5 must be False"),
     ],
 )
 def test_wrong_options_are_said_in_one_line(

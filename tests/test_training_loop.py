@@ -191,6 +191,13 @@ def test_a_complete_run_is_complete(actions: Path, tmp_path: Path) -> None:
     assert (tmp_path / "last.pth.tar").stat().st_mtime_ns == before
 
 
+def test_another_run_is_not_overwritten(actions: Path, tmp_path: Path) -> None:
+    recipe = quick_recipe(epochs=1)
+    run(tmp_path, actions, recipe)
+    with pytest.raises(ValueError, match="folder must hold no run but the one that is saved"):
+        train(small_model(), recipe, clips(actions), None, tmp_path, ALONE, workers=0)
+
+
 def test_without_validation_there_is_no_best_epoch(actions: Path, tmp_path: Path) -> None:
     progress = run(tmp_path, actions, quick_recipe(epochs=1), validated=False)
     assert (progress.best_epoch, progress.predictions) == (0, {})

@@ -11,6 +11,7 @@ Clips are frames in memory: workers crop, resize and hand over, but decode nothi
 import argparse
 import io
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -119,14 +120,16 @@ def _compare(options: argparse.Namespace, processes: Processes, folder: str) -> 
         batches = [batch.pin_memory() for batch in batches]
 
     learn = partial(
-        train, model, recipe, validation=None, folder=Path(folder), processes=processes, request={},
-        workers=options.workers,
+        train, model, recipe, validation=None, processes=processes, workers=options.workers,
     )  # fmt: skip
     rounds = []
     for _ in range(options.rounds + 1):
         bare = _time(_learn_bare, model, recipe, batches, steps, processes.device)
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            start, whole = _time(learn, training=one), _time(learn, training=more)
+            start = _time(learn, training=one, folder=Path(folder, "start"))
+            whole = _time(learn, training=more, folder=Path(folder, "whole"))
+        for name in ("start", "whole"):
+            shutil.rmtree(Path(folder, name))
         rounds.append((bare, start, whole - start))
     # The first round warms up. Seconds of each kind in each round:
     bare, start, own = np.array(rounds[1:]).transpose(1, 2, 0)

@@ -109,6 +109,7 @@ def _train(folder: Path, name: str, seed: int, options: argparse.Namespace) -> i
     clips, words = folder / "clips", _OPTIONS.split()
     if options.epochs is not None:
         words += ["--epochs", str(options.epochs)]
+        words += ["--warmup-epochs", "0"] * (options.epochs <= 2)
     command = [
         sys.executable, str(Path(__file__).with_name("train.py")), name, *words,
         "--train", str(clips / "train.csv"), "--validation", str(clips / "validation.csv"),

@@ -19,7 +19,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ if not __package__:  # run as a program, when Python looks for modules beside it
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from checkpoints.files import atomic_write
+from data.options import first_few, names_by_task
 from engine.processes import Processes, join_processes
 from engine.request import file_sha256
 from epic.annotations import read_annotations
@@ -39,7 +40,7 @@ from ops.memory import keep_freed_memory
 from predictor import Predictor
 from tools.options import choose_workers, print_list, run_program
 from tools.train_options import make_recipe, train_parser
-from tools.trained_clips import find_problems, find_root, open_clips, write_problems
+from tools.trained_clips import find_problems, open_clips, write_problems
 from tools.trained_model import Start, build_model, find_start
 from training.batches import steps_per_epoch
 from training.labels import find_classes, number
@@ -53,6 +54,8 @@ from tsn import TSN
 
 __all__ = ["main"]
 
+_logger = logging.getLogger(__name__)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return the exit status."""
@@ -65,7 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with join_processes(options.device, options.threads) as processes:
             if processes.rank:
                 logging.disable(logging.WARNING)  # the first process says it
-            return _run(options, processes)
+            try:
+                return _run(options, processes)
+            except ValueError as error:
+                name, _, rest = str(error).partition(" ")
+                if name in {field.name for field in fields(Recipe)}:  # as users type it
+                    raise ValueError(f"--{name.replace('_', '-')} {rest}") from error
+                raise
 
     resumed = "the same command with --resume goes on where this one stopped"
     return run_program(parser.prog, run, interrupted=resumed)
@@ -84,6 +93,11 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
         folders=[path.parent for path in files.values() if path], known=start.class_names,
     )  # fmt: skip
     steps_per_epoch(len(segments["training"]), recipe)  # refuses too few clips
+    seen = {(each.video, each.frames, each.seconds) for each in segments["training"]}
+    shared = [each.id for each in segments.get("validation", ())
+              if (each.video, each.frames, each.seconds) in seen]  # fmt: skip
+    if shared:
+        _logger.warning("validation has clips of the training: %s", first_few(shared))
     request = _make_request(options, start, recipe)
     saved = read_run(options.out, request, resume=options.resume)
     if saved:
@@ -91,6 +105,11 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     else:
         sizes = {"input_size": options.input_size, "scale_size": options.scale_size}
         model = build_model(start, recipe, classes.num_class, sizes)
+        if model.class_names and classes.names not in (None, model.class_names):
+            _logger.warning(
+                "the heads of the weights are of as many other classes, %s: yours start from them",
+                first_few(chain.from_iterable(names_by_task(model.class_names).values())),
+            )
         model.class_names = classes.names or model.class_names
 
     modes = {"training": recipe.sampling, "validation": "test"}
@@ -122,7 +141,7 @@ def _run(options: argparse.Namespace, processes: Processes) -> int:
     )  # fmt: skip
     if processes.rank == 0:
         _draw(progress, model, options)
-        print(_describe_end(progress, options))
+        print(_describe_end(progress, model, options))
     return 0
 
 
@@ -133,7 +152,6 @@ def _make_request(options: argparse.Namespace, start: Start, recipe: Recipe) -> 
         **start.options,
         "input_size": options.input_size,
         "scale_size": options.scale_size,
-        "data": str(find_root(options, start.options["modality"]).resolve()),
         "include_stop": options.include_stop,
         "fps": options.fps,
         "flow_stride": options.flow_stride,
@@ -159,12 +177,9 @@ def _draw(progress: Progress, model: TSN, options: argparse.Namespace) -> None:
         draw_confusions(*predicted, task_names, path, title=f"{title}, {task}s")
 
 
-def _describe_end(progress: Progress, options: argparse.Namespace) -> str:
+def _describe_end(progress: Progress, model: TSN, options: argparse.Namespace) -> str:
     """Return what came of a run, and how to go on with it."""
-    checkpoint, came = (
-        options.out / LAST,
-        f"epoch {progress.epoch} was the last, without validation",
-    )
+    checkpoint, came = options.out / LAST, f"{progress.epoch} epochs are done, without validation"
     if progress.best_epoch:
         checkpoint = options.out / BEST
         accuracies = ", ".join(
@@ -181,7 +196,8 @@ def _describe_end(progress: Progress, options: argparse.Namespace) -> str:
     if options.include_stop is not None:
         words.append("--include-stop" if options.include_stop else "--no-include-stop")
     commands = [words] if options.validation else []
-    commands.append(["tools/label_video.py", "VIDEO", "--checkpoint", checkpoint])
+    if model.modality != "Flow":  # of which videos have none
+        commands.append(["tools/label_video.py", "VIDEO", "--checkpoint", checkpoint])
     return "\n".join([came, *(shlex.join(["python", *map(str, each)]) for each in commands)])
 
 

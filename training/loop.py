@@ -27,7 +27,7 @@ from training.history import TensorBoardLog, describe_epoch, write_epochs
 from training.learner import Learner, prepare_model
 from training.process_group import join_group
 from training.recipes import Recipe
-from training.state import Progress, SavedRun, save_best, save_run
+from training.state import LAST, Progress, SavedRun, save_best, save_run
 from training.validation import unreadable_error, validate
 from tsn import TSN
 
@@ -75,8 +75,8 @@ def train(
     Raises:
         KeyboardInterrupt: after Ctrl-C or SIGTERM: the step that is being computed ends, or the
             batch of validation, and the checkpoint is written.
-        ValueError: if a loss is not finite (the checkpoint of before is as it was), or options
-            contradict each other.
+        ValueError: if a loss is not finite (the checkpoint of before is as it was), if the folder
+            holds another run, or options contradict each other.
         OSError: if a clip cannot be read, a file cannot be written, or another process has ended.
         RuntimeError: if a worker ended before its time.
     """
@@ -86,6 +86,8 @@ def train(
             f"batch_size must be at least {needed}, a clip for each of {processes.count} processes "
             f"and {recipe.accumulate} parts, got {recipe.batch_size}"
         )
+    if saved is None and (folder / LAST).exists():
+        raise ValueError(f"folder must hold no run but the one that is saved, got {folder}")
     steps = steps_per_epoch(len(training), recipe)
     progress = saved.progress if saved else Progress()
     if processes.rank == 0:
