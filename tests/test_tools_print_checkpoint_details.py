@@ -199,6 +199,16 @@ def test_one_task_and_another_order_of_things(tmp_path: Path, capsys) -> None:
     assert "Other entries\n  best  0.5" in printed
 
 
+def test_state_of_a_training_is_cut_short(tmp_path: Path, capsys) -> None:
+    progress = {"epoch": 3, "step": 7, "rows": [{"epoch": 1}], "best_epoch": 2}
+    contents = {**small(), "training": {"request": {"--lr": 0.1}, "progress": progress}}
+    assert run([str(write(contents, tmp_path / "last.pth.tar"))]) == 0
+    assert rows(capsys.readouterr().out)["training"] == "epoch=3, step=7, best_epoch=2"
+    contents["training"] = {"progress": "of another program"}
+    assert run([str(write(contents, tmp_path / "other.pth.tar"))]) == 0
+    assert rows(capsys.readouterr().out)["training"] == "progress=of another program"
+
+
 @pytest.mark.parametrize(
     ("num_class", "names", "expected"),
     [

@@ -272,6 +272,14 @@ def _format(details: Mapping[str, Any]) -> str:
             for name, value in details["entries"].items()
             if name not in (*config, *_SHOWN_APART, "epoch")
         }
+        training = extra.get("training")
+        if isinstance(training, Mapping) and isinstance(training.get("progress"), Mapping):
+            # Of `training.state`: the request and all epochs would fill a page.
+            extra["training"] = {
+                name: value
+                for name, value in training["progress"].items()
+                if name in ("epoch", "step", "best_epoch")
+            }
         if extra:
             sections += ["Other entries\n" + _format_columns(extra)]
     if details["preprocessing"] is not None:
