@@ -118,7 +118,8 @@ def test_ten_crops_take_less_than_twice_the_memory_of_the_result(size: tuple[int
     if used is None:
         pytest.skip("only Linux tells")
     output = 10 * 8 * 3 * 224 * 224 * 4
-    assert output < used < 2 * output
+    # The system may take other memory of the process away meanwhile.
+    assert output / 2 < used < 2 * output
 
 
 @pytest.mark.parametrize("transform", [RequireModality("RGB"), ToModelInput([0.5], [0.2])])
