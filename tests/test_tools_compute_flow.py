@@ -191,7 +191,8 @@ def test_full_disk(frames, tmp_path, whole, capsys, monkeypatch) -> None:
     monkeypatch.setattr(Image.Image, "save", fill)
     capsys.readouterr()
     assert run(frames, out)[0] == 1
-    assert capsys.readouterr().err.endswith(": [Errno 28] No space left on device\n")
+    full = written[-1].name.partition(".jpg")[0]  # the file, under its temporary name
+    assert capsys.readouterr().err.endswith(f"No space left on device: '{full}.jpg'\n")
     assert contents(out).items() < whole.items()
     assert run(frames, out)[0] == 0
     assert contents(out) == whole
