@@ -3,7 +3,7 @@
 #   make check      the same with the developers' tools, and the essential tests: two minutes
 #   make test       all tests that are not slow, the essential ones among them: ten minutes
 #   make test-slow  the slow ones, and more examples for those of hypothesis: four minutes
-#   make proof      the four models trained on clips that differ in order alone: seven minutes
+#   make proof      the four models trained on clips that differ in order alone: six minutes
 #   make docs       the pages of docs/ as a site, in site/
 #   make test-oldest  what make test runs, with the oldest versions that requirements.txt admits
 #                     (Python 3.11, since newer ones have no wheels of some of them)
