@@ -32,6 +32,7 @@ from tsn import TSN
 
 __all__ = [
     "MODELS",
+    "build_from_checkpoint",
     "build_model",
     "get_config",
     "load_checkpoint",
@@ -158,7 +159,7 @@ def load_checkpoint(
         ValueError: for a number of segments or classes that cannot be.
     """
     counts = None if num_class is None else class_counts(num_class)
-    return _build_from(_read(path, num_segments, trust), path, counts)
+    return build_from_checkpoint(_read(path, num_segments, trust), path, counts)
 
 
 def _read(path: str | os.PathLike[str], num_segments: int | None, trust: bool) -> Checkpoint:
@@ -168,12 +169,25 @@ def _read(path: str | os.PathLike[str], num_segments: int | None, trust: bool) -
     return read_checkpoint(path, num_segments=num_segments, trust=trust)
 
 
-def _build_from(
+def build_from_checkpoint(
     checkpoint: Checkpoint,
     path: str | os.PathLike[str],
     num_class: int | tuple[int, int] | None = None,
 ) -> TSN:
-    """Build the model of a checkpoint, in evaluation mode, with its weights where they are."""
+    """Build the model of a checkpoint, which is not to be used any more.
+
+    Args:
+        checkpoint: as `checkpoints.checkpoint.read_checkpoint` returns it.
+        path: where it comes from, for messages.
+        num_class: as for `load_checkpoint`.
+
+    Returns:
+        The model in evaluation mode, as `load_checkpoint` returns it.
+
+    Raises:
+        checkpoints.errors.CheckpointError: if it describes a model that cannot be, or its weights
+            do not fit.
+    """
     config = checkpoint.config
     try:
         canonical_name(config.arch)  # may import pretrainedmodels, whose modules need memory
@@ -206,7 +220,7 @@ def read_documented(
         checkpoints.errors.CheckpointError: if `load_checkpoint` does not load the file.
     """
     checkpoint = _read(path, num_segments, trust)
-    config = get_config(_build_from(checkpoint, path))
+    config = get_config(build_from_checkpoint(checkpoint, path))
     documented = to_dictionary(replace(checkpoint, config=config))
     changes = [
         *checkpoint.report,

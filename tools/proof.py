@@ -29,11 +29,11 @@ import numpy as np
 if not __package__:  # run as a program, when Python looks for modules beside it alone
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from checkpoints.checkpoint import read_checkpoint
 from checkpoints.config import MODEL_OPTIONS
 from checkpoints.files import atomic_write
 from data.synthetic_actions import ACTION_PAIRS, make_actions
 from engine.processes import count_cores
-from model_loader import read_documented
 from tools.options import run_program
 from training.state import BEST, LAST
 from training_pictures import draw_training_comparison
@@ -133,7 +133,7 @@ def _read_run(path: Path) -> dict[str, Any]:
 
     The best one would flatter: it is chosen by the clips that judge it.
     """
-    contents, _ = read_documented(path)
+    contents = read_checkpoint(path).contents
     progress = contents["training"]["progress"]
     labels, predictions = map(np.asarray, progress["predictions"]["label"])
     pairs = np.array(

@@ -116,7 +116,7 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
         float | None: {"type": _parse_limit, "metavar": "X"},
         str: {"type": str.lower, "metavar": "NAME"},
         str | None: {"type": _parse_start, "metavar": "START"},
-        tuple[int, ...]: {"type": int, "metavar": "N", "nargs": "*", "action": _StoreTuple},
+        tuple[int, ...]: {"type": int, "metavar": "N", "nargs": "*"},
     }
     for field in fields(Recipe):
         group.add_argument(
@@ -147,29 +147,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         help="shorter side of frames before they are cropped (256)")  # fmt: skip
 
 
-class _StoreTuple(argparse.Action):
-    """Storing of a tuple: recipes are hashable."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        setattr(namespace, self.dest, tuple(values))
-
-
 class _ListRecipes(argparse.Action):
     """Printing of all recipes, in the place of a run."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *arguments: Any) -> None:
         print(_format_recipes())
         parser.exit()
 

@@ -5,7 +5,7 @@ that goes on in the middle of an epoch sees what it would have seen.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory; DataLoader calls it."""
         labels = {task: tensor.pin_memory() for task, tensor in self.labels.items()}
-        return Batch(self.part, self.inputs.pin_memory(), labels, self.ids, self.unreadable)
+        return replace(self, inputs=self.inputs.pin_memory(), labels=labels)
 
 
 def steps_per_epoch(count: int, recipe: Recipe) -> int:

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from checkpoints.checkpoint import read_checkpoint
 from engine.request import describe_differences
-from model_loader import load_checkpoint, read_documented, save_checkpoint
+from model_loader import build_from_checkpoint, save_checkpoint
 from training.recipes import Recipe
 from tsn import TSN
 
@@ -80,11 +81,11 @@ def read_run(folder: Path, request: Mapping[str, Any], *, resume: bool) -> Saved
         return None
     if not resume:
         raise ValueError(f"{folder} holds a run: --resume goes on with it; or give another --out")
-    contents, _ = read_documented(path)
+    checkpoint = read_checkpoint(path)
     try:
-        training = contents["training"]
+        training = checkpoint.contents["training"]
         saved_request, progress = dict(training["request"]), Progress(**training["progress"])
-        learner = {"optimizer": contents["optimizer"], **training["learner"]}
+        learner = {"optimizer": checkpoint.contents["optimizer"], **training["learner"]}
     except (KeyError, TypeError, ValueError) as error:  # of another program, or another version
         raise ValueError(
             f"{path} is no checkpoint of a run that can go on: give another --out"
@@ -95,7 +96,7 @@ def read_run(folder: Path, request: Mapping[str, Any], *, resume: bool) -> Saved
             f"{folder} holds a run of another request: {differences}. Give the options that it "
             f"was started with, or another --out"
         )
-    return SavedRun(load_checkpoint(path), progress, learner)
+    return SavedRun(build_from_checkpoint(checkpoint, path), progress, learner)
 
 
 def save_run(
